@@ -1,0 +1,281 @@
+//! The configuration tree: one plain struct per concern, filled from `config/defaults.toml`
+//! (annotated: it is the documentation), a file and the environment.
+//!
+//! Sections are passed down to what they configure; the whole [`Config`] goes no further than
+//! `app.rs`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::model::{AppId, ClassName, Rule};
+
+mod secret;
+
+pub use secret::Secret;
+
+/// Everything that can be configured, validated.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This process.
+    pub node: NodeConfig,
+    /// The HTTP listener.
+    pub http: HttpConfig,
+    /// The NATS connection.
+    pub nats: NatsConfig,
+    /// Streams and publishing.
+    pub log: LogConfig,
+    /// Tails and rings.
+    pub channel: ChannelConfig,
+    /// Reads of stored history for those who are behind.
+    pub catchup: CatchupConfig,
+    /// Client connections.
+    pub edge: EdgeConfig,
+    /// Stopping.
+    pub drain: DrainConfig,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+    /// The apps this file defines.
+    pub apps: Vec<AppConfig>,
+}
+
+/// `[node]`
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The name in logs and in `/healthz`; the host name if empty.
+    pub name: String,
+    /// The app of connections that name none; `None` = they are refused.
+    pub default_app: Option<AppId>,
+}
+
+/// `[http]`
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The listen backlog (128 loses SYNs in a reconnect storm).
+    pub backlog: u32,
+    /// How long a request's headers may take.
+    pub header_timeout: Duration,
+    /// How long a keep-alive connection may be silent between requests.
+    pub idle_timeout: Duration,
+    /// The largest header block, bytes.
+    pub max_header_bytes: usize,
+    /// The largest request body, bytes.
+    pub max_body_bytes: usize,
+    /// Whether `/metrics`, `/healthz` and `/readyz` are served on `listen` too.
+    pub expose_operations: bool,
+}
+
+/// `[nats]`
+#[derive(Clone, Debug)]
+pub struct NatsConfig {
+    /// Server URLs.
+    pub servers: Vec<String>,
+    /// User name, if the server wants one.
+    pub user: Option<String>,
+    /// Password for `user`.
+    pub password: Option<Secret>,
+    /// Token, if the server wants one.
+    pub token: Option<Secret>,
+    /// A `.creds` file.
+    pub credentials: Option<PathBuf>,
+    /// A CA file; TLS is required if set.
+    pub ca_file: Option<PathBuf>,
+    /// How long one request may take before it is tried again.
+    pub request_timeout: Duration,
+    /// Live copies buffered per channel before they are dropped (and read from the log).
+    pub subscription_capacity: usize,
+    /// Commands buffered towards the server.
+    pub command_capacity: usize,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// The prefix of stream and KV bucket names: one deployment per prefix and NATS account.
+    pub prefix: String,
+    /// The retention classes.
+    pub classes: Vec<ClassConfig>,
+    /// Publications on the way to NATS, all connections of the node.
+    pub max_in_flight: usize,
+    /// How long an acknowledgement may take.
+    pub ack_timeout: Duration,
+    /// How often the epoch mark is written while it moves.
+    pub mark_interval: Duration,
+    /// How far replica clocks may differ, for the floor.
+    pub clock_margin: Duration,
+}
+
+/// `[[log.classes]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassConfig {
+    /// The class's name.
+    pub name: ClassName,
+    /// How many streams it has. Never changes.
+    pub shards: u16,
+    /// How long publications are kept.
+    pub max_age: Duration,
+    /// Bytes per shard: a safety net.
+    pub max_bytes: u64,
+    /// Publications kept per channel.
+    pub max_per_channel: Option<u64>,
+    /// How long an idempotency key is remembered.
+    pub duplicate_window: Duration,
+    /// Copies of each shard: 1, 3 or 5.
+    pub replicas: u8,
+    /// Server tags for placement.
+    pub placement_tags: Vec<String>,
+}
+
+/// `[channel]`
+#[derive(Clone, Debug)]
+pub struct ChannelConfig {
+    /// Channels with a tail at once on this node.
+    pub max_tails: usize,
+    /// How long a tail stays after its last subscriber has left.
+    pub linger: Duration,
+    /// Publications in a ring.
+    pub ring_messages: usize,
+    /// Bytes in a ring.
+    pub ring_bytes: usize,
+    /// Bytes in all rings of the node.
+    pub rings_bytes: usize,
+    /// How long a ring that nobody reads keeps publications.
+    pub ring_idle: Duration,
+    /// Bytes of live copies kept while a gap is read.
+    pub gap_bytes: usize,
+    /// How long a subscribe may take to prove its position.
+    pub subscribe_timeout: Duration,
+    /// How often each shard is checked for lost copies.
+    pub check_interval: Duration,
+    /// How long after a new interest its channel is checked.
+    pub check_after_interest: Duration,
+    /// How long other nodes may take to vouch.
+    pub peer_wait: Duration,
+}
+
+/// `[catchup]`
+#[derive(Clone, Debug)]
+pub struct CatchupConfig {
+    /// Publications per page.
+    pub page_messages: u32,
+    /// Bytes per page.
+    pub page_bytes: u32,
+    /// Bytes asked for and not yet received, all readers of the node.
+    pub in_flight_bytes: usize,
+    /// Reads from leaders at once.
+    pub leader_reads: usize,
+    /// Reads waiting, all channels of the node.
+    pub max_waiting: usize,
+    /// Pages that may end early before the leader is asked.
+    pub short_reads: u32,
+    /// From how many waiting channels of a shard on one sweep serves them all.
+    pub sweep_from: usize,
+}
+
+/// `[edge]`
+#[derive(Clone, Debug)]
+pub struct EdgeConfig {
+    /// Connections of this node.
+    pub max_connections: usize,
+    /// From the upgrade to a valid `connect`.
+    pub connect_timeout: Duration,
+    /// How often the server pings.
+    pub ping_interval: Duration,
+    /// How long a pong may take while the client's socket takes nothing.
+    pub pong_timeout: Duration,
+    /// The largest frame and message a client may send, bytes.
+    pub max_message_bytes: usize,
+    /// Channels a connection may subscribe to.
+    pub max_channels: usize,
+    /// Publications and history reads a connection may have in flight.
+    pub max_in_flight: usize,
+    /// Queued bytes from which on a durable subscription falls behind instead of queueing.
+    pub mailbox_bytes: usize,
+    /// Queued bytes (replies, ephemeral publications) at which the connection is closed (3008).
+    pub mailbox_max_bytes: usize,
+    /// How long a socket may take nothing while something is queued.
+    pub write_timeout: Duration,
+    /// Bytes a second that a reader must take, on average over `drain_window`, while it is behind.
+    pub min_drain_rate: u64,
+    /// The window of `min_drain_rate`.
+    pub drain_window: Duration,
+    /// `SO_SNDBUF` of client sockets; 0 = the system's.
+    pub send_buffer: usize,
+    /// `TCP_NOTSENT_LOWAT` of client sockets; 0 = off.
+    pub notsent_lowat: u32,
+}
+
+/// `[drain]`
+#[derive(Clone, Debug)]
+pub struct DrainConfig {
+    /// Between "not ready" and the first close: load balancers look away.
+    pub grace: Duration,
+    /// Over how long connections are closed.
+    pub duration: Duration,
+    /// After how long the process ends whatever is left.
+    pub deadline: Duration,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// A `tracing` filter, for example `info` or `slipstream=debug`.
+    pub filter: String,
+    /// JSON lines instead of text.
+    pub json: bool,
+}
+
+/// `[[apps]]`
+#[derive(Clone, Debug)]
+pub struct AppConfig {
+    /// Its id.
+    pub id: AppId,
+    /// Keys of backends, for REST and the server API.
+    pub api_keys: Vec<Secret>,
+    /// Origins that browsers may connect from; empty = all.
+    pub allowed_origins: Vec<String>,
+    /// Whether a connection may come without a token.
+    pub anonymous: bool,
+    /// How tokens are verified; `None` = tokens are refused.
+    pub auth: Option<AuthConfig>,
+    /// Its share of the node.
+    pub limits: LimitsConfig,
+    /// Its namespaces, by name; the name "" is for channels without one.
+    pub namespaces: Vec<(String, Rule)>,
+}
+
+/// `[apps.auth]`
+#[derive(Clone, Debug, Default)]
+pub struct AuthConfig {
+    /// Secret for HS256/384/512.
+    pub hmac_secret: Option<Secret>,
+    /// PEM public keys for RS/ES/EdDSA.
+    pub public_keys: Vec<String>,
+    /// Where a JWK set is fetched from.
+    pub jwks_url: Option<String>,
+    /// How long a fetched set is used.
+    pub jwks_ttl: Duration,
+    /// The least time between two fetches (unknown key ids cannot force more).
+    pub jwks_min_refresh: Duration,
+    /// The `aud` a token must have, if set.
+    pub audience: Option<String>,
+    /// The `iss` a token must have, if set.
+    pub issuer: Option<String>,
+    /// How far clocks may differ for `exp` and `nbf`.
+    pub leeway: Duration,
+}
+
+/// `[apps.limits]`: an app's share of one node. 0 = unlimited.
+#[derive(Clone, Debug, Default)]
+pub struct LimitsConfig {
+    /// Publications a second.
+    pub publish_rate: u32,
+    /// Publications at once on top of the rate.
+    pub publish_burst: u32,
+    /// Bytes a second stored.
+    pub publish_bytes: u64,
+    /// Bytes of rings.
+    pub ring_bytes: u64,
+    /// Connections.
+    pub max_connections: usize,
+}

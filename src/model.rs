@@ -1,0 +1,15 @@
+//! The vocabulary of the product, one word per thing: apps, channels, offsets, publications, rules.
+//!
+//! Pure: knows nothing of NATS, sockets, tokio or configuration files.
+
+mod app;
+mod channel;
+mod position;
+mod publication;
+mod rule;
+
+pub use app::{AppId, InvalidAppId};
+pub use channel::{ChannelKey, ChannelName, InvalidChannel, MAX_CHANNEL_BYTES};
+pub use position::{Epoch, MAX_OFFSET, Offset, Position};
+pub use publication::{ClientInfo, Kind, Publication, Record};
+pub use rule::{Access, ClassName, History, Rule};

@@ -1,0 +1,80 @@
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+/// The name of a retention class: 1 to 16 of `a-z 0-9`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassName(Arc<str>);
+
+impl ClassName {
+    /// Validates `text` as the name of a retention class.
+    pub fn new(text: &str) -> Option<Self> {
+        let valid = matches!(text.len(), 1..=16)
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        valid.then(|| Self(text.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ClassName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClassName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ClassName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether and where a namespace's channels keep history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum History {
+    /// Ephemeral: core NATS, at most once, no offsets.
+    None,
+    /// Durable, in the streams of this retention class.
+    Class(ClassName),
+}
+
+/// Who may do something to a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Every connection, also an anonymous one.
+    Anyone,
+    /// A connection with a user.
+    Authenticated,
+    /// Who holds a subscription token for this channel (or a server-side subscription to it).
+    Token,
+    /// Who is subscribed to this channel.
+    Subscriber,
+    /// No connection: backends only.
+    Nobody,
+}
+
+/// The settings of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Whether its channels are logs, and of which retention.
+    pub history: History,
+    /// Whether subscriptions resume from a position. Needs history.
+    pub recovery: bool,
+    /// Who may subscribe.
+    pub subscribe: Access,
+    /// Which connections may publish.
+    pub publish: Access,
+    /// Which connections may read history.
+    pub read_history: Access,
+    /// The largest payload, in bytes.
+    pub max_size: usize,
+    /// Publications a second and channel that are accepted; 0 = as many as the app may.
+    pub rate: u32,
+}

@@ -1,0 +1,44 @@
+//! Every task of the process is spawned here: counted, so that drain can wait for it, and stopped
+//! by one token.
+
+use std::future::Future;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The tasks of one node. Cheap to clone; two nodes in one process have one each.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs `future` to its end, or until the node has drained.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let future = self.tracker.track_future(future);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = future => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// How many tasks are running.
+    pub fn count(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Waits until all tasks have ended by themselves. More may be spawned meanwhile.
+    pub async fn finished(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Ends all tasks at their next await.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
