@@ -2,7 +2,9 @@
 //!
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
+pub mod channel;
 pub mod config;
 pub mod log;
 pub mod model;
+pub mod protocol;
 pub mod task;

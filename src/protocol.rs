@@ -1,0 +1,7 @@
+//! stub
+/// stub
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisconnectCode {
+    /// slow
+    Slow,
+}
