@@ -1,7 +1,0 @@
-//! stub
-/// stub
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DisconnectCode {
-    /// slow
-    Slow,
-}
