@@ -5,4 +5,6 @@
 pub mod config;
 pub mod log;
 pub mod model;
+pub mod protocol;
+pub mod session;
 pub mod task;
