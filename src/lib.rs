@@ -7,4 +7,6 @@ pub mod config;
 pub mod log;
 pub mod model;
 pub mod protocol;
+pub mod random;
+pub mod session;
 pub mod task;
