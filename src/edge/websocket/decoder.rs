@@ -190,7 +190,10 @@ impl Decoder {
                 }));
             }
             let partial = self.partial.get_or_insert_default();
-            partial.append(&frame, chunk, self.max_message_bytes);
+            // A frame of which only the header is here may still come whole with the next read.
+            if complete || frame.taken > 0 {
+                partial.append(&frame, chunk, self.max_message_bytes);
+            }
             if !complete {
                 partial.frame = Some(frame);
                 return Ok(None);
