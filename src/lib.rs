@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod config;
+pub mod edge;
 pub mod log;
 pub mod model;
 pub mod protocol;

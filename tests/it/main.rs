@@ -1,0 +1,8 @@
+//! The integration tests: one binary, real parts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it is surprised"
+)]
+
+mod websocket;
