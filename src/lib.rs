@@ -2,7 +2,11 @@
 //!
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod dev;
 pub mod log;
 pub mod model;
 pub mod task;
+pub mod telemetry;
