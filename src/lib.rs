@@ -2,8 +2,11 @@
 //!
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
+pub mod app;
 pub mod channel;
+pub mod cli;
 pub mod config;
+pub mod dev;
 pub mod edge;
 pub mod log;
 pub mod model;
@@ -11,3 +14,4 @@ pub mod protocol;
 pub mod random;
 pub mod session;
 pub mod task;
+pub mod telemetry;
