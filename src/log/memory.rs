@@ -23,6 +23,9 @@ mod shard;
 mod store;
 mod topics;
 
+#[cfg(test)]
+mod tests;
+
 pub use broker::Snapshot;
 use broker::{Broker, State};
 pub use faults::{Faults, NodeIndex, Request, Target};

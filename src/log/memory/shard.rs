@@ -8,6 +8,9 @@ use crate::{
     model::Offset,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The most changes a held replica falls behind by; then it applies the oldest all the same.
 const MAX_BACKLOG: usize = 100_000;
 

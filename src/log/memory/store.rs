@@ -13,6 +13,9 @@ use crate::{
     model::Offset,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What a message costs besides its address, payload, tags and info.
 const OVERHEAD_BYTES: u64 = 32;
 
