@@ -22,6 +22,7 @@ use bytes::Bytes;
 use crate::model::{ChannelKey, ClassName, Epoch, Offset, Publication, Record};
 
 pub mod memory;
+pub mod nats;
 
 /// A boxed future: the log is used as `Arc<dyn Log>`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
