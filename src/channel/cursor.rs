@@ -175,6 +175,11 @@ impl Batch {
         self.entries.len()
     }
 
+    /// Offers everything, whatever its offset: on ephemeral channels there are none.
+    pub fn offer_all<O: Outlet>(&self, outlet: &O) -> Offer {
+        if self.is_empty() { Offer::Taken } else { outlet.offer(&self.frames, self.bytes) }
+    }
+
     /// Offers what is above `delivered`; on success `delivered` moves to the last one.
     pub fn offer<O: Outlet>(&self, outlet: &O, delivered: &mut Offset) -> Offer {
         let Some(last) = self.entries.last() else {

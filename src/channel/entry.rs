@@ -4,7 +4,10 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::model::Offset;
+use crate::{
+    log::{Body, Stored},
+    model::{Offset, Publication},
+};
 
 /// One publication, ready for the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +49,12 @@ impl Entry {
     }
 }
 
-/// A message of a channel in the order of the log, as far as a tail cares.
+/// A message of a channel in the order of the log, as far as its readers care. `P` is the form in
+/// which a reader wants publications.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
+pub enum Message<P = Arc<Entry>> {
     /// A publication.
-    Publication(Arc<Entry>),
+    Publication(P),
     /// The history below this offset was removed (L15).
     Tombstone(Offset),
     /// No program could read it: passed over, counted (L3).
@@ -59,15 +63,48 @@ pub enum Message {
     Opaque(Offset),
 }
 
-impl Message {
+/// What stands at an offset.
+pub trait Placed {
+    /// The offset.
+    fn offset(&self) -> Offset;
+}
+
+impl Placed for Arc<Entry> {
+    fn offset(&self) -> Offset {
+        self.offset
+    }
+}
+
+impl Placed for Publication {
+    fn offset(&self) -> Offset {
+        self.offset
+    }
+}
+
+impl<P: Placed> Message<P> {
     /// The message's sequence.
     pub fn offset(&self) -> Offset {
         match self {
-            Self::Publication(entry) => entry.offset,
+            Self::Publication(publication) => publication.offset(),
             Self::Tombstone(offset) | Self::Malformed(offset) | Self::Opaque(offset) => *offset,
         }
     }
 
+    /// A stored message, its publication brought into the reader's form.
+    pub fn of(stored: Stored, form: impl FnOnce(Publication) -> P) -> Self {
+        let Stored { seq, time_ms, body } = stored;
+        match body {
+            Body::Publication(record) => {
+                Self::Publication(form(Publication { offset: seq, time_ms, record }))
+            }
+            Body::Tombstone => Self::Tombstone(seq),
+            Body::Unreadable { malformed: true } => Self::Malformed(seq),
+            Body::Unreadable { malformed: false } => Self::Opaque(seq),
+        }
+    }
+}
+
+impl Message {
     /// What it costs to keep while a gap is read, in bytes.
     pub fn cost(&self) -> usize {
         size_of::<Self>()

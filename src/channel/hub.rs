@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::Notify,
     time::{Instant, sleep, sleep_until},
 };
 use tracing::warn;
@@ -23,7 +23,7 @@ use tracing::warn;
 use crate::{
     config::{CatchupConfig, ChannelConfig, LogConfig},
     log::{Log, LogEvent, Route, ShardId},
-    model::{AppId, ChannelKey, ChannelName, Epoch, History},
+    model::{AppId, ChannelKey, ChannelName, Epoch, History, Offset, Publication},
     task::Tasks,
     telemetry::{AppMetrics, Metrics},
 };
@@ -32,8 +32,8 @@ use super::{
     budget::Budgets,
     checks::{Checks, Due},
     cursor::Cursors,
+    entry::Entry,
     keeper::Keeper,
-    mailbox::Mailbox,
     outlet::Outlet,
     reader::Reader,
     ring::RingLimits,
@@ -49,6 +49,7 @@ pub struct Hub {
     pub(super) metrics: Arc<Metrics>,
     pub(super) tasks: Tasks,
     pub(super) budgets: Budgets,
+    pub(super) encoder: Encoder,
     /// By shard; the last one is for ephemeral channels.
     partitions: Vec<Partition>,
     tails: AtomicUsize,
@@ -109,6 +110,16 @@ pub struct Interest {
     channel: Arc<Channel>,
 }
 
+/// Encodes publications of a channel for the wire, transport header included. The hub does not
+/// know the dialects.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoder {
+    /// From a publication.
+    pub publication: fn(&ChannelName, &Publication) -> Arc<Entry>,
+    /// From offset, time (ms) and a publication's object as [`Entry::body`] gives it.
+    pub body: fn(&ChannelName, Offset, i64, &[u8]) -> Arc<Entry>,
+}
+
 /// There are as many tails as the node may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the node has as many tails as it may have")]
@@ -122,6 +133,7 @@ impl Hub {
         config: &ChannelConfig,
         catchup: &CatchupConfig,
         rings: Budgets,
+        encoder: Encoder,
         metrics: Arc<Metrics>,
         tasks: Tasks,
     ) -> Arc<Self> {
@@ -129,7 +141,7 @@ impl Hub {
         let mut due = Vec::new();
         for spec in log.shards() {
             let keeper = Arc::new(Keeper::new(log.clone(), spec.clone(), log_config.clock_margin));
-            let (checks, receiver) = Checks::new(config.max_tails);
+            let (checks, receiver) = Checks::new();
             due.push((spec.id, receiver));
             tasks.spawn(keeper.clone().run());
             tasks.spawn(keeper.clone().run_marks(log_config.mark_interval));
@@ -153,6 +165,7 @@ impl Hub {
             metrics,
             tasks: tasks.clone(),
             budgets: rings,
+            encoder,
             partitions,
             tails: AtomicUsize::new(0),
             lingering: Mutex::default(),
@@ -467,9 +480,3 @@ impl Channel {
         &self.route
     }
 }
-
-/// Makes room for a queue of due checks; see [`super::checks`].
-pub(super) type DueReceiver = mpsc::Receiver<Due>;
-
-/// The mailbox a subscription writes to, and its names.
-pub(super) type SharedMailbox = Arc<Mailbox>;

@@ -116,11 +116,30 @@ impl Keeper {
     }
 
     /// An acknowledgement. If it proves that the sequence went back, the epoch is replaced.
-    pub fn acknowledged(self: &Arc<Self>, sent: Sent, ack: &Ack) -> bool {
+    pub fn acknowledged(&self, sent: Sent, ack: &Ack) -> bool {
         if ack.duplicate {
             return false;
         }
         self.state.lock().shard.on_ack(ack.seq, sent.seen, sent.incarnation)
+    }
+
+    /// An acknowledgement has proven that the sequence went back: the epoch is replaced, if nobody
+    /// has done so since. Waits until that is done.
+    pub async fn went_back(&self, sent: Sent) {
+        let mut pause = RETRY_FIRST;
+        while self.sending().incarnation == sent.incarnation {
+            let replaced = async {
+                self.load().await?;
+                if self.sending().incarnation == sent.incarnation {
+                    self.replace("the sequence went back").await?;
+                }
+                Ok::<_, ReadError>(())
+            };
+            if replaced.await.is_err() {
+                sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MOST);
+            }
+        }
     }
 
     /// What the log's connection noticed.
@@ -205,14 +224,11 @@ impl Keeper {
             mark_seq: 0,
             mark_time_ms: 0,
         };
-        if self.log.set_epoch(self.spec.id, &entry, revision).await? {
-            if revision != 0 {
-                warn!(shard = %self.spec.stream, epoch = %entry.token, why, "epoch replaced");
-            }
-            self.load().await
-        } else {
-            self.load().await
+        if self.log.set_epoch(self.spec.id, &entry, revision).await? && revision != 0 {
+            warn!(shard = %self.spec.stream, epoch = %entry.token, why, "epoch replaced");
         }
+        // Also if another node was faster: its entry is the one that counts.
+        self.load().await
     }
 
     async fn load(&self) -> Result<(), ReadError> {
@@ -243,7 +259,7 @@ impl Keeper {
     }
 
     /// Asks until an answer counts.
-    async fn ask(self: &Arc<Self>) -> Fresh {
+    async fn ask(&self) -> Fresh {
         let mut pause = RETRY_FIRST;
         loop {
             match self.ask_once().await {
@@ -258,7 +274,7 @@ impl Keeper {
     }
 
     /// One question; `None` if the answer did not count and has been dealt with.
-    async fn ask_once(self: &Arc<Self>) -> Result<Option<Fresh>, ReadError> {
+    async fn ask_once(&self) -> Result<Option<Fresh>, ReadError> {
         let seen_before = self.seen();
         let info = self.log.info(self.spec.id).await?;
         let verdict = self.state.lock().shard.on_info(&info, seen_before);
@@ -288,7 +304,7 @@ impl Keeper {
                 }
             }
             Verdict::Suspect => {
-                self.suspect(&info).await?;
+                self.suspect().await?;
                 return Ok(None);
             }
         }
@@ -305,15 +321,11 @@ impl Keeper {
 
     /// It looks like going back: an acknowledgement is the judge, since answers and copies overtake
     /// each other (L4).
-    async fn suspect(self: &Arc<Self>, info: &ShardInfo) -> Result<(), ReadError> {
+    async fn suspect(&self) -> Result<(), ReadError> {
         let sent = self.sending();
         let ack = self.log.write_anchor(self.spec.id).await.map_err(|_| ReadError::NoAnswer)?;
         if self.acknowledged(sent, &ack) {
-            // Another node may have found out before.
-            self.load().await?;
-            if self.sending().incarnation == sent.incarnation {
-                self.replace_for(info, "the sequence went back").await?;
-            }
+            self.went_back(sent).await;
         }
         Ok(())
     }
@@ -336,6 +348,11 @@ pub(super) fn now_ms() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| millis(since))
+}
+
+/// The time stamp before which a shard keeps nothing.
+pub(super) fn oldest_ms(spec: &ShardSpec) -> i64 {
+    now_ms() - millis(spec.max_age)
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::protocol::DisconnectCode;
+use crate::{model::ChannelName, protocol::DisconnectCode};
 
 /// The two byte bounds of a mailbox.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,18 @@ pub enum Offer {
     Closed,
 }
 
+/// Something a connection must know that is no frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Something is missing for a subscription: it has ended (2500; 3010 if server-side).
+    Insufficient {
+        /// Its channel.
+        channel: ChannelName,
+        /// The connection's own name for it.
+        tag: u32,
+    },
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Mailbox {
@@ -48,6 +60,8 @@ struct State {
     /// What the writer has taken and not yet written.
     writing: usize,
     close: Option<DisconnectCode>,
+    /// At most one per subscription.
+    notices: Vec<Notice>,
     /// Until the connect reply is known, nothing goes out.
     held: bool,
     gone: bool,
@@ -59,6 +73,8 @@ struct State {
 pub struct Taken {
     /// Frames in order.
     pub frames: VecDeque<Bytes>,
+    /// What the connection must know, after the frames before it.
+    pub notices: Vec<Notice>,
     /// Close after these, with this code.
     pub close: Option<DisconnectCode>,
 }
@@ -137,6 +153,15 @@ impl Mailbox {
         }
     }
 
+    /// Tells the connection something.
+    pub fn notify(&self, notice: Notice) {
+        let mut state = self.state.lock();
+        if !state.gone && state.close.is_none() {
+            state.notices.push(notice);
+            wake(state);
+        }
+    }
+
     /// Whether the connection has ended or is about to.
     pub fn closing(&self) -> bool {
         let state = self.state.lock();
@@ -158,7 +183,8 @@ impl Mailbox {
     /// Takes everything that may go out now. If there is nothing, `waker` is woken when there is.
     pub fn take(&self, waker: &Waker) -> Taken {
         let mut state = self.state.lock();
-        if state.held || (state.queue.is_empty() && state.close.is_none()) {
+        let nothing = state.queue.is_empty() && state.close.is_none() && state.notices.is_empty();
+        if state.held || nothing {
             match &mut state.waker {
                 Some(known) if known.will_wake(waker) => {}
                 known => *known = Some(waker.clone()),

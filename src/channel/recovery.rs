@@ -1,9 +1,11 @@
 //! What a read of the log proves (L8, L10): the decision whether a page is everything after a
 //! position, made apart from who asks and how the answer came.
 
+use std::sync::Arc;
+
 use crate::model::Offset;
 
-use super::entry::Message;
+use super::entry::{Entry, Message, Placed};
 
 /// What is known to exist of a channel when a read is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,19 +46,19 @@ impl Unproven {
 }
 
 /// A page as it was read from `position` inclusive, put in the channel's terms.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
+#[derive(Clone, Debug)]
+pub struct Found<P = Arc<Entry>> {
     /// The messages, ascending, from `position` on.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Message<P>>,
     /// How many more the replica has behind them.
     pub pending: u64,
 }
 
 /// What a page means, before it is known what is still retained.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Judged {
+pub struct Judged<P = Arc<Entry>> {
     /// The messages after the position.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Message<P>>,
     /// The proof holds only if a floor *learnt after the read* is at most position + 1 (L8b);
     /// otherwise the read itself proves it (L8a).
     pub needs_floor: bool,
@@ -65,7 +67,11 @@ pub struct Judged {
 }
 
 /// Judges a page read from `position` inclusive. `limit` is the class's messages per channel.
-pub fn judge(position: Offset, found: Found, limit: Option<u64>) -> Result<Judged, Unproven> {
+pub fn judge<P: Placed>(
+    position: Offset,
+    found: Found<P>,
+    limit: Option<u64>,
+) -> Result<Judged<P>, Unproven> {
     let Found {
         mut messages,
         pending,
@@ -113,7 +119,7 @@ pub fn floor_holds(position: Offset, floor: Offset) -> bool {
 
 /// Up to where a judged page is everything, or `None` if it ends below what is known to exist and
 /// must be read again.
-pub fn covered_to(position: Offset, judged: &Judged, target: Target) -> Option<Offset> {
+pub fn covered_to<P: Placed>(position: Offset, judged: &Judged<P>, target: Target) -> Option<Offset> {
     let last = judged.messages.last().map_or(position, Message::offset);
     if !judged.ends {
         return Some(last);

@@ -215,6 +215,13 @@ impl Log for MemoryLog {
         })
     }
 
+    fn first_since(&self, shard: ShardId, time_ms: i64) -> BoxFuture<'_, Result<Option<Offset>, ReadError>> {
+        self.request(Request::TimeAt, None, move |state| {
+            let (shard, now_ms) = state.shard(shard)?;
+            Ok(shard.leader(now_ms).first_since(time_ms))
+        })
+    }
+
     fn last_of<'a>(
         &'a self,
         shard: ShardId,

@@ -249,6 +249,11 @@ impl<O: Outlet> Tail<O> {
         }
     }
 
+    /// Where a cursor's publications go.
+    pub fn outlet_of(&mut self, key: CursorKey) -> Option<&O> {
+        self.cursors.get_mut(key).map(|cursor| &cursor.outlet)
+    }
+
     /// Ends a cursor for which something is missing.
     pub fn end(&mut self, key: CursorKey) {
         if let Some(cursor) = self.cursors.remove(key) {

@@ -120,6 +120,7 @@ impl Shard {
             first_seq: store.first_seq(),
             last_seq: store.last_seq(),
             first_time_ms: store.first_time_ms(),
+            last_time_ms: store.last_time_ms(),
             bytes: store.bytes(),
         }
     }

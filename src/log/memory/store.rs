@@ -139,6 +139,17 @@ impl Store {
         self.messages.values().next().map_or(0, |message| message.time_ms)
     }
 
+    /// The time stamp of the last message still stored; 0 if nothing is.
+    pub(super) fn last_time_ms(&self) -> i64 {
+        self.messages.values().next_back().map_or(0, |message| message.time_ms)
+    }
+
+    /// The first message still stored that is not older than `time_ms`.
+    pub(super) fn first_since(&self, time_ms: i64) -> Option<Offset> {
+        let young = self.messages.values().find(|message| message.time_ms >= time_ms);
+        young.map(|message| message.seq)
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
