@@ -5,4 +5,5 @@
     reason = "a test ends where it is surprised"
 )]
 
+mod listener;
 mod websocket;
