@@ -6,4 +6,5 @@
 )]
 
 mod log_conformance;
+mod listener;
 mod websocket;

@@ -2,5 +2,5 @@
 
 mod codec;
 mod corpus;
-mod echo;
-mod frames;
+pub(crate) mod echo;
+pub(crate) mod frames;
