@@ -3,6 +3,7 @@
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
 pub mod config;
+pub mod limits;
 pub mod log;
 pub mod model;
 pub mod task;
