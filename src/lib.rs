@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod edge;
+pub mod limits;
 pub mod log;
 pub mod model;
 pub mod protocol;
