@@ -14,7 +14,7 @@ use super::{
     AckFuture, Body, BoxFuture, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessages, Page, PublishError,
     ReadError, Route, ShardId, ShardInfo, ShardSpec, Stored, Sweep,
 };
-use crate::model::{ChannelKey, ClassName, Offset, Record};
+use crate::model::{ChannelKey, ClassName, Kind, Offset, Record};
 
 mod broker;
 mod faults;
@@ -35,7 +35,7 @@ pub use faults::{Faults, NodeIndex, Request, Target};
 pub struct ClassSpec {
     /// Its name.
     pub name: ClassName,
-    /// How many shards it has; at least one.
+    /// How many shards it has; at least one, and 65,535 in all classes.
     pub shards: u16,
     /// How long a message is kept.
     pub max_age: Duration,
@@ -280,8 +280,13 @@ impl Log for MemoryLog {
 
     fn write_anchor(&self, shard: ShardId) -> AckFuture {
         let published = self.broker.anchor(shard).and_then(|address| {
-            // Nobody reads an anchor's body: its address is no channel's.
-            let body = Body::Unreadable { malformed: false };
+            // A publication without content, as with NATS: its address is no channel's.
+            let body = Body::Publication(Record {
+                kind: Kind::Bytes,
+                data: Bytes::new(),
+                info: None,
+                tags: Vec::new(),
+            });
             let mut state = self.broker.state();
             state.publish(self.node, Some(shard), &address, None, body, None)
         });

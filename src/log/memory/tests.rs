@@ -6,7 +6,7 @@ use std::{
 use super::*;
 use crate::{
     log::{Ack, Copy},
-    model::{AppId, ChannelName, Epoch, Kind},
+    model::{AppId, ChannelName, Epoch},
 };
 
 const CLASS: &str = "hour";

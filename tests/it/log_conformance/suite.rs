@@ -13,6 +13,7 @@ use slipstream::{
     },
     model::{AppId, ChannelKey, ChannelName, ClassName, Kind, Offset, Record},
 };
+use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 /// How long something may take that comes at once or soon.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -131,14 +132,13 @@ pub(super) async fn next_message(messages: &mut dyn NodeMessages) -> NodeMessage
 }
 
 /// Waits for an event and drops those before it.
-pub(super) async fn event(
-    events: &mut tokio::sync::broadcast::Receiver<LogEvent>,
-    wanted: impl Fn(&LogEvent) -> bool,
-) {
+pub(super) async fn event(events: &mut Receiver<LogEvent>, wanted: impl Fn(&LogEvent) -> bool) {
     soon(async {
         loop {
-            if events.recv().await.is_ok_and(|event| wanted(&event)) {
-                return;
+            match events.recv().await {
+                Ok(event) if wanted(&event) => return,
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => panic!("the log has ended"),
             }
         }
     })
