@@ -35,4 +35,4 @@ pub use keeper::Keeper;
 pub use mailbox::{Mailbox, MailboxLimits, Notice, Taken};
 pub use outlet::Outlet;
 pub use publish::{PublishFailure, Published};
-pub use subscribe::{Resume, Subscribed, SubscribeError, Subscription};
+pub use subscribe::{Resume, SubscribeError, Subscribed, Subscription};

@@ -12,9 +12,15 @@ const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 pub fn name(len: usize) -> String {
     let mut bytes = [0_u8; 64];
     let bytes = &mut bytes[..len.min(64)];
-    #[expect(clippy::expect_used, reason = "documented: without randomness ids would collide")]
+    #[expect(
+        clippy::expect_used,
+        reason = "documented: without randomness ids would collide"
+    )]
     rand::fill(bytes).expect("the operating system gives randomness");
-    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])).collect()
+    bytes
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte & 63)]))
+        .collect()
 }
 
 /// A random number below `bound`, for jitter. 0 if `bound` is 0.

@@ -35,17 +35,27 @@ impl Budgets {
                 Ok(limit) => limit.min(share),
             };
             left -= limit;
-            apps.insert(app.clone(), Budget { limit, used: AtomicUsize::new(0) });
+            apps.insert(
+                app.clone(),
+                Budget {
+                    limit,
+                    used: AtomicUsize::new(0),
+                },
+            );
         }
         Self { apps }
     }
 
     /// Takes `bytes` for an app; false if that would be more than it may hold.
     pub fn take(&self, app: &AppId, bytes: usize) -> bool {
-        let Some(budget) = self.apps.get(app) else { return false };
-        let taken = budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|used| *used <= budget.limit)
-        });
+        let Some(budget) = self.apps.get(app) else {
+            return false;
+        };
+        let taken = budget
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|used| *used <= budget.limit)
+            });
         taken.is_ok()
     }
 
@@ -64,9 +74,15 @@ mod tests {
     #[test]
     fn every_app_has_its_own_part() {
         let app = |id| AppId::new(id).unwrap();
-        let budgets = Budgets::divide(100, &[(app("a"), 0), (app("small"), 10), (app("b"), 0), (app("c"), 80)]);
+        let budgets = Budgets::divide(
+            100,
+            &[(app("a"), 0), (app("small"), 10), (app("b"), 0), (app("c"), 80)],
+        );
         let limit = |id| budgets.apps[&app(id)].limit;
-        assert_eq!((limit("small"), limit("a"), limit("b"), limit("c")), (10, 30, 30, 30));
+        assert_eq!(
+            (limit("small"), limit("a"), limit("b"), limit("c")),
+            (10, 30, 30, 30)
+        );
         assert!(budgets.take(&app("a"), 30) && !budgets.take(&app("a"), 1));
         assert!(budgets.take(&app("b"), 30), "a full neighbour takes nothing away");
         budgets.give_back(&app("a"), 5);

@@ -65,14 +65,22 @@ impl Checks {
     pub(super) fn new() -> (Self, DueQueue) {
         let queue: Arc<Mutex<Queue>> = Arc::default();
         let wake = Arc::new(Notify::new());
-        (Self { queue: queue.clone(), wake: wake.clone() }, DueQueue { queue, wake })
+        (
+            Self {
+                queue: queue.clone(),
+                wake: wake.clone(),
+            },
+            DueQueue { queue, wake },
+        )
     }
 
     pub(super) fn want(&self, due: Due) {
         let mut queue = self.queue.lock();
         match due {
             Due::All => queue.all_by(Instant::now()),
-            Due::AllSpread => queue.all_by(Instant::now() + Duration::from_millis(1_000 + random::below(1_000))),
+            Due::AllSpread => {
+                queue.all_by(Instant::now() + Duration::from_millis(1_000 + random::below(1_000)))
+            }
             Due::Young(channel, at) => queue.young.push((at, channel)),
             Due::Look(channel, done) => queue.looks.push((channel, done)),
         }
@@ -170,14 +178,23 @@ impl Hub {
                 missed |= self.on_check(channel, &fresh, last);
             }
         }
-        let outcome = if missed { CheckOutcome::Missed } else { CheckOutcome::Whole };
+        let outcome = if missed {
+            CheckOutcome::Missed
+        } else {
+            CheckOutcome::Whole
+        };
         self.metrics.checks.of(outcome).inc();
         Some(fresh.last_seq)
     }
 
     /// The last message of each channel, from a copy that had everything up to `fresh.last_seq`.
     /// `None` if the epoch has changed meanwhile.
-    pub(super) async fn last_of(&self, shard: ShardId, routes: &[Route], fresh: &Fresh) -> Option<Vec<Option<Offset>>> {
+    pub(super) async fn last_of(
+        &self,
+        shard: ShardId,
+        routes: &[Route],
+        fresh: &Fresh,
+    ) -> Option<Vec<Option<Offset>>> {
         let mut pause = RETRY_FIRST;
         loop {
             match self.log.last_of(shard, routes).await {
@@ -196,7 +213,9 @@ impl Hub {
     /// True if the tail had missed something.
     fn on_check(self: &Arc<Self>, channel: &Arc<Channel>, fresh: &Fresh, last: Option<Offset>) -> bool {
         let mut body = channel.body.lock();
-        let Body::Durable(durable) = &mut *body else { return false };
+        let Body::Durable(durable) = &mut *body else {
+            return false;
+        };
         if durable.incarnation != fresh.incarnation || !durable.tail.has_begun() {
             return false;
         }
@@ -212,7 +231,9 @@ impl Hub {
 
     /// Has the tail compared with the log now.
     pub(super) async fn look(&self, channel: &Arc<Channel>) {
-        let Some(checks) = channel.route.shard().and_then(|shard| self.checks(shard)) else { return };
+        let Some(checks) = channel.route.shard().and_then(|shard| self.checks(shard)) else {
+            return;
+        };
         let (done, looked) = oneshot::channel();
         checks.want(Due::Look(channel.clone(), done));
         // The queue answers everyone, or ends with the node.

@@ -177,7 +177,11 @@ impl Batch {
 
     /// Offers everything, whatever its offset: on ephemeral channels there are none.
     pub fn offer_all<O: Outlet>(&self, outlet: &O) -> Offer {
-        if self.is_empty() { Offer::Taken } else { outlet.offer(&self.frames, self.bytes) }
+        if self.is_empty() {
+            Offer::Taken
+        } else {
+            outlet.offer(&self.frames, self.bytes)
+        }
     }
 
     /// Offers what is above `delivered`; on success `delivered` moves to the last one.

@@ -94,9 +94,11 @@ impl<P: Placed> Message<P> {
     pub fn of(stored: Stored, form: impl FnOnce(Publication) -> P) -> Self {
         let Stored { seq, time_ms, body } = stored;
         match body {
-            Body::Publication(record) => {
-                Self::Publication(form(Publication { offset: seq, time_ms, record }))
-            }
+            Body::Publication(record) => Self::Publication(form(Publication {
+                offset: seq,
+                time_ms,
+                record,
+            })),
             Body::Tombstone => Self::Tombstone(seq),
             Body::Unreadable { malformed: true } => Self::Malformed(seq),
             Body::Unreadable { malformed: false } => Self::Opaque(seq),

@@ -26,11 +26,15 @@ pub(super) async fn feed(hub: Arc<Hub>, channel: Arc<Channel>, key: CursorKey) {
 
 async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
     loop {
-        let Some(mailbox) = channel.mailbox_of(key) else { return };
+        let Some(mailbox) = channel.mailbox_of(key) else {
+            return;
+        };
         mailbox.room().await;
         let (step, incarnation, before) = {
             let mut body = channel.body.lock();
-            let Body::Durable(durable) = &mut *body else { return };
+            let Body::Durable(durable) = &mut *body else {
+                return;
+            };
             durable.ring_used = Instant::now();
             let step = durable.tail.feed(key);
             let effects = durable.tail.take_effects();
@@ -40,14 +44,20 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             hub.settle(channel, effects);
             (step, incarnation, delivered)
         };
-        hub.metrics.catchup_publications.of(CatchupSource::Ring).inc_by(before);
+        hub.metrics
+            .catchup_publications
+            .of(CatchupSource::Ring)
+            .inc_by(before);
         let (from, target) = match step {
             Feed::Live | Feed::Gone => return,
             Feed::Full => continue,
             Feed::Read { from, target } => (from, target),
         };
         let Some(keeper) = &channel.keeper else { return };
-        let read = match hub.read_proven(&channel.route, keeper, incarnation, from, target).await {
+        let read = match hub
+            .read_proven(&channel.route, keeper, incarnation, from, target)
+            .await
+        {
             Ok(proven) => Some((proven, CatchupSource::Log)),
             Err(Refused::Unproven(_)) => match keeper.epoch() {
                 Some(epoch) => {
@@ -66,7 +76,10 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
         mailbox.room().await;
         let alive = hub.with_tail(channel, incarnation, |durable| match read {
             Some((Proven { messages, covered_to }, source)) if covered_to > from => {
-                hub.metrics.catchup_publications.of(source).inc_by(messages.len() as u64);
+                hub.metrics
+                    .catchup_publications
+                    .of(source)
+                    .inc_by(messages.len() as u64);
                 durable.tail.on_fed(key, from, &messages, covered_to)
             }
             // Proven, and nothing new: what was known to exist is the cursor's own place.
@@ -85,7 +98,9 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
 impl Channel {
     fn mailbox_of(&self, key: CursorKey) -> Option<Arc<super::mailbox::Mailbox>> {
         let mut body = self.body.lock();
-        let Body::Durable(durable) = &mut *body else { return None };
+        let Body::Durable(durable) = &mut *body else {
+            return None;
+        };
         durable.tail.outlet_of(key).map(|outlet| outlet.mailbox().clone())
     }
 }

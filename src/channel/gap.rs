@@ -20,7 +20,9 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
     loop {
         let (need, incarnation) = {
             let mut body = channel.body.lock();
-            let Body::Durable(durable) = &mut *body else { return };
+            let Body::Durable(durable) = &mut *body else {
+                return;
+            };
             let need = durable.tail.need();
             if need == Need::Nothing {
                 durable.closing_gap = false;
@@ -37,15 +39,19 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
                     wait_for_restart(&channel, incarnation).await;
                     continue;
                 }
-                if hub.with_tail(&channel, incarnation, |durable| durable.tail.on_floor(fresh.floor))
-                    != Some(false)
+                if hub.with_tail(&channel, incarnation, |durable| {
+                    durable.tail.on_floor(fresh.floor)
+                }) != Some(false)
                 {
                     continue;
                 }
                 hub.ask_peers(&channel.route, &fresh.epoch, position).await
             }
             Need::Read { from, target } => {
-                match hub.read_proven(&channel.route, keeper, incarnation, from, target).await {
+                match hub
+                    .read_proven(&channel.route, keeper, incarnation, from, target)
+                    .await
+                {
                     Ok(proven) => Some(proven),
                     Err(Refused::Unproven(_)) => match keeper.epoch() {
                         Some(epoch) => hub.ask_peers(&channel.route, &epoch, from).await,
@@ -98,7 +104,9 @@ impl Hub {
         act: impl FnOnce(&mut super::hub::Durable) -> T,
     ) -> Option<T> {
         let mut body = channel.body.lock();
-        let Body::Durable(durable) = &mut *body else { return None };
+        let Body::Durable(durable) = &mut *body else {
+            return None;
+        };
         if durable.incarnation != incarnation || !durable.tail.has_begun() {
             return None;
         }

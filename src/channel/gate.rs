@@ -46,8 +46,17 @@ pub struct Crowded;
 impl Gate {
     /// A gate with `total` units, at which `max_waiting` may wait.
     pub fn new(total: usize, max_waiting: usize) -> Self {
-        let state = State { free: total, waiting: 0, queues: HashMap::new(), turns: VecDeque::new() };
-        Self { state: Mutex::new(state), total, max_waiting }
+        let state = State {
+            free: total,
+            waiting: 0,
+            queues: HashMap::new(),
+            turns: VecDeque::new(),
+        };
+        Self {
+            state: Mutex::new(state),
+            total,
+            max_waiting,
+        }
     }
 
     /// Waits for `units` (at most all there are).
@@ -66,11 +75,19 @@ impl Gate {
             if !state.queues.contains_key(app) {
                 state.turns.push_back(app.clone());
             }
-            state.queues.entry(app.clone()).or_default().push_back(Waiter { units, grant });
+            state
+                .queues
+                .entry(app.clone())
+                .or_default()
+                .push_back(Waiter { units, grant });
             state.waiting += 1;
             granted
         };
-        let waiting = Waiting { gate: self, units, granted: Some(granted) };
+        let waiting = Waiting {
+            gate: self,
+            units,
+            granted: Some(granted),
+        };
         Ok(waiting.wait().await)
     }
 
@@ -128,7 +145,10 @@ impl<'a> Waiting<'a> {
             let _ = granted.await;
         }
         self.granted = None;
-        Grant { gate: self.gate, units: self.units }
+        Grant {
+            gate: self.gate,
+            units: self.units,
+        }
     }
 }
 

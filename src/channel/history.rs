@@ -80,10 +80,16 @@ impl Hub {
     ///
     /// [`HistoryError`].
     pub async fn history(&self, route: &Route, read: HistoryRead) -> Result<HistoryPage, HistoryError> {
-        let keeper = route.shard().and_then(|shard| self.keeper(shard)).ok_or(HistoryError::NoHistory)?;
-        timeout(self.config.subscribe_timeout, self.read_history(route, keeper, read))
-            .await
-            .unwrap_or(Err(HistoryError::TimedOut))
+        let keeper = route
+            .shard()
+            .and_then(|shard| self.keeper(shard))
+            .ok_or(HistoryError::NoHistory)?;
+        timeout(
+            self.config.subscribe_timeout,
+            self.read_history(route, keeper, read),
+        )
+        .await
+        .unwrap_or(Err(HistoryError::TimedOut))
     }
 
     async fn read_history(
@@ -93,21 +99,41 @@ impl Hub {
         read: HistoryRead,
     ) -> Result<HistoryPage, HistoryError> {
         let fresh = keeper.fresh().await;
-        if read.epoch.as_ref().is_some_and(|epoch| !epoch.is_empty() && *epoch != fresh.epoch) {
+        if read
+            .epoch
+            .as_ref()
+            .is_some_and(|epoch| !epoch.is_empty() && *epoch != fresh.epoch)
+        {
             return Err(HistoryError::OtherEpoch);
         }
-        let top = Position { offset: fresh.last_seq, epoch: fresh.epoch.clone() };
+        let top = Position {
+            offset: fresh.last_seq,
+            epoch: fresh.epoch.clone(),
+        };
         if read.limit == 0 {
-            return Ok(HistoryPage { publications: Vec::new(), top, gap: false, more: false });
+            return Ok(HistoryPage {
+                publications: Vec::new(),
+                top,
+                gap: false,
+                more: false,
+            });
         }
-        let last = self.last_stored(route, &fresh).await.ok_or(HistoryError::TimedOut)?;
+        let last = self
+            .last_stored(route, &fresh)
+            .await
+            .ok_or(HistoryError::TimedOut)?;
         let gathered = match last {
             None => Gathered::default(),
             Some(last) if read.reverse => self.backward(route, keeper, &read, last).await?,
             Some(last) => self.forward(route, keeper, &read, last).await?,
         };
         let gap = gathered.gap || (last.is_none() && self.is_gap_at(keeper, &read).await);
-        Ok(HistoryPage { publications: gathered.publications, top, gap, more: gathered.more })
+        Ok(HistoryPage {
+            publications: gathered.publications,
+            top,
+            gap,
+            more: gathered.more,
+        })
     }
 
     /// Nothing is stored: whether something after `since` may have been.
@@ -146,10 +172,14 @@ impl Hub {
         }
         while at < last {
             let found = self.page_after(route, at, last).await?;
-            let Some(end) = found.last().map(Message::offset) else { break };
+            let Some(end) = found.last().map(Message::offset) else {
+                break;
+            };
             at = end;
             for message in found {
-                let Message::Publication(publication) = message else { continue };
+                let Message::Publication(publication) = message else {
+                    continue;
+                };
                 if read.to_ms.is_some_and(|to| publication.time_ms >= to) {
                     return Ok(gathered);
                 }
@@ -169,8 +199,15 @@ impl Hub {
     /// Whether something after `since` is no longer retained.
     async fn gap_after(&self, route: &Route, keeper: &Keeper, since: Offset) -> Result<bool, HistoryError> {
         let page = self.reader.read(route, since, 2, 1).await.map_err(refused)?;
-        let messages = page.messages.into_iter().map(|stored| Message::of(stored, |it| it)).collect();
-        let found = Found { messages, pending: page.pending };
+        let messages = page
+            .messages
+            .into_iter()
+            .map(|stored| Message::of(stored, |it| it))
+            .collect();
+        let found = Found {
+            messages,
+            pending: page.pending,
+        };
         Ok(match judge(since, found, keeper.spec().max_per_channel) {
             Ok(judged) if !judged.needs_floor => false,
             Ok(_) => !floor_holds(since, keeper.fresh().await.floor),
@@ -187,15 +224,26 @@ impl Hub {
     ) -> Result<Vec<Message<Publication>>, HistoryError> {
         let (max_messages, max_bytes) = self.reader.page_size();
         for _ in 0..=self.reader.short_reads() {
-            let page = self.reader.read(route, at + 1, max_messages, max_bytes).await.map_err(refused)?;
+            let page = self
+                .reader
+                .read(route, at + 1, max_messages, max_bytes)
+                .await
+                .map_err(refused)?;
             let ends_below = page.pending == 0 && page.messages.last().is_none_or(|end| end.seq < last);
             if !ends_below {
-                return Ok(page.messages.into_iter().map(|stored| Message::of(stored, |it| it)).collect());
+                return Ok(page
+                    .messages
+                    .into_iter()
+                    .map(|stored| Message::of(stored, |it| it))
+                    .collect());
             }
         }
         // The replicas lag: the leader knows.
         let next = self.reader.read_leader(route, at + 1).await.map_err(refused)?;
-        Ok(next.into_iter().map(|stored| Message::of(stored, |it| it)).collect())
+        Ok(next
+            .into_iter()
+            .map(|stored| Message::of(stored, |it| it))
+            .collect())
     }
 
     /// There is no reverse read: finds by counting where to begin, reads forward, turns it round.
@@ -215,7 +263,11 @@ impl Hub {
                 Err(_) => return Err(HistoryError::TimedOut),
             }
         }
-        let behind = if end > last { 0 } else { self.count_from(route, end).await? };
+        let behind = if end > last {
+            0
+        } else {
+            self.count_from(route, end).await?
+        };
         let wanted = read.limit as u64;
         // `low` has at least as many as wanted (or is the beginning), `high` has fewer.
         let (mut low, mut high, mut step) = (1, end, wanted.max(16));
@@ -250,13 +302,17 @@ impl Hub {
         let mut at = low.saturating_sub(1);
         'pages: while at < last {
             let found = self.page_after(route, at, last).await?;
-            let Some(page_end) = found.last().map(Message::offset) else { break };
+            let Some(page_end) = found.last().map(Message::offset) else {
+                break;
+            };
             at = page_end;
             for message in found {
                 if message.offset() >= end {
                     break 'pages;
                 }
-                let Message::Publication(publication) = message else { continue };
+                let Message::Publication(publication) = message else {
+                    continue;
+                };
                 if read.from_ms.is_some_and(|from| publication.time_ms < from) {
                     more = false;
                     continue;
@@ -268,7 +324,10 @@ impl Hub {
                 }
             }
         }
-        let mut gathered = Gathered { more, ..Gathered::default() };
+        let mut gathered = Gathered {
+            more,
+            ..Gathered::default()
+        };
         for publication in newest.into_iter().rev() {
             if gathered.bytes >= self.limits.page_bytes {
                 gathered.more = true;
@@ -288,7 +347,12 @@ impl Hub {
 
 impl Default for Gathered {
     fn default() -> Self {
-        Self { publications: Vec::new(), bytes: 0, gap: false, more: false }
+        Self {
+            publications: Vec::new(),
+            bytes: 0,
+            gap: false,
+            more: false,
+        }
     }
 }
 

@@ -151,9 +151,16 @@ impl Hub {
                 channels: Mutex::default(),
             });
         }
-        partitions.push(Partition { keeper: None, checks: None, channels: Mutex::default() });
+        partitions.push(Partition {
+            keeper: None,
+            checks: None,
+            channels: Mutex::default(),
+        });
         let limits = TailLimits {
-            ring: RingLimits { messages: config.ring_messages, bytes: config.ring_bytes },
+            ring: RingLimits {
+                messages: config.ring_messages,
+                bytes: config.ring_bytes,
+            },
             gap_bytes: config.gap_bytes,
             page_bytes: catchup.page_bytes as usize,
         };
@@ -184,7 +191,10 @@ impl Hub {
 
     /// Where a channel lives. `None` if its class does not exist.
     pub fn route(&self, app: &AppId, channel: &ChannelName, history: &History) -> Option<Route> {
-        let key = ChannelKey { app: app.clone(), name: channel.clone() };
+        let key = ChannelKey {
+            app: app.clone(),
+            name: channel.clone(),
+        };
         let class = match history {
             History::None => None,
             History::Class(class) => Some(class),
@@ -208,15 +218,23 @@ impl Hub {
             channel.app.tails.inc();
             channels.insert(route.key().clone(), channel.clone());
             drop(channels);
-            self.tasks.spawn(super::interest::pump(self.clone(), channel.clone()));
+            self.tasks
+                .spawn(super::interest::pump(self.clone(), channel.clone()));
             channel
         };
-        Ok(Interest { hub: self.clone(), channel })
+        Ok(Interest {
+            hub: self.clone(),
+            channel,
+        })
     }
 
     /// The channel, if it has a tail on this node.
     pub fn channel_of(&self, route: &Route) -> Option<Arc<Channel>> {
-        self.partition(route.shard()).channels.lock().get(route.key()).cloned()
+        self.partition(route.shard())
+            .channels
+            .lock()
+            .get(route.key())
+            .cloned()
     }
 
     /// The keeper of a shard.
@@ -226,7 +244,9 @@ impl Hub {
 
     /// All keepers.
     pub fn keepers(&self) -> impl Iterator<Item = &Arc<Keeper>> {
-        self.partitions.iter().filter_map(|partition| partition.keeper.as_ref())
+        self.partitions
+            .iter()
+            .filter_map(|partition| partition.keeper.as_ref())
     }
 
     /// How many channels have a tail here.
@@ -251,7 +271,12 @@ impl Hub {
     }
 
     pub(super) fn channels_of(&self, shard: ShardId) -> Vec<Arc<Channel>> {
-        self.partition(Some(shard)).channels.lock().values().cloned().collect()
+        self.partition(Some(shard))
+            .channels
+            .lock()
+            .values()
+            .cloned()
+            .collect()
     }
 
     fn partition(&self, shard: Option<ShardId>) -> &Partition {
@@ -334,7 +359,9 @@ impl Hub {
             // It may have had a member since; then it stands in the queue again, with a later time.
             let idle = channel.members.load(Ordering::Relaxed) == 0
                 && self.now_ms() + 1 >= channel.idle_since.load(Ordering::Relaxed).saturating_add(linger);
-            let known = channels.get(channel.route.key()).is_some_and(|known| Arc::ptr_eq(known, channel));
+            let known = channels
+                .get(channel.route.key())
+                .is_some_and(|known| Arc::ptr_eq(known, channel));
             if !idle || !known {
                 return;
             }
@@ -344,8 +371,12 @@ impl Hub {
         channel.app.tails.dec();
         let closed = std::mem::replace(&mut *channel.body.lock(), Body::Closed);
         if let Body::Durable(durable) = closed {
-            self.budgets.give_back(&channel.route.key().app, durable.ring_charged);
-            channel.app.ring_bytes.dec_by(i64::try_from(durable.ring_charged).unwrap_or(i64::MAX));
+            self.budgets
+                .give_back(&channel.route.key().app, durable.ring_charged);
+            channel
+                .app
+                .ring_bytes
+                .dec_by(i64::try_from(durable.ring_charged).unwrap_or(i64::MAX));
         }
         channel.control.notify_one();
         channel.begun.notify_waiters();
@@ -370,7 +401,9 @@ impl Hub {
 
     fn trim_ring(&self, channel: &Channel, oldest_ms: i64) {
         let mut body = channel.body.lock();
-        let Body::Durable(durable) = &mut *body else { return };
+        let Body::Durable(durable) = &mut *body else {
+            return;
+        };
         if durable.tail.ring().is_empty() {
             return;
         }
@@ -399,7 +432,10 @@ impl Hub {
             durable.tail.ring_mut().evict_all();
             self.budgets.give_back(app, before);
             durable.ring_charged = 0;
-            self.metrics.ring_evictions.of(crate::telemetry::RingEviction::Budget).inc();
+            self.metrics
+                .ring_evictions
+                .of(crate::telemetry::RingEviction::Budget)
+                .inc();
         }
         let change = i64::try_from(durable.ring_charged).unwrap_or(0) - i64::try_from(before).unwrap_or(0);
         channel.app.ring_bytes.inc_by(change);
@@ -413,7 +449,10 @@ impl Hub {
             let event = match events.recv().await {
                 Ok(event) => event,
                 Err(RecvError::Lagged(missed)) => {
-                    warn!(missed, "events of the NATS connection were missed; checking all shards");
+                    warn!(
+                        missed,
+                        "events of the NATS connection were missed; checking all shards"
+                    );
                     LogEvent::SlowConsumer
                 }
                 Err(RecvError::Closed) => return,

@@ -63,13 +63,18 @@ async fn begin(hub: &Arc<Hub>, channel: &Arc<Channel>) -> bool {
             () = channel.control.notified() => return false,
         };
         let mut body = channel.body.lock();
-        let Body::Durable(durable) = &mut *body else { return false };
+        let Body::Durable(durable) = &mut *body else {
+            return false;
+        };
         durable.epoch = fresh.epoch;
         durable.incarnation = fresh.incarnation;
         durable.tail.begin(fresh.last_seq);
         drop(body);
         if let Some(checks) = channel.route.shard().and_then(|shard| hub.checks(shard)) {
-            checks.want(Due::Young(channel.clone(), Instant::now() + hub.config.check_after_interest));
+            checks.want(Due::Young(
+                channel.clone(),
+                Instant::now() + hub.config.check_after_interest,
+            ));
         }
     }
     channel.begun.notify_waiters();
@@ -129,7 +134,9 @@ impl Channel {
 impl Hub {
     /// A stored message in the form of tails.
     pub(super) fn message(&self, route: &Route, stored: Stored) -> Message {
-        Message::of(stored, |publication| (self.encoder.publication)(&route.key().name, &publication))
+        Message::of(stored, |publication| {
+            (self.encoder.publication)(&route.key().name, &publication)
+        })
     }
 
     fn on_copies(self: &Arc<Self>, channel: &Arc<Channel>, copies: &mut Vec<Copy>) {
@@ -140,7 +147,10 @@ impl Hub {
         let highest = copies.iter().map(|copy| copy.stored.seq).max().unwrap_or(0);
         let arrivals: Vec<_> = copies
             .drain(..)
-            .map(|copy| Arrival { message: self.message(&channel.route, copy.stored), prev: copy.prev })
+            .map(|copy| Arrival {
+                message: self.message(&channel.route, copy.stored),
+                prev: copy.prev,
+            })
             .collect();
         let mut body = channel.body.lock();
         match &mut *body {
@@ -183,20 +193,28 @@ impl Hub {
                 drop(body);
                 channel.app.deliveries.inc_by(delivered);
                 for cursor in slow {
-                    self.metrics.drops.of(DropReason::SlowEphemeral).inc_by(batch.len() as u64);
+                    self.metrics
+                        .drops
+                        .of(DropReason::SlowEphemeral)
+                        .inc_by(batch.len() as u64);
                     cursor.outlet.end();
                 }
             }
             Body::Closed => return,
         }
-        self.metrics.fanout_seconds.observe(arrived.elapsed().as_secs_f64());
+        self.metrics
+            .fanout_seconds
+            .observe(arrived.elapsed().as_secs_f64());
     }
 
     /// Does for cursors what the tail asks for.
     pub(super) fn settle(self: &Arc<Self>, channel: &Arc<Channel>, effects: Effects<Outlet>) {
         channel.app.deliveries.inc_by(effects.delivered);
         if effects.malformed > 0 {
-            self.metrics.drops.of(DropReason::Malformed).inc_by(effects.malformed);
+            self.metrics
+                .drops
+                .of(DropReason::Malformed)
+                .inc_by(effects.malformed);
         }
         if effects.lost > 0 {
             self.metrics.gaps.of(GapOutcome::Open).inc_by(effects.lost);
@@ -205,14 +223,17 @@ impl Hub {
             outlet.end();
         }
         for key in effects.behind {
-            self.tasks.spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+            self.tasks
+                .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
         }
     }
 
     /// The tail has to begin anew; whoever is on it ends.
     fn reset(self: &Arc<Self>, channel: &Arc<Channel>) {
         let mut body = channel.body.lock();
-        let Body::Durable(durable) = &mut *body else { return };
+        let Body::Durable(durable) = &mut *body else {
+            return;
+        };
         if durable.tail.has_begun() {
             durable.tail.reset();
             self.charge_ring(channel, durable);

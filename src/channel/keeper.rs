@@ -112,7 +112,10 @@ impl Keeper {
     /// To be called before a publish is sent.
     pub fn sending(&self) -> Sent {
         let state = self.state.lock();
-        Sent { seen: state.shard.seen(), incarnation: state.shard.incarnation() }
+        Sent {
+            seen: state.shard.seen(),
+            incarnation: state.shard.incarnation(),
+        }
     }
 
     /// An acknowledgement. If it proves that the sequence went back, the epoch is replaced.
@@ -120,7 +123,10 @@ impl Keeper {
         if ack.duplicate {
             return false;
         }
-        self.state.lock().shard.on_ack(ack.seq, sent.seen, sent.incarnation)
+        self.state
+            .lock()
+            .shard
+            .on_ack(ack.seq, sent.seen, sent.incarnation)
     }
 
     /// An acknowledgement has proven that the sequence went back: the epoch is replaced, if nobody
@@ -156,8 +162,12 @@ impl Keeper {
         loop {
             self.asked.notified().await;
             loop {
-                let waiting: Vec<_> =
-                    self.waiting.lock().drain(..).filter(|waiter| !waiter.is_closed()).collect();
+                let waiting: Vec<_> = self
+                    .waiting
+                    .lock()
+                    .drain(..)
+                    .filter(|waiter| !waiter.is_closed())
+                    .collect();
                 if waiting.is_empty() {
                     break;
                 }
@@ -191,7 +201,9 @@ impl Keeper {
             return;
         }
         let fresh = self.fresh().await;
-        let Ok(info) = self.log.info(self.spec.id).await else { return };
+        let Ok(info) = self.log.info(self.spec.id).await else {
+            return;
+        };
         let (entry, revision) = {
             let state = self.state.lock();
             let Some(known) = state.shard.epoch() else { return };
@@ -199,8 +211,11 @@ impl Keeper {
             if !current || info.last_seq < fresh.last_seq || info.last_seq <= known.mark_seq {
                 return;
             }
-            let entry =
-                EpochEntry { mark_seq: info.last_seq, mark_time_ms: info.last_time_ms, ..known.clone() };
+            let entry = EpochEntry {
+                mark_seq: info.last_seq,
+                mark_time_ms: info.last_time_ms,
+                ..known.clone()
+            };
             (entry, state.revision)
         };
         match self.log.set_epoch(self.spec.id, &entry, revision).await {
@@ -246,7 +261,11 @@ impl Keeper {
                 return;
             }
             state.revision = revision;
-        } else if state.shard.epoch().is_some_and(|known| known.token == entry.token) {
+        } else if state
+            .shard
+            .epoch()
+            .is_some_and(|known| known.token == entry.token)
+        {
             state.shard.on_epoch(entry);
             return;
         }
@@ -299,7 +318,8 @@ impl Keeper {
             Verdict::CheckMark(seq) => {
                 let time_ms = self.log.time_at(self.spec.id, seq).await?;
                 if self.state.lock().shard.on_mark(time_ms) {
-                    self.replace_for(&info, "another message stands at the mark").await?;
+                    self.replace_for(&info, "another message stands at the mark")
+                        .await?;
                     return Ok(None);
                 }
             }
@@ -316,14 +336,23 @@ impl Keeper {
         };
         state.shard.proven(&info);
         let incarnation = state.shard.incarnation();
-        Ok(Some(Fresh { epoch, incarnation, last_seq: info.last_seq, floor }))
+        Ok(Some(Fresh {
+            epoch,
+            incarnation,
+            last_seq: info.last_seq,
+            floor,
+        }))
     }
 
     /// It looks like going back: an acknowledgement is the judge, since answers and copies overtake
     /// each other (L4).
     async fn suspect(&self) -> Result<(), ReadError> {
         let sent = self.sending();
-        let ack = self.log.write_anchor(self.spec.id).await.map_err(|_| ReadError::NoAnswer)?;
+        let ack = self
+            .log
+            .write_anchor(self.spec.id)
+            .await
+            .map_err(|_| ReadError::NoAnswer)?;
         if self.acknowledged(sent, &ack) {
             self.went_back(sent).await;
         }
@@ -336,7 +365,11 @@ impl Keeper {
             Ok(floor) => return Ok(floor),
             Err(since) => since,
         };
-        let first = self.log.first_since(self.spec.id, since).await?.unwrap_or(info.last_seq + 1);
+        let first = self
+            .log
+            .first_since(self.spec.id, since)
+            .await?
+            .unwrap_or(info.last_seq + 1);
         let mut state = self.state.lock();
         state.shard.on_first_since(since, first);
         Ok(first.max(info.first_seq))

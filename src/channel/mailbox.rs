@@ -195,6 +195,7 @@ impl Mailbox {
         state.bytes = 0;
         Taken {
             frames: std::mem::take(&mut state.queue),
+            notices: std::mem::take(&mut state.notices),
             close: state.close,
         }
     }

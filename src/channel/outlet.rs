@@ -23,7 +23,11 @@ pub struct Outlet {
 impl Outlet {
     /// The outlet of the subscription that the connection calls `tag`.
     pub fn new(mailbox: Arc<Mailbox>, channel: ChannelName, tag: u32) -> Self {
-        Self { mailbox, channel, tag }
+        Self {
+            mailbox,
+            channel,
+            tag,
+        }
     }
 
     /// The connection's mailbox.
@@ -33,7 +37,10 @@ impl Outlet {
 
     /// Tells the connection that the subscription has ended, since something is missing for it.
     pub fn end(&self) {
-        self.mailbox.notify(Notice::Insufficient { channel: self.channel.clone(), tag: self.tag });
+        self.mailbox.notify(Notice::Insufficient {
+            channel: self.channel.clone(),
+            tag: self.tag,
+        });
     }
 }
 

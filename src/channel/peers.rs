@@ -93,11 +93,18 @@ impl Place {
     fn of(hub: &Hub, route: &Route) -> Option<Self> {
         let class = hub.keeper(route.shard()?)?.spec().class.to_string();
         let key = route.key();
-        Some(Self { app: key.app.to_string(), channel: key.name.to_string(), class })
+        Some(Self {
+            app: key.app.to_string(),
+            channel: key.name.to_string(),
+            class,
+        })
     }
 
     fn channel(&self, hub: &Hub) -> Option<Arc<Channel>> {
-        let key = ChannelKey { app: AppId::new(&self.app).ok()?, name: ChannelName::new(&self.channel).ok()? };
+        let key = ChannelKey {
+            app: AppId::new(&self.app).ok()?,
+            name: ChannelName::new(&self.channel).ok()?,
+        };
         hub.channel_of(&hub.log.route(&key, Some(&ClassName::new(&self.class)?))?)
     }
 }
@@ -106,11 +113,20 @@ impl Hub {
     /// Asks the other nodes once whether a tail of theirs vouches for `position`.
     pub(super) async fn ask_peers(&self, route: &Route, epoch: &Epoch, position: Offset) -> Option<Proven> {
         let place = Place::of(self, route)?;
-        let question = Question { place, epoch: epoch.to_string(), position };
+        let question = Question {
+            place,
+            epoch: epoch.to_string(),
+            position,
+        };
         let data = serde_json::to_vec(&question).ok()?;
         let enough = |answers: &[Bytes]| !answers.is_empty();
-        let answers = self.log.ask(VOUCH, data.into(), self.config.peer_wait, &enough).await;
-        let answers = answers.iter().filter_map(|data| serde_json::from_slice::<Answer>(data).ok());
+        let answers = self
+            .log
+            .ask(VOUCH, data.into(), self.config.peer_wait, &enough)
+            .await;
+        let answers = answers
+            .iter()
+            .filter_map(|data| serde_json::from_slice::<Answer>(data).ok());
         let best = answers.max_by_key(|answer| answer.covered_to)?;
         let mut messages = Vec::with_capacity(best.publications.len());
         let mut last = position;
@@ -123,21 +139,30 @@ impl Hub {
             let entry = (self.encoder.body)(&route.key().name, vouched.offset, vouched.time_ms, body);
             messages.push(Message::Publication(entry));
         }
-        (best.covered_to >= position).then_some(Proven { messages, covered_to: best.covered_to })
+        (best.covered_to >= position).then_some(Proven {
+            messages,
+            covered_to: best.covered_to,
+        })
     }
 
     /// Tells all nodes of a message whose live copy may not have been sent (L11).
     pub(super) fn nudge_all(&self, route: &Route, offset: Offset) {
-        let Some(place) = Place::of(self, route) else { return };
+        let Some(place) = Place::of(self, route) else {
+            return;
+        };
         if let Ok(data) = serde_json::to_vec(&Nudge { place, offset }) {
             self.log.tell(NUDGE, data.into());
         }
     }
 
     fn on_nudge(self: &Arc<Self>, nudge: &Nudge) {
-        let Some(channel) = nudge.place.channel(self) else { return };
+        let Some(channel) = nudge.place.channel(self) else {
+            return;
+        };
         let mut body = channel.body.lock();
-        let Body::Durable(durable) = &mut *body else { return };
+        let Body::Durable(durable) = &mut *body else {
+            return;
+        };
         if !durable.tail.has_begun() {
             return;
         }
@@ -154,21 +179,38 @@ impl Hub {
         let channel = question.place.channel(self)?;
         let (entries, covered_to) = {
             let mut body = channel.body.lock();
-            let Body::Durable(durable) = &mut *body else { return None };
+            let Body::Durable(durable) = &mut *body else {
+                return None;
+            };
             if durable.epoch.as_str() != question.epoch {
                 return None;
             }
             if let Some(keeper) = &channel.keeper {
-                durable.tail.ring_mut().evict_older(super::keeper::oldest_ms(keeper.spec()));
+                durable
+                    .tail
+                    .ring_mut()
+                    .evict_older(super::keeper::oldest_ms(keeper.spec()));
             }
             durable.tail.vouch(question.position)?
         };
-        let publications = entries.iter().map(|entry| vouched(entry)).collect::<Option<_>>()?;
-        serde_json::to_vec(&Answer { covered_to, publications }).ok().map(Bytes::from)
+        let publications = entries
+            .iter()
+            .map(|entry| vouched(entry))
+            .collect::<Option<_>>()?;
+        serde_json::to_vec(&Answer {
+            covered_to,
+            publications,
+        })
+        .ok()
+        .map(Bytes::from)
     }
 }
 
 fn vouched(entry: &Entry) -> Option<Vouched> {
     let body = serde_json::from_slice(&entry.body()).ok()?;
-    Some(Vouched { offset: entry.offset, time_ms: entry.time_ms, body })
+    Some(Vouched {
+        offset: entry.offset,
+        time_ms: entry.time_ms,
+        body,
+    })
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     log::{PublishError, Route},
     model::{ChannelKey, Offset, Position, Record},
-    telemetry::PublishOutcome,
+    telemetry::{AppMetrics, PublishOutcome},
 };
 
 use super::hub::Hub;
@@ -38,33 +38,44 @@ impl Hub {
         route: &Route,
         record: &Record,
         idempotency_key: Option<&str>,
-    ) -> Result<impl Future<Output = Result<Published, PublishFailure>> + Send + 'static, PublishFailure> {
+    ) -> Result<impl Future<Output = Result<Published, PublishFailure>> + Send + 'static, PublishFailure>
+    {
         let app = self.metrics.app(&route.key().app);
         let keeper = route.shard().and_then(|shard| self.keeper(shard)).cloned();
         let sending = keeper.as_ref().map(|keeper| keeper.sending());
         let dedup_id = idempotency_key.map(|key| dedup_id(route.key(), key));
         let began = Instant::now();
+        let count = |app: &AppMetrics, error: &PublishError| {
+            app.publishes.of(outcome(error)).inc();
+        };
         let sent = self.log.publish(route, record, dedup_id.as_deref());
-        let acknowledged = sent.inspect_err(|error| app.publishes.of(outcome(error)).inc())?;
+        let acknowledged = sent.inspect_err(|error| count(&app, error))?;
         self.metrics.publishes_in_flight.inc();
         let bytes = record.data.len() as u64;
         let hub = self.clone();
         let route = route.clone();
         Ok(async move {
             let in_flight = InFlight(&hub);
-            let ack = acknowledged.await.inspect_err(|error| app.publishes.of(outcome(error)).inc())?;
+            let ack = acknowledged.await.inspect_err(|error| count(&app, error))?;
             drop(in_flight);
             hub.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
             let (Some(keeper), Some(sending)) = (keeper, sending) else {
                 app.publishes.of(PublishOutcome::Ephemeral).inc();
-                return Ok(Published { position: None, duplicate: false });
+                return Ok(Published {
+                    position: None,
+                    duplicate: false,
+                });
             };
             if keeper.acknowledged(sending, &ack) {
                 // The sequence went back. The message is stored, but in which epoch is not known
                 // before the keeper has replaced it.
                 keeper.went_back(sending).await;
             }
-            let kind = if ack.duplicate { PublishOutcome::Duplicate } else { PublishOutcome::Stored };
+            let kind = if ack.duplicate {
+                PublishOutcome::Duplicate
+            } else {
+                PublishOutcome::Stored
+            };
             app.publishes.of(kind).inc();
             if ack.duplicate {
                 hub.nudge_all(&route, ack.seq);
@@ -75,8 +86,14 @@ impl Hub {
                 Some(epoch) => epoch,
                 None => keeper.fresh().await.epoch,
             };
-            let position = Position { offset: ack.seq, epoch };
-            Ok(Published { position: Some(position), duplicate: ack.duplicate })
+            let position = Position {
+                offset: ack.seq,
+                epoch,
+            };
+            Ok(Published {
+                position: Some(position),
+                duplicate: ack.duplicate,
+            })
         })
     }
 
@@ -126,13 +143,20 @@ mod tests {
     #[test]
     fn l14_an_id_names_app_channel_and_key_and_nothing_shorter() {
         let id = |app, channel, key| {
-            let key_of = ChannelKey { app: AppId::new(app).unwrap(), name: ChannelName::new(channel).unwrap() };
+            let key_of = ChannelKey {
+                app: AppId::new(app).unwrap(),
+                name: ChannelName::new(channel).unwrap(),
+            };
             dedup_id(&key_of, key)
         };
         let one = id("a", "b:c", "k");
         assert_eq!(one.len(), 24);
         assert_eq!(one, id("a", "b:c", "k"));
-        for other in [id("ab", ":c".trim_start_matches(':'), "k"), id("a", "b:ck", ""), id("a", "b:c", "k2")] {
+        for other in [
+            id("ab", ":c".trim_start_matches(':'), "k"),
+            id("a", "b:ck", ""),
+            id("a", "b:c", "k2"),
+        ] {
             assert_ne!(one, other);
         }
     }

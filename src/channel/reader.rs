@@ -117,10 +117,17 @@ impl Reader {
         route: &Route,
         units: usize,
     ) -> Result<super::gate::Grant<'a>, Refused> {
-        let grant = gate.enter(&route.key().app, units).await.map_err(|_| Refused::Crowded)?;
+        let grant = gate
+            .enter(&route.key().app, units)
+            .await
+            .map_err(|_| Refused::Crowded)?;
         let (waiting, bytes) = self.bytes.load();
-        self.metrics.catchup_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        self.metrics.catchup_in_flight_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics
+            .catchup_waiting
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.metrics
+            .catchup_in_flight_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         Ok(grant)
     }
 }
@@ -140,10 +147,16 @@ impl Hub {
         let limit = keeper.spec().max_per_channel;
         let mut short = 0;
         loop {
-            let page =
-                self.reader.read(route, position, config.page_messages, config.page_bytes).await?;
+            let page = self
+                .reader
+                .read(route, position, config.page_messages, config.page_bytes)
+                .await?;
             let found = Found {
-                messages: page.messages.into_iter().map(|stored| self.message(route, stored)).collect(),
+                messages: page
+                    .messages
+                    .into_iter()
+                    .map(|stored| self.message(route, stored))
+                    .collect(),
                 pending: page.pending,
             };
             let mut judged = judge(position, found, limit)?;
@@ -155,7 +168,9 @@ impl Hub {
                 continue;
             }
             if covered.is_none() {
-                covered = self.finish_with_leader(route, position, &mut judged, target).await?;
+                covered = self
+                    .finish_with_leader(route, position, &mut judged, target)
+                    .await?;
             }
             if judged.needs_floor || covered.is_none() {
                 let fresh = keeper.fresh().await;
@@ -171,7 +186,10 @@ impl Hub {
                 return Err(Refused::Epoch);
             }
             if let Some(covered_to) = covered {
-                return Ok(Proven { messages: judged.messages, covered_to });
+                return Ok(Proven {
+                    messages: judged.messages,
+                    covered_to,
+                });
             }
         }
     }

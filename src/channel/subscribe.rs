@@ -137,9 +137,17 @@ impl Hub {
                 match &mut *body {
                     Body::Closed => return Err(SubscribeError::Closed),
                     Body::Ephemeral(cursors) => {
-                        let key = cursors.insert(Cursor { outlet: outlet.clone(), delivered: 0, live: true });
+                        let key = cursors.insert(Cursor {
+                            outlet: outlet.clone(),
+                            delivered: 0,
+                            live: true,
+                        });
                         if let Some(reply) = reply.take() {
-                            reply(Subscribed { position: None, recovered: false, missed: &[] });
+                            reply(Subscribed {
+                                position: None,
+                                recovered: false,
+                                missed: &[],
+                            });
                         }
                         let outcome = resume.position.is_some().then_some(RecoveryOutcome::Unproven);
                         return Ok((key, outcome));
@@ -147,10 +155,14 @@ impl Hub {
                     Body::Durable(durable) if !durable.tail.has_begun() => Step::Wait,
                     Body::Durable(durable) => {
                         let wanted = match unproven {
-                            Some(outcome) => Wanted::Fresh { outcome: Some(outcome) },
+                            Some(outcome) => Wanted::Fresh {
+                                outcome: Some(outcome),
+                            },
                             None => wanted(resume.position.as_ref(), &durable.epoch),
                         };
-                        if let (Wanted::Fresh { outcome: Some(_) }, true) = (&wanted, resume.reject_unrecovered) {
+                        if let (Wanted::Fresh { outcome: Some(_) }, true) =
+                            (&wanted, resume.reject_unrecovered)
+                        {
                             return Err(SubscribeError::Unrecoverable);
                         }
                         self.try_join(interest, durable, &wanted, &outlet, &mut reply)
@@ -161,7 +173,8 @@ impl Hub {
                 Step::Joined(key, behind) => {
                     if behind {
                         self.metrics.catchups.of(CatchupKind::Resume).inc();
-                        self.tasks.spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                        self.tasks
+                            .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
                     }
                     let asked = resume.position.is_some();
                     let outcome = unproven.or_else(|| asked.then_some(RecoveryOutcome::Recovered));
@@ -190,7 +203,10 @@ impl Hub {
                     }
                     // Above the leader's last sequence: never proof. Otherwise this tail is whole
                     // below the position, and the guard skips up to it.
-                    (fresh.last_seq >= position).then_some(Proven { messages: Vec::new(), covered_to: position })
+                    (fresh.last_seq >= position).then_some(Proven {
+                        messages: Vec::new(),
+                        covered_to: position,
+                    })
                 }
                 Join::Floor { covered_to } => {
                     let fresh = keeper.fresh().await;
@@ -198,16 +214,25 @@ impl Hub {
                         continue;
                     }
                     if floor_holds(position, fresh.floor) {
-                        Some(Proven { messages: Vec::new(), covered_to })
+                        Some(Proven {
+                            messages: Vec::new(),
+                            covered_to,
+                        })
                     } else {
                         self.ask_peers(&channel.route, &epoch, position).await
                     }
                 }
                 Join::Read { target } => {
-                    match self.read_proven(&channel.route, keeper, incarnation, position, target).await {
+                    match self
+                        .read_proven(&channel.route, keeper, incarnation, position, target)
+                        .await
+                    {
                         Ok(proven) => {
                             let found = proven.messages.len() as u64;
-                            self.metrics.catchup_publications.of(CatchupSource::Log).inc_by(found);
+                            self.metrics
+                                .catchup_publications
+                                .of(CatchupSource::Log)
+                                .inc_by(found);
                             Some(proven)
                         }
                         Err(Refused::Unproven(_)) => self.ask_peers(&channel.route, &epoch, position).await,
@@ -225,7 +250,9 @@ impl Hub {
                 let joined = if ahead && proven.messages.is_empty() && proven.covered_to == position {
                     durable.tail.join_ahead(position, outlet.clone())
                 } else {
-                    durable.tail.join_read(position, &proven.messages, proven.covered_to, outlet.clone())
+                    durable
+                        .tail
+                        .join_read(position, &proven.messages, proven.covered_to, outlet.clone())
                 };
                 answer(durable, &joined, true, &mut reply);
                 (joined.key, joined.behind)
@@ -233,7 +260,8 @@ impl Hub {
             if let Some((key, behind)) = joined {
                 if behind {
                     self.metrics.catchups.of(CatchupKind::Resume).inc();
-                    self.tasks.spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                    self.tasks
+                        .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
                 }
                 return Ok((key, Some(RecoveryOutcome::Recovered)));
             }
@@ -251,7 +279,10 @@ impl Hub {
     ) -> Step {
         durable.ring_used = Instant::now();
         if let Some(keeper) = &interest.channel().keeper {
-            durable.tail.ring_mut().evict_older(super::keeper::oldest_ms(keeper.spec()));
+            durable
+                .tail
+                .ring_mut()
+                .evict_older(super::keeper::oldest_ms(keeper.spec()));
         }
         match *wanted {
             Wanted::Fresh { .. } => {
@@ -263,7 +294,10 @@ impl Hub {
                 Join::Joined(joined) => {
                     answer(durable, &joined, true, reply);
                     let from_ring = joined.entries.len() as u64;
-                    self.metrics.catchup_publications.of(CatchupSource::Ring).inc_by(from_ring);
+                    self.metrics
+                        .catchup_publications
+                        .of(CatchupSource::Ring)
+                        .inc_by(from_ring);
                     Step::Joined(joined.key, joined.behind)
                 }
                 need => Step::Need(need, position, durable.incarnation, durable.epoch.clone()),
@@ -278,12 +312,12 @@ fn wanted(position: Option<&Position>, epoch: &Epoch) -> Wanted {
         None => Wanted::Fresh { outcome: None },
         // Nothing at all is known to the client: of whatever epoch.
         Some(position) if position.offset == 0 && position.epoch.is_empty() => Wanted::After(0),
-        Some(position) if position.epoch != *epoch => {
-            Wanted::Fresh { outcome: Some(RecoveryOutcome::OtherEpoch) }
-        }
-        Some(position) if position.offset > MAX_OFFSET => {
-            Wanted::Fresh { outcome: Some(RecoveryOutcome::Unproven) }
-        }
+        Some(position) if position.epoch != *epoch => Wanted::Fresh {
+            outcome: Some(RecoveryOutcome::OtherEpoch),
+        },
+        Some(position) if position.offset > MAX_OFFSET => Wanted::Fresh {
+            outcome: Some(RecoveryOutcome::Unproven),
+        },
         Some(position) => Wanted::After(position.offset),
     }
 }
@@ -295,8 +329,15 @@ fn answer(
     reply: &mut Option<impl FnOnce(Subscribed<'_>)>,
 ) {
     if let Some(reply) = reply.take() {
-        let position = Position { offset: joined.offset, epoch: durable.epoch.clone() };
-        reply(Subscribed { position: Some(position), recovered, missed: &joined.entries });
+        let position = Position {
+            offset: joined.offset,
+            epoch: durable.epoch.clone(),
+        };
+        reply(Subscribed {
+            position: Some(position),
+            recovered,
+            missed: &joined.entries,
+        });
     }
 }
 

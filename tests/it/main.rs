@@ -5,6 +5,6 @@
     reason = "a test ends where it is surprised"
 )]
 
-mod log_conformance;
 mod listener;
+mod log_conformance;
 mod websocket;

@@ -141,7 +141,10 @@ impl Store {
 
     /// The time stamp of the last message still stored; 0 if nothing is.
     pub(super) fn last_time_ms(&self) -> i64 {
-        self.messages.values().next_back().map_or(0, |message| message.time_ms)
+        self.messages
+            .values()
+            .next_back()
+            .map_or(0, |message| message.time_ms)
     }
 
     /// The first message still stored that is not older than `time_ms`.
