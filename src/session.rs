@@ -324,8 +324,10 @@ fn fail(id: u32, code: ErrorCode, out: &mut Vec<Effect>) {
 
 /// Raw JSON from a token, safe to embed in a line.
 fn one_line(raw: Bytes) -> Bytes {
-    match json::without_newlines(&raw) {
-        Some(clean) => clean.into(),
-        None => raw,
+    if json::is_one_line(&raw) {
+        return raw;
     }
+    let mut clean = Vec::with_capacity(raw.len());
+    json::push_raw(&mut clean, &raw);
+    clean.into()
 }
