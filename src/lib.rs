@@ -2,6 +2,7 @@
 //!
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
+pub mod auth;
 pub mod config;
 pub mod limits;
 pub mod log;
