@@ -5,6 +5,7 @@
 pub mod app;
 pub mod channel;
 pub mod cli;
+pub mod auth;
 pub mod config;
 pub mod dev;
 pub mod edge;
