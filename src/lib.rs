@@ -6,6 +6,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod dev;
+pub mod limits;
 pub mod log;
 pub mod model;
 pub mod task;
