@@ -1,6 +1,14 @@
 //! Time stamps as NATS writes them: RFC 3339, in UTC, with 0 to 9 digits of a second's fraction.
 //! A parser of its own, because every live copy carries one.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// This machine's time in milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Milliseconds since 1970, rounded down; `None` if `text` is not such a time stamp. Offsets other
 /// than `Z` are understood too (RFC 3339 section 5.6).
 pub(super) fn parse_ms(text: &str) -> Option<i64> {
