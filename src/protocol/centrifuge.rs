@@ -1,0 +1,1 @@
+//! The Centrifuge client protocol v2 in JSON: `docs/protocol.md`.
