@@ -3,9 +3,10 @@
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
 pub mod app;
+pub mod apps;
+pub mod auth;
 pub mod channel;
 pub mod cli;
-pub mod auth;
 pub mod config;
 pub mod dev;
 pub mod edge;

@@ -60,15 +60,16 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
     );
 }
 
+/// The forms that `edge/origin.rs` compares: `*`, `null`, or a host, which may begin with `*.`, with a
+/// scheme before it and a port behind it if wanted. No path: browsers send none.
 fn origins(app: &AppConfig, path: &str, checks: &mut Checks<'_>) {
     for (index, origin) in app.allowed_origins.iter().enumerate() {
-        let host = origin
-            .strip_prefix("https://")
-            .or_else(|| origin.strip_prefix("http://"));
+        let host = origin.split_once("://").map_or(origin.as_str(), |(_, host)| host);
+        let host = host.strip_prefix("*.").unwrap_or(host);
         let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'*' | b'?' | b'#' | b'@');
-        let valid = host.is_some_and(|host| !host.is_empty() && host.bytes().all(plain));
+        let valid = origin == "*" || !host.is_empty() && host.bytes().all(plain);
         checks.that(valid, &[&format!("{path}.allowed_origins[{index}]")], || {
-            "must be an origin as browsers send it, like https://shop.example or http://localhost:3000"
+            "must be an origin without a path, like https://shop.example, http://localhost:3000 or *.shop.example"
                 .to_owned()
         });
     }

@@ -98,11 +98,11 @@ fn all_problems_at_once() {
             ],
         ),
         (
-            app("api_keys = [\"k k\", \"x\"]\nallowed_origins = [\"shop.example\", \"https://a/b\"]\n[[apps]]\nid = \"b\"\napi_keys = [\"x\"]"),
+            app("api_keys = [\"k k\", \"x\"]\nallowed_origins = [\"*.shop.example\", \"shop.example\", \"*\", \"https://a/b\", \"a.*.b\"]\n[[apps]]\nid = \"b\"\napi_keys = [\"x\"]"),
             &[
                 "apps[0].api_keys (s.toml:4): has a key that is empty or holds spaces",
-                "apps[0].allowed_origins[0] (s.toml:5): must be an origin",
-                "apps[0].allowed_origins[1] (s.toml:5): must be an origin",
+                "apps[0].allowed_origins[3] (s.toml:5): must be an origin",
+                "apps[0].allowed_origins[4] (s.toml:5): must be an origin",
                 "apps[1].api_keys (s.toml:8): has a key that apps[0] has too",
             ],
         ),
