@@ -3,11 +3,17 @@
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
 pub mod app;
+pub mod channel;
 pub mod cli;
+pub mod auth;
 pub mod config;
 pub mod dev;
+pub mod edge;
 pub mod limits;
 pub mod log;
 pub mod model;
+pub mod protocol;
+pub mod random;
+pub mod session;
 pub mod task;
 pub mod telemetry;

@@ -1,4 +1,5 @@
-//! The vocabulary of the product, one word per thing: apps, channels, offsets, publications, rules.
+//! The vocabulary of the product, one word per thing: apps, channels, offsets, publications, rules,
+//! claims.
 //!
 //! Pure: knows nothing of NATS, sockets, tokio or configuration files.
 

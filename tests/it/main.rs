@@ -1,0 +1,10 @@
+//! The integration tests: one binary, real parts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it is surprised"
+)]
+
+mod listener;
+mod log_conformance;
+mod websocket;
