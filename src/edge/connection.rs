@@ -81,7 +81,7 @@ impl Connection {
     ) -> Self {
         Self {
             stream,
-            metrics: gateway.metrics.app(&app.view().id),
+            metrics: gateway.metrics.app(&app.id),
             decoder: Decoder::new(gateway.config.max_message_bytes),
             gateway,
             app,

@@ -44,7 +44,7 @@ pub struct Gateway {
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: EdgeConfig,
     pub(super) started: Instant,
-    apps: Arc<Apps>,
+    apps: Apps,
     default_app: Option<AppId>,
     limits: Arc<Limits>,
     mailboxes: Mutex<slab::Slab<Arc<Mailbox>>>,
@@ -57,7 +57,7 @@ impl Gateway {
     /// A gateway without connections.
     pub fn new(
         hub: Arc<Hub>,
-        apps: Arc<Apps>,
+        apps: Apps,
         default_app: Option<AppId>,
         config: &EdgeConfig,
         catchup: &CatchupConfig,
@@ -122,16 +122,16 @@ impl Gateway {
         let Some(app) = named.and_then(|app| self.apps.get(app)) else {
             return refuse(RefusedHandshake::App, error(StatusCode::NOT_FOUND, "unknown_app", "no such app"));
         };
-        let connections = self.metrics.app(&app.view().id);
+        let connections = self.metrics.app(&app.id);
         let of_app = usize::try_from(connections.connections.get()).unwrap_or(0);
-        let limit = app.limits().max_connections;
+        let limit = app.limits.max_connections;
         if self.open.load(Ordering::Relaxed) >= self.config.max_connections || (limit > 0 && of_app >= limit) {
             return refuse(RefusedHandshake::Limit, unavailable("too many connections"));
         }
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
         let (mut parts, _) = request.into_parts();
         let options = ClientOptions::from(&self.config);
-        let accepted = match accept_websocket(&mut parts, app.origins(), options) {
+        let accepted = match accept_websocket(&mut parts, &app.allowed_origins, options) {
             Ok(accepted) => accepted,
             Err(error) => {
                 let why = if error.status() == StatusCode::FORBIDDEN {
@@ -164,7 +164,7 @@ impl Gateway {
     ) {
         let limits = MailboxLimits { soft: self.config.mailbox_bytes, hard: self.config.mailbox_max_bytes };
         let mailbox = Arc::new(Mailbox::held(limits));
-        let session = Session::new(app.view().clone(), self.limits.clone(), random::name(22), self.now());
+        let session = Session::new(app.view.clone(), self.limits.clone(), random::name(22), self.now());
         let slot = self.mailboxes.lock().insert(mailbox.clone());
         if self.draining.load(Ordering::Relaxed) {
             mailbox.close(DisconnectCode::Shutdown);
@@ -188,7 +188,7 @@ struct Open {
 impl Open {
     fn new(gateway: Arc<Gateway>, app: Arc<App>) -> Self {
         gateway.open.fetch_add(1, Ordering::Relaxed);
-        let metrics = gateway.metrics.app(&app.view().id);
+        let metrics = gateway.metrics.app(&app.id);
         metrics.connections.inc();
         metrics.connections_opened.inc();
         Self { gateway, app }
@@ -199,14 +199,14 @@ impl Open {
             Ended::Gone => None,
             Ended::Closed(code, _) => Some(code),
         };
-        self.gateway.metrics.connection_closed(&self.app.view().id, code);
+        self.gateway.metrics.connection_closed(&self.app.id, code);
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.gateway.open.fetch_sub(1, Ordering::Relaxed);
-        self.gateway.metrics.app(&self.app.view().id).connections.dec();
+        self.gateway.metrics.app(&self.app.id).connections.dec();
     }
 }
 

@@ -10,9 +10,9 @@ use crate::{
     channel::{
         HistoryError, HistoryRead, Hub, Mailbox, Outlet, PublishFailure, Resume, SubscribeError, Subscription,
     },
-    model::{ChannelName, ConnectClaims, SubscribeClaims, TokenError},
+    model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError},
     protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
-    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder},
+    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder, publish_failure},
     telemetry::AppMetrics,
 };
 
@@ -199,7 +199,7 @@ fn parts(
     mailbox: &Arc<Mailbox>,
     order: &SubscribeOrder,
 ) -> Result<(crate::log::Route, Resume, Outlet), ErrorCode> {
-    let route = hub.route(&app.view().id, &order.channel, &order.rule.history);
+    let route = hub.route(&app.id, &order.channel, &order.rule.history);
     let route = route.ok_or(ErrorCode::Internal)?;
     let resume = Resume { position: order.recover.clone(), reject_unrecovered: order.reject_unrecovered };
     let outlet = Outlet::new(mailbox.clone(), order.channel.clone(), order.generation.0);
@@ -209,7 +209,7 @@ fn parts(
 fn publish(hub: &Arc<Hub>, app: &App, order: PublishOrder) -> Order {
     let PublishOrder { id, channel, rule, record, idempotency_key } = order;
     let sent = hub
-        .route(&app.view().id, &channel, &rule.history)
+        .route(&app.id, &channel, &rule.history)
         .ok_or(PublishFailure::Unavailable("no such retention class"))
         .and_then(|route| hub.publish(&route, &record, idempotency_key.as_deref()));
     match sent {
@@ -218,12 +218,12 @@ fn publish(hub: &Arc<Hub>, app: &App, order: PublishOrder) -> Order {
                 Ok(published) => {
                     Ok(PublishResult { position: published.position, duplicate: published.duplicate })
                 }
-                Err(error) => Err(publish_error(&error)),
+                Err(error) => Err(publish_failure(&error)),
             };
             Completion::Published { id, result }
         }),
         Err(error) => {
-            let result = Err(publish_error(&error));
+            let result = Err(publish_failure(&error));
             Box::pin(std::future::ready(Completion::Published { id, result }))
         }
     }
@@ -231,14 +231,14 @@ fn publish(hub: &Arc<Hub>, app: &App, order: PublishOrder) -> Order {
 
 async fn history(hub: Arc<Hub>, app: Arc<App>, order: HistoryOrder) -> Completion {
     let HistoryOrder { id, channel, rule, query } = order;
-    let Some(route) = hub.route(&app.view().id, &channel, &rule.history) else {
+    let Some(route) = hub.route(&app.id, &channel, &rule.history) else {
         return Completion::History { id, result: Err(ErrorCode::Internal) };
     };
     let read = HistoryRead {
-        since: query.since.as_ref().map(|since| since.offset),
-        epoch: query.since.map(|since| since.epoch),
-        from_ms: query.since_time,
-        to_ms: query.until_time,
+        since: query.since,
+        epoch: query.since.map(|_| Epoch::new(&query.epoch)),
+        from_ms: query.since_time.map(millis),
+        to_ms: query.until_time.map(millis),
         limit: usize::try_from(query.limit).unwrap_or(0),
         reverse: query.reverse,
     };
@@ -251,18 +251,14 @@ async fn history(hub: Arc<Hub>, app: Arc<App>, order: HistoryOrder) -> Completio
     Completion::History { id, result }
 }
 
+fn millis(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
+}
+
 fn subscribe_error(error: SubscribeError) -> ErrorCode {
     match error {
         SubscribeError::TimedOut | SubscribeError::Closed => ErrorCode::Internal,
         SubscribeError::Unrecoverable => ErrorCode::UnrecoverablePosition,
         SubscribeError::TooManyTails(_) => ErrorCode::TooManyRequests,
-    }
-}
-
-fn publish_error(error: &PublishFailure) -> ErrorCode {
-    match error {
-        PublishFailure::Unavailable(_) => ErrorCode::Internal,
-        PublishFailure::Refused(_) => ErrorCode::LimitExceeded,
-        PublishFailure::Unknown => ErrorCode::OutcomeUnknown,
     }
 }

@@ -246,6 +246,14 @@ impl Log for NatsLog {
         Box::pin(async move { self.reads.time_at(&self.spec(shard)?.stream, seq).await })
     }
 
+    fn first_since(&self, shard: ShardId, time_ms: i64) -> BoxFuture<'_, Result<Option<Offset>, ReadError>> {
+        Box::pin(async move {
+            self.reads
+                .first_since(&self.spec(shard)?.stream, time_ms)
+                .await
+        })
+    }
+
     fn last_of<'a>(
         &'a self,
         shard: ShardId,

@@ -24,6 +24,8 @@ struct State {
     #[serde(default)]
     first_ts: String,
     last_seq: Offset,
+    #[serde(default)]
+    last_ts: String,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +46,7 @@ impl StreamInfo {
             first_seq,
             first_ts,
             last_seq,
+            last_ts,
         } = self.state;
         let empty = messages == 0;
         Ok(ShardInfo {
@@ -55,6 +58,7 @@ impl StreamInfo {
             } else {
                 stamp::parse_ms(&first_ts).unwrap_or_default()
             },
+            last_time_ms: stamp::parse_ms(&last_ts).unwrap_or_default(),
             bytes,
         })
     }

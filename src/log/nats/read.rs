@@ -158,6 +158,13 @@ impl Reads {
         message.map(|message| message.time_ms()).transpose()
     }
 
+    /// The first message stored at or after a time, from the leader.
+    pub(super) async fn first_since(&self, stream: &str, time_ms: i64) -> Result<Option<Offset>, ReadError> {
+        let start_time = stamp::format_ms(time_ms);
+        let message = self.leader(stream, &json!({ "start_time": start_time, "no_hdr": true })).await?;
+        Ok(message.map(|message| message.seq))
+    }
+
     /// The time stamp of the last message of a subject, from the leader.
     pub(super) async fn last_time(&self, stream: &str, subject: &str) -> Result<Option<i64>, ReadError> {
         let message = self.leader(stream, &json!({ "last_by_subj": subject })).await?;
