@@ -16,10 +16,28 @@ use crate::{config::Config, task::Tasks, telemetry::Metrics};
 
 const PAGE: &str = include_str!("edge/page/index.html");
 
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Serves clients: WebSocket, and the chat page.
+    pub edge: bool,
+    /// Serves backends: REST and the server API.
+    pub api: bool,
+}
+
+impl Roles {
+    /// Everything.
+    pub const ALL: Self = Self {
+        edge: true,
+        api: true,
+    };
+}
+
 /// A node that has its configuration and holds nothing yet.
 #[derive(Debug)]
 pub struct App {
     config: Config,
+    roles: Roles,
     metrics: Arc<Metrics>,
 }
 
@@ -53,9 +71,13 @@ pub enum StartError {
 
 impl App {
     /// Puts a node together from its configuration.
-    pub fn build(config: Config) -> Result<Self, StartError> {
+    pub fn build(config: Config, roles: Roles) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        Ok(Self { config, metrics })
+        Ok(Self {
+            config,
+            roles,
+            metrics,
+        })
     }
 
     /// Starts it. When this resolves it serves.
@@ -73,8 +95,11 @@ impl App {
 
         let tasks = Tasks::default();
         let (stop, mut stopped) = watch::channel(false);
-        let router = Router::new()
-            .route("/", get(|| async { Html(PAGE) }))
+        let page = match self.roles.edge {
+            true => Router::new().route("/", get(|| async { Html(PAGE) })),
+            false => Router::new(),
+        };
+        let router = page
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(encode_metrics))

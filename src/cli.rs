@@ -4,18 +4,23 @@
 mod args;
 mod signal;
 
-use std::{io, process::ExitCode};
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 
 use crate::{
-    config::{Config, Secret},
-    dev::{self, DevError},
+    app::{App, Roles, StartError},
+    config::{Config, ConfigErrors, Secret, Sources},
+    dev::{self, DataDir, DataDirError, DevError, DevKeys},
     task::Tasks,
     telemetry::{self, TelemetryError},
 };
 
-use args::{Args, Command, DevArgs};
+use args::{Args, Command, ConfigCommand, DevArgs, Role, ServeArgs};
 
 /// Wrong arguments or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
@@ -27,8 +32,16 @@ enum CliError {
     Telemetry(#[from] TelemetryError),
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
+    #[error("cannot read {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     #[error(transparent)]
     Dev(#[from] DevError),
+    #[error(transparent)]
+    Start(#[from] StartError),
 }
 
 /// Runs the command that the process was called with.
@@ -53,8 +66,8 @@ pub fn main() -> ExitCode {
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Telemetry(_) => USAGE,
-            Self::Runtime(_) | Self::Dev(_) => 1,
+            Self::Telemetry(_) | Self::File { .. } | Self::Config(_) => USAGE,
+            Self::Runtime(_) | Self::DataDir(_) | Self::Dev(_) | Self::Start(_) => 1,
         }
     }
 }
@@ -63,21 +76,79 @@ fn run(command: Command) -> Result<(), CliError> {
     install_crypto();
     match command {
         Command::Dev(args) => run_dev(args),
+        Command::Serve(args) => run_serve(&args),
+        Command::Config(command) => run_config(&command),
     }
 }
 
 fn run_dev(args: DevArgs) -> Result<(), CliError> {
-    let base = Config::default_values();
-    telemetry::init(&base.telemetry)?;
-    let options = dev::Options {
-        listen: args.listen,
-        data_dir: args.data_dir,
-        nats_server: args.nats_server,
-        dev_key: args.dev_key.map(Secret::new),
+    let data_dir = DataDir::open(&args.data_dir)?;
+    let keys = DevKeys {
+        api_key: match args.dev_key {
+            Some(key) => Secret::new(key),
+            None => data_dir.secret("api-key")?,
+        },
+        token_secret: data_dir.secret("token-secret")?,
+    };
+    let mut sources = sources(args.config.as_deref())?;
+    if let Some(listen) = args.listen {
+        sources
+            .overrides
+            .push(("http.listen".to_owned(), listen.to_string()));
+    }
+    let config = dev::config(&sources, &keys)?;
+    telemetry::init(&config.telemetry)?;
+    runtime()?.block_on(async {
+        let stop = signal::first(&Tasks::default()).map_err(CliError::Runtime)?;
+        Ok(dev::run(config, &data_dir, args.nats_server.as_deref(), stop).await?)
+    })
+}
+
+fn run_serve(args: &ServeArgs) -> Result<(), CliError> {
+    let config = Config::load(&sources(Some(&args.config))?)?;
+    telemetry::init(&config.telemetry)?;
+    let roles = Roles {
+        edge: args.role.contains(&Role::Edge),
+        api: args.role.contains(&Role::Api),
     };
     runtime()?.block_on(async {
         let stop = signal::first(&Tasks::default()).map_err(CliError::Runtime)?;
-        Ok(dev::run(base, options, stop).await?)
+        let running = App::build(config, roles)?.start().await?;
+        println!("ready http://{}", running.addr);
+        stop.await;
+        running.drain().await;
+        Ok(())
+    })
+}
+
+fn run_config(command: &ConfigCommand) -> Result<(), CliError> {
+    match command {
+        ConfigCommand::Check(args) => {
+            let config = Config::load(&sources(args.config.as_deref())?)?;
+            let (classes, apps) = (config.log.classes.len(), config.apps.len());
+            println!("the configuration is fine: {classes} retention classes, {apps} apps");
+        }
+        ConfigCommand::Show(args) => print!("{}", Config::load(&sources(args.config.as_deref())?)?.show()),
+    }
+    Ok(())
+}
+
+/// The layers of this process: a file and the environment.
+fn sources(file: Option<&Path>) -> Result<Sources, CliError> {
+    let read = |path: &Path| -> Result<_, CliError> {
+        let text = fs::read_to_string(path).map_err(|source| CliError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok((path.to_owned(), text))
+    };
+    Ok(Sources {
+        file: file.map(read).transpose()?,
+        // A variable that is not UTF-8 is none of ours.
+        env: env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        overrides: Vec::new(),
     })
 }
 
@@ -92,95 +163,4 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 /// by ourselves, so a second choice is no error.
 fn install_crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-}
-
-impl Config {
-    fn default_values() -> Self {
-        use crate::config::*;
-        use std::time::Duration;
-        let s = Duration::from_secs;
-        let ms = Duration::from_millis;
-        Self {
-            node: NodeConfig {
-                name: String::new(),
-                default_app: None,
-            },
-            http: HttpConfig {
-                listen: ([127, 0, 0, 1], 8000).into(),
-                backlog: 4096,
-                header_timeout: s(10),
-                idle_timeout: s(75),
-                max_header_bytes: 16384,
-                max_body_bytes: 1 << 20,
-                expose_operations: true,
-            },
-            nats: NatsConfig {
-                servers: vec![],
-                user: None,
-                password: None,
-                token: None,
-                credentials: None,
-                ca_file: None,
-                request_timeout: s(2),
-                subscription_capacity: 512,
-                command_capacity: 4096,
-            },
-            log: LogConfig {
-                prefix: "slipstream".to_owned(),
-                classes: vec![],
-                max_in_flight: 4096,
-                ack_timeout: s(5),
-                mark_interval: s(1),
-                clock_margin: s(5),
-            },
-            channel: ChannelConfig {
-                max_tails: 1_000_000,
-                linger: s(10),
-                ring_messages: 512,
-                ring_bytes: 1 << 20,
-                rings_bytes: 256 << 20,
-                ring_idle: s(60),
-                gap_bytes: 1 << 20,
-                subscribe_timeout: s(3),
-                check_interval: s(10),
-                check_after_interest: s(1),
-                peer_wait: ms(200),
-            },
-            catchup: CatchupConfig {
-                page_messages: 256,
-                page_bytes: 256 << 10,
-                in_flight_bytes: 8 << 20,
-                leader_reads: 64,
-                max_waiting: 100_000,
-                short_reads: 3,
-                sweep_from: 64,
-            },
-            edge: EdgeConfig {
-                max_connections: 20_000,
-                connect_timeout: s(10),
-                ping_interval: s(25),
-                pong_timeout: s(10),
-                max_message_bytes: 65536,
-                max_channels: 128,
-                max_in_flight: 64,
-                mailbox_bytes: 1 << 17,
-                mailbox_max_bytes: 1 << 20,
-                write_timeout: s(10),
-                min_drain_rate: 1024,
-                drain_window: s(60),
-                send_buffer: 0,
-                notsent_lowat: 0,
-            },
-            drain: DrainConfig {
-                grace: s(0),
-                duration: s(1),
-                deadline: s(10),
-            },
-            telemetry: TelemetryConfig {
-                filter: "info".to_owned(),
-                json: false,
-            },
-            apps: vec![],
-        }
-    }
 }

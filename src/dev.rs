@@ -10,39 +10,23 @@ use std::{
     future::Future,
     io::{self, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitStatus,
 };
 
 use crate::{
-    app::{App, StartError},
-    config::{Config, Secret},
+    app::{App, Roles, StartError},
+    config::Config,
 };
 
-pub use config::{APP, DevKeys};
+pub use config::{APP, DevKeys, config};
 pub use data_dir::{DataDir, DataDirError};
 pub use nats_binary::{NatsBinary, NatsBinaryError};
 pub use nats_server::{NatsServer, NatsServerError};
 
-/// What the command line says.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where to listen; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Where everything is kept.
-    pub data_dir: PathBuf,
-    /// The nats-server to run, instead of looking for one.
-    pub nats_server: Option<PathBuf>,
-    /// The API key of the app, instead of one that is generated once.
-    pub dev_key: Option<Secret>,
-}
-
 /// Why `slipstream dev` did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    /// The data folder cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
     /// There is no nats-server that will do.
     #[error(transparent)]
     NatsBinary(#[from] NatsBinaryError),
@@ -65,35 +49,29 @@ pub enum DevError {
     Print(#[source] io::Error),
 }
 
-/// Runs until `stop` resolves, then drains. `base` is what the configuration file and the
-/// environment say.
-pub async fn run(base: Config, options: Options, stop: impl Future<Output = ()>) -> Result<(), DevError> {
-    let data_dir = DataDir::open(&options.data_dir)?;
-    let binary = NatsBinary::find(options.nats_server.as_deref()).await?;
-    let keys = DevKeys {
-        api_key: match options.dev_key {
-            Some(key) => key,
-            None => data_dir.secret("api-key")?,
-        },
-        token_secret: data_dir.secret("token-secret")?,
-    };
-
+/// Runs until `stop` resolves, then drains. `nats_server` is the one to run, instead of looking for
+/// one.
+pub async fn run(
+    config: Config,
+    data_dir: &DataDir,
+    nats_server: Option<&Path>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DevError> {
+    let binary = NatsBinary::find(nats_server).await?;
     let mut nats = NatsServer::start(&binary, &data_dir.path().join("nats")).await?;
-    let served = serve(base, options.listen, &keys, &mut nats, stop, &data_dir).await;
+    let served = serve(config, data_dir, &mut nats, stop).await;
     nats.stop().await;
     served
 }
 
 async fn serve(
-    base: Config,
-    listen: SocketAddr,
-    keys: &DevKeys,
+    mut config: Config,
+    data_dir: &DataDir,
     nats: &mut NatsServer,
     stop: impl Future<Output = ()>,
-    data_dir: &DataDir,
 ) -> Result<(), DevError> {
-    let config = config::config(base, listen, nats, keys);
-    let running = App::build(config)?.start().await?;
+    config::use_nats(&mut config, nats);
+    let running = App::build(config, Roles::ALL)?.start().await?;
     announce(running.addr, data_dir, nats).map_err(DevError::Print)?;
     tokio::select! {
         () = stop => {

@@ -20,6 +20,7 @@
 
 mod connect;
 mod effect;
+mod failure;
 mod heartbeat;
 mod history;
 mod publish;
@@ -27,6 +28,8 @@ mod refresh;
 mod settings;
 mod subscribe;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -43,6 +46,7 @@ use crate::{
 };
 
 pub use effect::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder};
+pub use failure::{publish_failure, read_failure};
 pub use settings::{AppView, Limits, Now};
 
 /// A deadline that never comes.
@@ -324,8 +328,10 @@ fn fail(id: u32, code: ErrorCode, out: &mut Vec<Effect>) {
 
 /// Raw JSON from a token, safe to embed in a line.
 fn one_line(raw: Bytes) -> Bytes {
-    match json::without_newlines(&raw) {
-        Some(clean) => clean.into(),
-        None => raw,
+    if json::is_one_line(&raw) {
+        return raw;
     }
+    let mut clean = Vec::with_capacity(raw.len());
+    json::push_raw(&mut clean, &raw);
+    clean.into()
 }

@@ -249,6 +249,47 @@ async fn a_start_that_fails_says_what_to_do_in_one_line() {
 }
 
 #[tokio::test]
+async fn a_configuration_is_checked_and_shown_without_its_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = dir.path().join("good.toml");
+    let key = "0123456789abcdef0123456789abcdef";
+    fs::write(
+        &good,
+        format!("[[apps]]\nid = \"shop\"\nanonymous = true\napi_keys = [\"{key}\"]\n"),
+    )
+    .unwrap();
+    let bad = dir.path().join("bad.toml");
+    fs::write(&bad, "[edge]\nping_intervall = \"1s\"\nmax_channels = \"many\"\n").unwrap();
+
+    let good = good.to_str().unwrap();
+    let checked = output(&mut slipstream(&["config", "check", "--config", good])).await;
+    assert_eq!(checked.status.code(), Some(0));
+    let shown = output(&mut slipstream(&["config", "show", "--config", good])).await;
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("shop") && !shown.contains(key), "{shown}");
+
+    let checked = output(&mut slipstream(&[
+        "config",
+        "check",
+        "--config",
+        bad.to_str().unwrap(),
+    ]))
+    .await;
+    assert_eq!(checked.status.code(), Some(64));
+    let problems = String::from_utf8(checked.stderr).unwrap();
+    for key in ["edge.ping_intervall", "edge.max_channels"] {
+        assert!(problems.contains(key), "{problems}");
+    }
+    for command in [&["serve"][..], &["config", "check"], &["dev"]] {
+        let args = [command, &["--config", "/no/such/file"]].concat();
+        let mut command = slipstream(&args);
+        let (code, line) = failure(command.current_dir(dir.path())).await;
+        assert_eq!(code, Some(64));
+        assert!(line.contains("/no/such/file"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_arguments_are_the_callers_fault() {
     for args in [&["fly"][..], &["dev", "--listen", "nowhere"], &[]] {
         assert_eq!(

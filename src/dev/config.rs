@@ -1,16 +1,12 @@
-use std::{net::SocketAddr, time::Duration};
+use std::path::PathBuf;
 
 use super::NatsServer;
-use crate::{
-    config::{AppConfig, AuthConfig, ClassConfig, Config, LimitsConfig, Secret},
-    model::{Access, AppId, ClassName, History, Rule},
-};
+use crate::config::{Config, ConfigErrors, Secret, Sources};
 
 /// The id of the app that `slipstream dev` serves.
 pub const APP: &str = "dev";
 
-/// The class of its durable namespaces.
-const CLASS: &str = "std";
+const SETTINGS: &str = include_str!("dev.toml");
 
 /// The secrets of the app.
 #[derive(Clone, Debug)]
@@ -21,83 +17,132 @@ pub struct DevKeys {
     pub token_secret: Secret,
 }
 
-/// Turns what the file and the environment say into the configuration of `slipstream dev`: its own
-/// listener and nats-server always, its app and retention class unless they are defined there.
-pub(super) fn config(mut base: Config, listen: SocketAddr, nats: &NatsServer, keys: &DevKeys) -> Config {
-    base.http.listen = listen;
-    base.http.expose_operations = true;
-    base.nats.servers = vec![nats.url().to_owned()];
-    base.nats.token = Some(nats.token().clone());
-    (base.nats.user, base.nats.password) = (None, None);
-    (base.nats.credentials, base.nats.ca_file) = (None, None);
-    add_app(&mut base, keys);
-    base
+/// The configuration of `slipstream dev`, except for what only the running nats-server knows. With
+/// a file in `sources` that file counts, and the app `dev` is added to it unless it defines its own.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once.
+pub fn config(sources: &Sources, keys: &DevKeys) -> Result<Config, ConfigErrors> {
+    if sources.file.is_none() {
+        return own(sources, keys);
+    }
+    let mut config = Config::load(sources)?;
+    if config.apps.iter().any(|app| app.id.as_str() == APP) {
+        return add_key(config, keys);
+    }
+    let own = own(&Sources::default(), keys)?;
+    for class in own.log.classes {
+        if config.log.classes.iter().all(|known| known.name != class.name) {
+            config.log.classes.push(class);
+        }
+    }
+    config.apps.extend(own.apps);
+    config.node.default_app = config.node.default_app.or(own.node.default_app);
+    config.validate().map(|()| config)
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "two constants, which the test of this module passes through"
-)]
-fn add_app(base: &mut Config, keys: &DevKeys) {
-    let id = AppId::new(APP).expect("an app id");
-    let class = ClassName::new(CLASS).expect("a class name");
-    if !base.log.classes.iter().any(|known| known.name == class) {
-        base.log.classes.push(std_class(class.clone()));
-    }
-    if !base.apps.iter().any(|known| known.id == id) {
-        base.apps.push(dev_app(id.clone(), class, keys));
-    }
-    base.node.default_app.get_or_insert(id);
+/// The settings of this module with the environment and the options of `sources` above them.
+fn own(sources: &Sources, keys: &DevKeys) -> Result<Config, ConfigErrors> {
+    let mut sources = sources.clone();
+    sources.file = Some((PathBuf::from("dev.toml"), SETTINGS.to_owned()));
+    sources.overrides.push((
+        "apps.0.auth.hmac_secret".to_owned(),
+        keys.token_secret.expose().to_owned(),
+    ));
+    add_key(Config::load(&sources)?, keys)
 }
 
-fn std_class(name: ClassName) -> ClassConfig {
-    ClassConfig {
-        name,
-        shards: 4,
-        max_age: Duration::from_secs(24 * 60 * 60),
-        max_bytes: 1 << 30,
-        max_per_channel: None,
-        duplicate_window: Duration::from_secs(120),
-        replicas: 1,
-        placement_tags: Vec::new(),
+fn add_key(mut config: Config, keys: &DevKeys) -> Result<Config, ConfigErrors> {
+    for app in config.apps.iter_mut().filter(|app| app.id.as_str() == APP) {
+        if !app.api_keys.contains(&keys.api_key) {
+            app.api_keys.push(keys.api_key.clone());
+        }
     }
+    config.validate().map(|()| config)
 }
 
-fn dev_app(id: AppId, class: ClassName, keys: &DevKeys) -> AppConfig {
-    let open = |history| Rule {
-        recovery: history != History::None,
-        read_history: if history == History::None {
-            Access::Nobody
-        } else {
-            Access::Anyone
-        },
-        history,
-        subscribe: Access::Anyone,
-        publish: Access::Anyone,
-        max_size: 64 * 1024,
-        rate: 0,
-    };
-    let durable = open(History::Class(class));
-    let chat = Rule {
-        subscribe: Access::Token,
-        publish: Access::Subscriber,
-        read_history: Access::Subscriber,
-        ..durable.clone()
-    };
-    AppConfig {
-        id,
-        api_keys: vec![keys.api_key.clone()],
-        allowed_origins: Vec::new(),
-        anonymous: true,
-        auth: Some(AuthConfig {
-            hmac_secret: Some(keys.token_secret.clone()),
-            ..AuthConfig::default()
-        }),
-        limits: LimitsConfig::default(),
-        namespaces: vec![
-            ("public".to_owned(), durable),
-            ("chat".to_owned(), chat),
-            ("live".to_owned(), open(History::None)),
-        ],
+/// Points `config` at the child nats-server, whatever it said about another one.
+pub(super) fn use_nats(config: &mut Config, nats: &NatsServer) {
+    config.nats.servers = vec![nats.url().to_owned()];
+    config.nats.token = Some(nats.token().clone());
+    (config.nats.user, config.nats.password) = (None, None);
+    (config.nats.credentials, config.nats.ca_file) = (None, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Access, History};
+
+    fn keys() -> DevKeys {
+        DevKeys {
+            api_key: Secret::new("k0123456789abcdef0123456789abcdef"),
+            token_secret: Secret::new("k123456789abcdef0123456789abcdef0"),
+        }
+    }
+
+    fn sources(file: &str) -> Sources {
+        Sources {
+            file: Some((PathBuf::from("my.toml"), file.to_owned())),
+            ..Sources::default()
+        }
+    }
+
+    fn ids(config: &Config) -> Vec<&str> {
+        config.apps.iter().map(|app| app.id.as_str()).collect()
+    }
+
+    #[test]
+    fn there_are_three_namespaces_to_play_with() {
+        let config = config(&Sources::default(), &keys()).unwrap();
+        assert_eq!(ids(&config), [APP]);
+        let app = &config.apps[0];
+        assert_eq!(config.node.default_app, Some(app.id.clone()));
+        assert!(app.anonymous);
+        assert_eq!(app.api_keys, [keys().api_key]);
+        let found: Vec<_> = app
+            .namespaces
+            .iter()
+            .map(|(name, rule)| (name.as_str(), rule.history != History::None, rule.subscribe))
+            .collect();
+        let wanted = [
+            ("public", true, Access::Anyone),
+            ("chat", true, Access::Token),
+            ("live", false, Access::Anyone),
+        ];
+        assert_eq!(found, wanted);
+        assert!(config.http.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn a_file_counts_and_the_app_is_added_to_it() {
+        let file = "[edge]\nmax_channels = 7\n[[log.classes]]\nname = \"mine\"\n[[apps]]\nid = \"shop\"\nanonymous = true\n";
+        let config = config(&sources(file), &keys()).unwrap();
+        assert_eq!(config.edge.max_channels, 7);
+        assert_eq!(ids(&config), ["shop", APP]);
+        let classes: Vec<_> = config
+            .log
+            .classes
+            .iter()
+            .map(|class| class.name.as_str())
+            .collect();
+        assert_eq!(classes, ["mine", "std"]);
+        assert_eq!(config.node.default_app.map(String::from), Some(APP.to_owned()));
+    }
+
+    #[test]
+    fn a_file_may_define_the_app_itself() {
+        let file = "[[apps]]\nid = \"dev\"\nanonymous = true\n[[apps.namespaces]]\nname = \"mine\"\nsubscribe = \"anyone\"\n";
+        let config = config(&sources(file), &keys()).unwrap();
+        assert_eq!(ids(&config), [APP]);
+        assert_eq!(config.apps[0].namespaces.len(), 1);
+        assert_eq!(config.apps[0].api_keys, [keys().api_key]);
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_told() {
+        let error = config(&sources("[edge]\nmax_chanels = 7\n"), &keys()).unwrap_err();
+        assert!(error.to_string().contains("max_chanels"), "{error}");
     }
 }

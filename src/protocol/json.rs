@@ -52,29 +52,29 @@ pub fn push_i64(out: &mut Vec<u8>, number: i64) {
 }
 
 /// Appends a JSON value as it is, except for its raw newlines.
-pub fn push_raw(out: &mut Vec<u8>, value: &[u8]) {
-    if has_newline(value) {
-        out.extend(value.iter().filter(|byte| !matches!(byte, b'\n' | b'\r')));
-    } else {
-        out.extend_from_slice(value);
-    }
-}
-
-/// A JSON value without raw newlines; `None` if it has none (the common case: nothing is copied).
 ///
 /// A raw newline in valid JSON is space between tokens, since strings hold no control characters, so
 /// taking it away never changes the value. Carriage returns go too: they end lines for an
 /// EventSource.
-pub fn without_newlines(value: &[u8]) -> Option<Vec<u8>> {
-    has_newline(value).then(|| {
-        value
-            .iter()
-            .copied()
-            .filter(|byte| !matches!(byte, b'\n' | b'\r'))
-            .collect()
-    })
+pub fn push_raw(out: &mut Vec<u8>, value: &[u8]) {
+    if is_one_line(value) {
+        out.extend_from_slice(value);
+    } else {
+        out.extend(value.iter().copied().filter(|byte| !is_newline(byte)));
+    }
 }
 
-fn has_newline(value: &[u8]) -> bool {
-    value.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
+/// A JSON value without raw newlines, as [`push_raw`] writes it; `None` if it has none (the common
+/// case: nothing is copied).
+pub fn without_newlines(value: &str) -> Option<String> {
+    (!is_one_line(value.as_bytes())).then(|| value.replace(['\n', '\r'], ""))
+}
+
+/// Whether there is no raw newline.
+pub fn is_one_line(value: &[u8]) -> bool {
+    !value.iter().any(is_newline)
+}
+
+fn is_newline(byte: &u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
 }
