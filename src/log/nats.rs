@@ -33,6 +33,7 @@ mod subject;
 use std::{future::ready, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::{sync::broadcast, time::timeout};
 
 pub use self::error::{Difference, StartError};
@@ -374,10 +375,12 @@ impl Log for NatsLog {
 
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            for client in self.connections.all() {
-                // Without a connection there is nothing to wait for.
-                let _ = timeout(self.request_timeout, client.flush()).await;
-            }
+            let flushed = self
+                .connections
+                .all()
+                .map(|client| timeout(self.request_timeout, client.flush()));
+            // Without a connection there is nothing to wait for.
+            let _ = join_all(flushed).await;
         })
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::{
     cluster::Cluster,
-    log::{TestLog, class, log_config, nats_config},
+    log::{TestLog, class, fresh_log, log_config, nats_config},
 };
 use super::within;
 
