@@ -192,6 +192,7 @@ impl Hub {
                 return Err(Refused::Epoch);
             }
             if let Some(covered_to) = covered {
+                keeper.saw(covered_to, incarnation);
                 return Ok(Proven {
                     messages: judged.messages,
                     covered_to,
