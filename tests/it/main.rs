@@ -5,8 +5,10 @@
     reason = "a test ends where it is surprised"
 )]
 
+mod hubs;
 mod listener;
 mod log_conformance;
 mod log_nats;
+mod recovery_model;
 mod support;
 mod websocket;
