@@ -19,12 +19,16 @@ mod endpoint;
 mod engine;
 mod fanout;
 mod floor;
+mod floor_nats;
 mod frame;
 mod idle;
 mod payload;
 mod process;
+mod publish;
 mod report;
+mod resume;
 mod stats;
+mod suite;
 mod token;
 mod worker;
 
@@ -78,20 +82,31 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.command {
         BenchCommand::Idle(args) => finish(&idle::run(&args)?, args.common.json.as_deref()),
         BenchCommand::Fanout(args) => finish(&fanout::run(&args)?, args.common.json.as_deref()),
-        BenchCommand::Floor(command) => match command {
-            FloorCommand::Fanout(mut args) => {
-                floor::instead(&mut args.common);
-                finish(&fanout::run(&args)?, args.common.json.as_deref())
-            }
-            FloorCommand::Idle(mut args) => {
-                floor::instead(&mut args.common);
-                finish(&idle::run(&args)?, args.common.json.as_deref())
-            }
-            _ => Err(BenchError::Usage("not built yet".into())),
-        },
-        BenchCommand::Worker => worker::run(),
+        BenchCommand::Publish(args) => finish(&publish::run(&args)?, args.common.json.as_deref()),
+        BenchCommand::Resume(args) => finish(&resume::run(&args)?, args.common.json.as_deref()),
+        BenchCommand::Floor(command) => run_floor(command),
         BenchCommand::FloorServer(args) => floor::serve_child(&args),
-        _ => Err(BenchError::Usage("not built yet".into())),
+        BenchCommand::Worker => worker::run(),
+        BenchCommand::Suite(args) => suite::run(&args),
+    }
+}
+
+fn run_floor(command: FloorCommand) -> Result<(), BenchError> {
+    match command {
+        FloorCommand::Idle(mut args) => {
+            floor::instead(&mut args.common);
+            finish(&idle::run(&args)?, args.common.json.as_deref())
+        }
+        FloorCommand::Fanout(mut args) => {
+            floor::instead(&mut args.common);
+            finish(&fanout::run(&args)?, args.common.json.as_deref())
+        }
+        FloorCommand::Resume(mut args) => {
+            floor::instead(&mut args.common);
+            finish(&resume::run(&args)?, args.common.json.as_deref())
+        }
+        FloorCommand::Publish(args) => finish(&floor_nats::publish(&args)?, args.json.as_deref()),
+        FloorCommand::Read(args) => finish(&floor_nats::read(&args)?, args.json.as_deref()),
     }
 }
 

@@ -300,7 +300,7 @@ pub(crate) struct SuiteArgs {
     /// The binary under test; this one if not given.
     #[arg(long, value_name = "PATH")]
     pub(crate) edge_bin: Option<PathBuf>,
-    /// The nats-server; the one that `slipstream dev` starts if not given.
+    /// The nats-server; SLIPSTREAM_NATS_SERVER, .cache/nats-server or the one in PATH if not given.
     #[arg(long, value_name = "PATH")]
     pub(crate) nats_server: Option<PathBuf>,
     /// Where servers keep their data; removed at the end.

@@ -36,11 +36,6 @@ impl Watch {
         }
     }
 
-    /// The highest number received.
-    pub(crate) fn last(&self) -> u32 {
-        self.last
-    }
-
     /// How many different ones were received.
     pub(crate) fn distinct(&self) -> u32 {
         self.distinct

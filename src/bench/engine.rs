@@ -87,6 +87,7 @@ pub(crate) struct Engine {
     ready: Events,
     timer: Timer,
     setup: Setup,
+    net: u16,
     channels: Vec<String>,
     conns: Vec<Conn>,
     /// Connections before this one have been begun.
@@ -115,6 +116,7 @@ impl Engine {
             ready: Events::with_capacity(1024),
             timer,
             setup,
+            net: socket::any_net(),
             channels,
             conns: Vec::new(),
             opened: 0,
@@ -330,7 +332,7 @@ impl Engine {
             } else {
                 self.setup.targets[usize::from(conn.target)].addr
             };
-            let mut socket = socket::connect(addr, self.setup.process, id)
+            let mut socket = socket::connect(addr, self.net, id)
                 .map_err(|e| BenchError::Connection(format!("connecting to {addr}: {e}")))?;
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut socket, Token(id), interest)?;

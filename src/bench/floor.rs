@@ -121,7 +121,7 @@ pub(crate) fn in_thread(args: FloorServerArgs, common: &Common) -> (Common, std:
         server::Server::new(listener, alive.into(), &args)
             .unwrap()
             .run()
-            .unwrap()
+            .unwrap();
     });
     (common, keep)
 }

@@ -71,21 +71,6 @@ fn kib_field(text: &str, name: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// The children of a process, started by any of its threads.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    threads
-        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok())
-        .flat_map(|list| {
-            list.split_ascii_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<_>>()
-        })
-        .collect()
-}
-
 /// Raises the soft limit of open files to the hard one, and answers it.
 pub(crate) fn raise_file_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);

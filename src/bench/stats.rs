@@ -24,6 +24,11 @@ impl Histogram {
         self.count += 1;
     }
 
+    /// How many values there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
     pub(crate) fn clear(&mut self) {
         self.buckets.fill(0);
         self.count = 0;

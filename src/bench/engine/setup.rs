@@ -22,8 +22,6 @@ pub(crate) struct Setup {
     pub(crate) payload: usize,
     /// Connections on their way at once.
     pub(crate) connecting: usize,
-    /// Which of several processes this is: decides the source addresses.
-    pub(crate) process: u8,
     /// Added to a connection's index to number its user.
     pub(crate) first_user: usize,
     /// Whether positions are followed, so that subscriptions can resume.
@@ -51,7 +49,6 @@ impl Setup {
             signer: common.token_secret.as_deref().map(Signer::new),
             payload: common.payload,
             connecting: common.connecting as usize,
-            process: 0,
             first_user: 0,
             positions: false,
             patience: common.patience,
