@@ -98,6 +98,8 @@ pub(crate) struct Engine {
     retries: VecDeque<(Instant, ConnId)>,
     /// Connections with something to write.
     dirty: Vec<ConnId>,
+    /// Why a connection ended that should have stayed.
+    broken: Option<String>,
     scratch: Vec<u8>,
     /// Where commands are put together.
     text: Vec<u8>,
@@ -124,6 +126,7 @@ impl Engine {
             live: 0,
             retries: VecDeque::new(),
             dirty: Vec::new(),
+            broken: None,
             scratch: vec![0; READ],
             text: Vec::new(),
             scanner: Scanner::new(),
@@ -204,7 +207,7 @@ impl Engine {
     }
 
     /// Publishes number `seq` of `channel` on a publishing connection, in its order.
-    pub(crate) fn publish(&mut self, conn: ConnId, channel: u32, seq: u32) -> Result<(), BenchError> {
+    pub(crate) fn publish(&mut self, conn: ConnId, channel: u32, seq: u32) {
         if let Role::Publisher(publisher) = &mut self.conns[conn].role {
             let time_us = now_us();
             publisher.queue.push_back(Outgoing {
@@ -213,20 +216,15 @@ impl Engine {
                 time_us,
             });
         }
-        self.send_queued(conn)
+        self.send_queued(conn);
     }
 
     /// Puts the publications that may be sent now into the outbox.
-    fn send_queued(&mut self, id: ConnId) -> Result<(), BenchError> {
+    fn send_queued(&mut self, id: ConnId) {
         let conn = &mut self.conns[id];
         let Role::Publisher(publisher) = &mut conn.role else {
-            return Ok(());
+            return;
         };
-        if conn.stage == Stage::Closed {
-            return Err(BenchError::Connection(
-                "a publishing connection was closed".into(),
-            ));
-        }
         let before = conn.outbox.len();
         while conn.stage == Stage::Live && publisher.may_send() {
             let Some(next) = publisher.queue.pop_front() else {
@@ -258,11 +256,10 @@ impl Engine {
         if before == 0 && !conn.outbox.is_empty() {
             self.dirty.push(id);
         }
-        Ok(())
     }
 
     /// Writes, opens, then waits for sockets until something happens or `until`. `events` is
-    /// replaced by what happened.
+    /// replaced by what happened. An error if a connection ended: none should.
     pub(crate) fn turn(&mut self, until: Instant, events: &mut Vec<Event>) -> Result<(), BenchError> {
         events.clear();
         self.flush_dirty();
@@ -295,12 +292,15 @@ impl Engine {
                 self.on_writable(id, events);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.on_readable(id, &mut scratch, events);
+                self.on_readable(id, event.is_read_closed(), &mut scratch, events);
             }
         }
         self.scratch = scratch;
         self.ready = ready;
-        Ok(())
+        match self.broken.take() {
+            Some(reason) => Err(BenchError::Connection(reason)),
+            None => Ok(()),
+        }
     }
 
     fn flush_dirty(&mut self) {
@@ -343,7 +343,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a connection that should have stayed. What it has not received counts as lost.
+    /// Notes that a connection has ended.
     fn close(&mut self, id: ConnId, reason: &str) {
         let conn = &mut self.conns[id];
         match conn.stage {
@@ -351,9 +351,10 @@ impl Engine {
             Stage::Live => self.live -= 1,
             _ => self.connecting -= 1,
         }
-        conn.stage = Stage::Closed;
+        let stage = std::mem::replace(&mut conn.stage, Stage::Closed);
         conn.socket = None;
-        self.tally.first_error.get_or_insert_with(|| reason.to_owned());
+        self.broken
+            .get_or_insert_with(|| format!("connection {id} ({stage:?}): {reason}"));
     }
 
     fn on_writable(&mut self, id: ConnId, events: &mut Vec<Event>) {
@@ -384,8 +385,7 @@ impl Engine {
         self.connecting -= 1;
         self.live += 1;
         events.push(Event::Ready(id));
-        // Only a closed connection refuses.
-        let _ = self.send_queued(id);
+        self.send_queued(id);
     }
 
     /// Sends the subscribe command of a subscriber.
@@ -416,5 +416,50 @@ impl Engine {
         conn.stage = Stage::Subscribe;
         conn.command(text.as_bytes());
         self.flush(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        net::{Shutdown, TcpListener},
+        thread,
+    };
+
+    use super::*;
+    use crate::bench::args::tests::common;
+
+    /// Whatever a server does instead of serving is an error at once, with its reason.
+    #[test]
+    fn a_connection_that_ends_ends_the_run() {
+        for (answer, reason) in [
+            ("", "closed by the server"),
+            (
+                "HTTP/1.1 503 Service Unavailable\r\n\r\n",
+                "503 Service Unavailable",
+            ),
+            (
+                "HTTP/1.1 101 Switching Protocols\r\n\r\n\u{81}",
+                "closed by the server",
+            ),
+        ] {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let target = format!("--target ws://{}/", listener.local_addr().unwrap());
+            let server = thread::spawn(move || {
+                let mut socket = listener.accept()?.0;
+                socket.write_all(answer.as_bytes())?;
+                socket.shutdown(Shutdown::Write)?;
+                // Unread bytes would turn the end into a reset.
+                io::copy(&mut socket, &mut io::sink())
+            });
+            let setup = Setup::new(&common(&target)).unwrap();
+            let mut engine = Engine::new(setup, vec!["c".into()]).unwrap();
+            engine.subscriber(0, None);
+            let error = engine.connect_all(&mut Vec::new()).unwrap_err();
+            assert!(error.to_string().contains(reason), "{answer:?}: {error}");
+            drop(engine);
+            server.join().unwrap().unwrap();
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     process,
     report::{Outcome, Report, measure},
     stats::Histogram,
+    worker::PER_PROCESS,
 };
 
 /// An open loop whose server is this many publications behind has failed.
@@ -22,6 +23,12 @@ const MAX_BEHIND: usize = 65_536;
 pub(crate) fn run(args: &FanoutArgs) -> Result<Report, BenchError> {
     if args.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
         return Err(BenchError::Usage("--rate is above 0".into()));
+    }
+    let subscribers = u64::from(args.channels) * u64::from(args.subscribers);
+    if subscribers > u64::from(PER_PROCESS) {
+        return Err(BenchError::Usage(format!(
+            "{subscribers} subscribers: at most {PER_PROCESS}, or use idle --publications-each"
+        )));
     }
     let common = &args.common;
     let parameters = json!({
@@ -149,7 +156,7 @@ impl Load {
         Ok(took)
     }
 
-    fn publish_next(&mut self) -> Result<(), BenchError> {
+    fn publish_next(&mut self) {
         let channel = self.next_channel;
         self.next_channel = (channel + 1) % self.published.len();
         self.published[channel] += 1;
@@ -157,7 +164,7 @@ impl Load {
         self.unfinished += 1;
         let publisher = self.publishers[channel % self.publishers.len()];
         self.engine
-            .publish(publisher, channel as u32, self.published[channel])
+            .publish(publisher, channel as u32, self.published[channel]);
     }
 
     /// Keeps publishing until `end`.
@@ -170,7 +177,7 @@ impl Load {
             }
             if let Some(limit) = self.in_flight {
                 while self.unfinished < limit {
-                    self.publish_next()?;
+                    self.publish_next();
                 }
             }
             let mut until = end;
@@ -179,7 +186,7 @@ impl Load {
                     self.lateness
                         .record(now.duration_since(self.due).as_micros() as u64);
                     self.due += interval;
-                    self.publish_next()?;
+                    self.publish_next();
                 }
                 until = until.min(self.due);
             }

@@ -91,7 +91,7 @@ fn once(args: &PublishArgs, connections: u32, common: &Common) -> Result<Outcome
         patience: common.patience,
     };
     for i in 0..args.in_flight {
-        load.publish_next(publishers[(i % connections) as usize])?;
+        load.publish_next(publishers[(i % connections) as usize]);
     }
     load.drive(Instant::now() + args.warmup, true)?;
     load.engine.tally.restart();
@@ -130,13 +130,13 @@ struct Load {
 }
 
 impl Load {
-    fn publish_next(&mut self, publisher: ConnId) -> Result<(), BenchError> {
+    fn publish_next(&mut self, publisher: ConnId) {
         let channel = self.next_channel;
         self.next_channel = (channel + 1) % self.published.len();
         self.published[channel] += 1;
         self.unanswered += 1;
         self.engine
-            .publish(publisher, channel as u32, self.published[channel])
+            .publish(publisher, channel as u32, self.published[channel]);
     }
 
     /// Until `end`, or until all is answered: each answer is followed by a publication if `more`.
@@ -151,7 +151,7 @@ impl Load {
                 progress = Instant::now();
                 self.unanswered -= 1;
                 if more {
-                    self.publish_next(publisher)?;
+                    self.publish_next(publisher);
                 }
             }
             if progress.elapsed() > self.patience {

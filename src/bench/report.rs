@@ -161,7 +161,7 @@ pub(crate) fn round(value: f64) -> f64 {
 }
 
 /// Facts without which figures mean little.
-fn machine() -> Value {
+pub(crate) fn machine() -> Value {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu

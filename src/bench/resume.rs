@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn resume(line: &str, history: u32) -> Result<Report, BenchError> {
-        let line = format!("bench {line} --runs 1 --settle 10ms --patience 300ms");
+        let line = format!("bench {line} --runs 1 --settle 10ms");
         let mut args = Cli::parse_from(line.split(' ')).args;
         let server = FloorServerArgs {
             history,
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_server_that_has_less_is_found_out() {
-        let error = resume("--clients 2 --channels 1 --missed 20", 19).unwrap_err();
+        let error = resume("--clients 2 --channels 1 --missed 20 --patience 300ms", 19).unwrap_err();
         assert!(matches!(error, BenchError::Stalled(_)), "{error}");
     }
 }

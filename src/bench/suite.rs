@@ -198,7 +198,13 @@ fn measured(goal: &Goal, steps: &[Report]) -> String {
 }
 
 fn table(results: &[RowResult]) -> String {
-    let mut text = String::from("| work | must reach | measured | |\n|---|---|---|---|\n");
+    let machine = report::machine();
+    let mut text = format!(
+        "{} cores of {}, Linux {}.\n\n| work | must reach | measured | |\n|---|---|---|---|\n",
+        machine["cores"],
+        machine["cpu"].as_str().unwrap_or_default(),
+        machine["kernel"].as_str().unwrap_or_default(),
+    );
     for RowResult { row, steps } in results {
         match steps {
             Err(error) => text.push_str(&format!("| {} | | {error} | **error** |\n", row.work)),
@@ -295,7 +301,7 @@ mod tests {
             steps: Err(BenchError::Usage("why".into())),
         };
         let text = table(&[with(11.0, 0), with(13.0, 0), with(11.0, 1), failed]);
-        let lines: Vec<_> = text.lines().skip(2).collect();
+        let lines: Vec<_> = text.lines().skip(4).collect();
         assert!(
             lines[0].ends_with("| server_cpu_us 1.10x (11 / 10) | pass |"),
             "{}",

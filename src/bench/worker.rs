@@ -335,8 +335,13 @@ mod tests {
         let names = (5..15).map(|i| format!("c{i}")).collect();
         let mut bulk = Bulk::connect(Setup::new(&common).unwrap(), names, 2, Over::Rest).unwrap();
         let (orders, receiver) = mpsc::channel();
-        let mut orders = Some(orders);
-        orders.as_ref().unwrap().send(3).unwrap();
+        orders.send(3).unwrap();
+        let (done, finished) = mpsc::channel();
+        // The job ends with its orders: when it has done what it should, or never will.
+        let keeper = thread::spawn(move || {
+            let _ = finished.recv_timeout(Duration::from_secs(20));
+            drop(orders);
+        });
         let mut published = false;
         let mut last = Status::default();
         serve(&job, &receiver, &mut |status| {
@@ -345,12 +350,13 @@ mod tests {
                 bulk.publish(1..4)?;
             }
             if status.complete == 10 {
-                orders = None;
+                let _ = done.send(());
             }
             last = status.clone();
             Ok(())
         })
         .unwrap();
+        keeper.join().unwrap();
         assert_eq!((last.live, last.received, last.faults.any()), (10, 30, false));
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn write_publish(
     // Writing into a Vec cannot fail.
     let _ = write!(
         out,
-        "POST {path} HTTP/1.1\r\nHost: {}\r\nX-API-Key: {api_key}\r\nContent-Type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nHost: {}\r\nX-API-Key: {api_key}\r\nAuthorization: Bearer {api_key}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{before}",
         server.host,
         before.len() + data.len() + 1

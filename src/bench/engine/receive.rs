@@ -17,8 +17,14 @@ use crate::bench::{
 };
 
 impl Engine {
-    /// Reads until the socket has nothing more.
-    pub(super) fn on_readable(&mut self, id: ConnId, scratch: &mut Vec<u8>, events: &mut Vec<Event>) {
+    /// Reads until the socket has nothing more; to its end if the server has `ended` it.
+    pub(super) fn on_readable(
+        &mut self,
+        id: ConnId,
+        ended: bool,
+        scratch: &mut Vec<u8>,
+        events: &mut Vec<Event>,
+    ) {
         loop {
             let conn = &mut self.conns[id];
             let Some(socket) = &mut conn.socket else { return };
@@ -42,7 +48,7 @@ impl Engine {
                 Err(reason) => return self.close(id, &reason),
             }
             // epoll(7): a short read of a stream socket means that it is drained.
-            if read < space {
+            if read < space && !ended {
                 return;
             }
         }
@@ -279,8 +285,7 @@ impl Engine {
             }
         }
         events.push(Event::Answered(id));
-        // Only a closed connection refuses.
-        let _ = self.send_queued(id);
+        self.send_queued(id);
     }
 }
 

@@ -119,7 +119,7 @@ impl Server {
                             self.flush(id);
                         }
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
-                            self.on_readable(id, &mut scratch);
+                            self.on_readable(id, event.is_read_closed(), &mut scratch);
                         }
                     }
                 }
@@ -174,7 +174,7 @@ impl Server {
         }
     }
 
-    fn on_readable(&mut self, id: usize, scratch: &mut Vec<u8>) {
+    fn on_readable(&mut self, id: usize, ended: bool, scratch: &mut Vec<u8>) {
         loop {
             let Some(conn) = &mut self.conns[id] else { return };
             let carried = conn.partial.len();
@@ -198,7 +198,7 @@ impl Server {
             if let (Some(conn), true) = (&mut self.conns[id], used < filled) {
                 conn.partial.extend_from_slice(&scratch[used..filled]);
             }
-            if read < space {
+            if read < space && !ended {
                 return;
             }
         }
