@@ -5,9 +5,9 @@
 pub mod app;
 pub mod apps;
 pub mod auth;
+pub mod bench;
 pub mod channel;
 pub mod cli;
-pub mod bench;
 pub mod config;
 pub mod dev;
 pub mod edge;

@@ -248,11 +248,7 @@ impl Log for NatsLog {
     }
 
     fn first_since(&self, shard: ShardId, time_ms: i64) -> BoxFuture<'_, Result<Option<Offset>, ReadError>> {
-        Box::pin(async move {
-            self.reads
-                .first_since(&self.spec(shard)?.stream, time_ms)
-                .await
-        })
+        Box::pin(async move { self.reads.first_since(&self.spec(shard)?.stream, time_ms).await })
     }
 
     fn last_of<'a>(
