@@ -1,18 +1,26 @@
 //! The composition root: `Config -> App -> Running -> drained`, the same for the binary and for
-//! tests.
+//! tests. The only module that knows all others.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::State,
-    http::{StatusCode, header},
-    response::{Html, IntoResponse},
-    routing::get,
+use axum::{Router, response::Html, routing::get};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    apps::{AppError, Apps},
+    channel::{Budgets, Hub},
+    config::Config,
+    edge::{
+        frames,
+        gateway::Gateway,
+        listener::{ListenError, Listener},
+    },
+    log::nats::{self, NatsLog},
+    task::Tasks,
+    telemetry::Metrics,
 };
-use tokio::{net::TcpListener, sync::watch};
-
-use crate::{config::Config, task::Tasks, telemetry::Metrics};
 
 const PAGE: &str = include_str!("edge/page/index.html");
 
@@ -27,10 +35,7 @@ pub struct Roles {
 
 impl Roles {
     /// Everything.
-    pub const ALL: Self = Self {
-        edge: true,
-        api: true,
-    };
+    pub const ALL: Self = Self { edge: true, api: true };
 }
 
 /// A node that has its configuration and holds nothing yet.
@@ -42,13 +47,19 @@ pub struct App {
 }
 
 /// A node that serves.
-#[derive(Debug)]
 pub struct Running {
     /// Where it listens: the real port, if the configuration said 0.
     pub addr: SocketAddr,
-    tasks: Tasks,
+    config: Config,
     metrics: Arc<Metrics>,
-    stop: watch::Sender<bool>,
+    log: Arc<NatsLog>,
+    hub: Arc<Hub>,
+    gateway: Arc<Gateway>,
+    /// Ended by [`Tasks::stop`]: what serves the others.
+    background: Tasks,
+    /// Connections and requests: waited for.
+    clients: Tasks,
+    stop_accepting: CancellationToken,
 }
 
 /// Why a node did not start.
@@ -65,81 +76,134 @@ pub enum StartError {
         /// The address.
         addr: SocketAddr,
         /// Why.
-        source: io::Error,
+        source: std::io::Error,
     },
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] nats::StartError),
+    /// An app's keys cannot be used.
+    #[error(transparent)]
+    App(#[from] AppError),
+}
+
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> Self {
+        match error.source.kind() {
+            std::io::ErrorKind::AddrInUse => Self::AddressTaken(error.address),
+            _ => Self::Listen { addr: error.address, source: error.source },
+        }
+    }
 }
 
 impl App {
-    /// Puts a node together from its configuration.
-    pub fn build(config: Config, roles: Roles) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new());
-        Ok(Self {
-            config,
-            roles,
-            metrics,
-        })
+    /// Puts a node together from its configuration. Nothing is opened yet.
+    pub fn new(config: Config, roles: Roles) -> Self {
+        Self { config, roles, metrics: Arc::new(Metrics::new()) }
     }
 
     /// Starts it. When this resolves it serves.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Running, StartError> {
-        let addr = self.config.http.listen;
-        let listener = TcpListener::bind(addr)
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => StartError::AddressTaken(addr),
-                _ => StartError::Listen { addr, source },
-            })?;
-        let addr = listener
-            .local_addr()
-            .map_err(|source| StartError::Listen { addr, source })?;
-
-        let tasks = Tasks::default();
-        let (stop, mut stopped) = watch::channel(false);
-        let page = match self.roles.edge {
-            true => Router::new().route("/", get(|| async { Html(PAGE) })),
-            false => Router::new(),
-        };
-        let router = page
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(encode_metrics))
-            .with_state(Arc::clone(&self.metrics));
-        tasks.spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            });
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the listener ended");
+        let Self { config, roles, metrics } = self;
+        let background = Tasks::default();
+        let clients = Tasks::default();
+        // First of all: a taken port is the most likely mistake, and costs nothing to find.
+        let listener = Listener::bind(&config.http)?;
+        let apps = Apps::new(config.apps.clone(), background.clone())?;
+        let namespaces: Vec<_> = config
+            .apps
+            .iter()
+            .flat_map(|app| {
+                let namespaces = app.namespaces.iter();
+                namespaces.map(|(name, rule)| (app.id.clone(), name.clone(), rule.history.clone()))
+            })
+            .collect();
+        let log = match NatsLog::start(&config.nats, &config.log, &namespaces, &background).await {
+            Ok(log) => log,
+            Err(error) => {
+                background.stop();
+                return Err(error.into());
             }
-        });
-        self.metrics.ready.set(1);
-        Ok(Running {
-            addr,
-            tasks,
-            metrics: self.metrics,
-            stop,
-        })
+        };
+        let ring_shares: Vec<_> =
+            config.apps.iter().map(|app| (app.id.clone(), app.limits.ring_bytes)).collect();
+        let hub = Hub::start(
+            log.clone(),
+            &config.log,
+            &config.channel,
+            &config.catchup,
+            Budgets::divide(config.channel.rings_bytes, &ring_shares),
+            frames::ENCODER,
+            metrics.clone(),
+            background.clone(),
+        );
+        let gateway = Gateway::new(
+            hub.clone(),
+            apps,
+            config.node.default_app.clone(),
+            &config.edge,
+            &config.catchup,
+            metrics.clone(),
+            clients.clone(),
+        );
+        let addr = listener.local_addr();
+        let stop_accepting = CancellationToken::new();
+        let mut router = Router::new();
+        if roles.edge {
+            router = router.route("/", get(|| async { Html(PAGE) })).merge(gateway.router());
+        }
+        background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
+        metrics.ready.set(1);
+        Ok(Running { addr, config, metrics, log, hub, gateway, background, clients, stop_accepting })
     }
 }
 
 impl Running {
-    /// Stops the intake, finishes what was begun, closes.
+    /// Stops the intake, finishes what was begun, closes: not ready, then no new connections, then
+    /// the old ones closed with 3001 over `drain.duration`, then the log; all under
+    /// `drain.deadline`.
     pub async fn drain(self) {
+        let began = Instant::now();
+        let DrainTimes { grace, duration, deadline } = DrainTimes::of(&self.config);
         self.metrics.ready.set(0);
-        self.stop.send_replace(true);
-        self.tasks.finished().await;
+        let drained = timeout(deadline, async {
+            tokio::time::sleep(grace).await;
+            self.stop_accepting.cancel();
+            self.gateway.drain(duration).await;
+            self.clients.finished().await;
+            self.hub.write_marks().await;
+            self.log.close().await;
+        });
+        if drained.await.is_err() {
+            warn!(connections = self.gateway.connections(), "drain took too long; ending what is left");
+        }
+        self.background.stop();
+        info!(duration_ms = began.elapsed().as_millis(), "drained");
+    }
+
+    /// The node's metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The node's channels.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 }
 
-async fn readyz(State(metrics): State<Arc<Metrics>>) -> (StatusCode, &'static str) {
-    if metrics.ready.get() == 1 {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
-    }
+struct DrainTimes {
+    grace: Duration,
+    duration: Duration,
+    deadline: Duration,
 }
 
-async fn encode_metrics(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], metrics.encode())
+impl DrainTimes {
+    fn of(config: &Config) -> Self {
+        let drain = &config.drain;
+        Self { grace: drain.grace, duration: drain.duration, deadline: drain.deadline }
+    }
 }

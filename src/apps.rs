@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use crate::{
     auth::{ApiKeys, AuthError, HttpClient, Verifier},
     config::{AppConfig, LimitsConfig},
-    model::{AppId, ChannelName, Rules},
+    model::{AppId, ChannelName, ConnectClaims, Rules, SubscribeClaims, TokenError},
+    session::AppView,
     task::Tasks,
 };
 
@@ -25,8 +26,8 @@ pub struct App {
     pub id: AppId,
     /// What its channels may be used for.
     pub rules: Rules,
-    /// Whether a connection may come without a token.
-    pub anonymous: bool,
+    /// What its sessions need to know.
+    pub view: Arc<AppView>,
     /// Verifies its tokens; `None` = tokens are refused.
     pub verifier: Option<Verifier>,
     /// The keys of its backends.
@@ -56,6 +57,8 @@ pub struct Apps {
     tasks: Tasks,
 }
 
+const NO_TOKENS: TokenError = TokenError::Invalid("the app takes no tokens");
+
 // === impl App ===
 
 impl App {
@@ -69,16 +72,47 @@ impl App {
             app: config.id.clone(),
             source,
         })?;
-        Ok(Self {
-            publishing: Mutex::new(Publishing::new(&config.limits, &config.namespaces)),
-            id: config.id,
-            rules: config.namespaces.into_iter().collect(),
+        let publishing = Publishing::new(&config.limits, &config.namespaces);
+        let rules: Rules = config.namespaces.into_iter().collect();
+        let view = AppView {
+            id: config.id.clone(),
             anonymous: config.anonymous,
+            rules: rules.clone(),
+        };
+        Ok(Self {
+            publishing: Mutex::new(publishing),
+            id: config.id,
+            rules,
+            view: Arc::new(view),
             verifier,
             api_keys: ApiKeys::new(&config.api_keys),
             allowed_origins: config.allowed_origins,
             limits: config.limits,
         })
+    }
+
+    /// Verifies a connection token.
+    ///
+    /// # Errors
+    ///
+    /// See [`TokenError`]; also if the app takes no tokens.
+    pub async fn verify_connect(&self, token: &str) -> Result<ConnectClaims, TokenError> {
+        match &self.verifier {
+            Some(verifier) => verifier.connect(token).await,
+            None => Err(NO_TOKENS),
+        }
+    }
+
+    /// Verifies a subscription token.
+    ///
+    /// # Errors
+    ///
+    /// See [`TokenError`]; also if the app takes no tokens.
+    pub async fn verify_subscribe(&self, token: &str) -> Result<SubscribeClaims, TokenError> {
+        match &self.verifier {
+            Some(verifier) => verifier.subscribe(token).await,
+            None => Err(NO_TOKENS),
+        }
     }
 
     /// Admits `count` publications of `bytes` together to `channel`, by the rates of the channel and of

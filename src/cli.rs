@@ -113,7 +113,7 @@ fn run_serve(args: &ServeArgs) -> Result<(), CliError> {
     };
     runtime()?.block_on(async {
         let stop = signal::first(&Tasks::default()).map_err(CliError::Runtime)?;
-        let running = App::build(config, roles)?.start().await?;
+        let running = App::new(config, roles).start().await?;
         println!("ready http://{}", running.addr);
         stop.await;
         running.drain().await;

@@ -71,7 +71,7 @@ async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), DevError> {
     config::use_nats(&mut config, nats);
-    let running = App::build(config, Roles::ALL)?.start().await?;
+    let running = App::new(config, Roles::ALL).start().await?;
     announce(running.addr, data_dir, nats).map_err(DevError::Print)?;
     tokio::select! {
         () = stop => {

@@ -7,6 +7,7 @@ pub mod apps;
 pub mod auth;
 pub mod channel;
 pub mod cli;
+pub mod bench;
 pub mod config;
 pub mod dev;
 pub mod edge;

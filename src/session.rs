@@ -209,7 +209,7 @@ impl Session {
             // The client has done its part: it may try again.
             Stage::Verifying(pending) | Stage::Joining(pending) => {
                 let id = pending.id;
-                self.refuse(id, ErrorCode::Internal, now, out);
+                self.refuse_joined(id, ErrorCode::Internal, now, out);
             }
         }
     }
@@ -238,7 +238,8 @@ impl Session {
     }
 
     /// The subscription ends without the client having asked: its cursor has a gap that cannot be
-    /// closed, or a backend wants it. Ignored if the subscription is not that of `generation`.
+    /// closed, or a backend wants it. Ignored if the subscription is not that of `generation`. Not to
+    /// be called before the session knows of the join.
     ///
     /// A server-side subscription cannot be made again by the client alone, so its connection is
     /// closed instead, except when a backend wanted just this.
@@ -249,6 +250,9 @@ impl Session {
         code: UnsubscribeCode,
         out: &mut Vec<Effect>,
     ) {
+        if !self.is_connected() {
+            return;
+        }
         let Some(subscription) = self.subscriptions.get(channel.as_str(), generation) else {
             return;
         };

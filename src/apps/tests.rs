@@ -48,7 +48,7 @@ async fn each_app_has_its_own() {
     let apps = apps(TWO);
     let (a, b) = (apps.get("a").unwrap(), apps.get("b").unwrap());
     assert!(apps.get("c").is_none() && apps.get("").is_none());
-    assert_eq!((a.anonymous, b.anonymous), (true, false));
+    assert_eq!((a.view.anonymous, b.view.anonymous), (true, false));
     assert_eq!(a.allowed_origins, ["https://a.example"]);
     let subscribe = |app: &App| app.rules.rule(&channel("chat:x")).map(|rule| rule.subscribe);
     assert_eq!(

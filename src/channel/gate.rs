@@ -206,7 +206,8 @@ mod tests {
         let gate = Gate::new(2, 10);
         let all = gate.enter(&app("a"), 5).await.unwrap();
         {
-            let mut gone = pin!(gate.enter(&app("a"), 1));
+            let a = app("a");
+            let mut gone = pin!(gate.enter(&a, 1));
             assert!(poll!(gone.as_mut()).is_pending());
             drop(all);
         }
@@ -217,8 +218,9 @@ mod tests {
     #[tokio::test]
     async fn only_so_many_wait() {
         let gate = Gate::new(1, 1);
-        let _all = gate.enter(&app("a"), 1).await.unwrap();
-        let mut waiting = pin!(gate.enter(&app("a"), 1));
+        let a = app("a");
+        let _all = gate.enter(&a, 1).await.unwrap();
+        let mut waiting = pin!(gate.enter(&a, 1));
         assert!(poll!(waiting.as_mut()).is_pending());
         assert_eq!(gate.enter(&app("b"), 1).await.err(), Some(Crowded));
     }

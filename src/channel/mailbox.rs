@@ -107,17 +107,6 @@ impl Mailbox {
         wake(state);
     }
 
-    /// Queues a frame ahead of everything but the frame in progress: pings.
-    pub fn send_first(&self, frame: Bytes) {
-        let mut state = self.state.lock();
-        if state.gone || state.close.is_some() {
-            return;
-        }
-        state.bytes += frame.len();
-        state.queue.push_front(frame);
-        wake(state);
-    }
-
     /// Offers frames of a durable channel. All or none are taken; an empty mailbox takes any number.
     pub fn offer(&self, frames: &[Bytes], bytes: usize) -> Offer {
         let mut state = self.state.lock();
@@ -306,14 +295,6 @@ mod tests {
         let taken = mailbox.take(Waker::noop());
         assert_eq!(taken.close, Some(DisconnectCode::Slow));
         assert_eq!(taken.frames, [frame(150)]);
-    }
-
-    #[test]
-    fn a_ping_overtakes_what_is_queued() {
-        let mailbox = open();
-        mailbox.send(frame(5));
-        mailbox.send_first(Bytes::from_static(b"{}"));
-        assert_eq!(mailbox.take(Waker::noop()).frames[0], Bytes::from_static(b"{}"));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@ use std::mem;
 
 use super::{
     Effect, NEVER, Now, REFRESH_GRACE_MS, REFUSED_MS, Session, Stage, SubscribeOrder, fail, one_line,
-    subscriptions::State,
+    subscriptions::{State, Subscriptions},
 };
 use crate::{
     model::{ChannelName, ConnectClaims, Epoch, Position, SubOptions, TokenError},
@@ -87,7 +87,11 @@ impl Session {
         for (channel, options) in claims.subs {
             match self.order_server_side(&channel, options, &pending) {
                 Ok(order) => orders.extend(order),
-                Err(code) => return self.refuse(pending.id, code, now, out),
+                Err(code) => {
+                    // No join has been ordered yet.
+                    self.subscriptions = Subscriptions::default();
+                    return self.refuse(pending.id, code, now, out);
+                }
             }
         }
         if orders.is_empty() {
@@ -144,7 +148,7 @@ impl Session {
     }
 
     /// The result of [`Effect::SubscribeAll`]: every one of them, or why not all could be joined. In
-    /// that case the client is told to try again, and the owner has left those that it had joined.
+    /// that case the client is told so, and [`Effect::Unsubscribe`] undoes those that were.
     pub fn on_server_subscribed(
         &mut self,
         result: Result<Vec<ServerSubscription>, ErrorCode>,
@@ -162,8 +166,21 @@ impl Session {
                 }
                 self.welcome(&pending, subs, now, out);
             }
-            Err(code) => self.refuse(pending.id, code, now, out),
+            Err(code) => self.refuse_joined(pending.id, code, now, out),
         }
+    }
+
+    /// Answers the connect with an error after joins have been ordered.
+    pub(super) fn refuse_joined(&mut self, id: u32, code: ErrorCode, now: Now, out: &mut Vec<Effect>) {
+        for subscription in mem::take(&mut self.subscriptions).into_iter() {
+            let (channel, generation) = (subscription.channel, subscription.generation);
+            out.push(Effect::Unsubscribe {
+                channel,
+                generation,
+                unanswered: None,
+            });
+        }
+        self.refuse(id, code, now, out);
     }
 
     fn welcome(

@@ -68,6 +68,10 @@ impl Subscriptions {
         self.sorted.iter_mut()
     }
 
+    pub(super) fn into_iter(self) -> impl Iterator<Item = Subscription> {
+        self.sorted.into_iter()
+    }
+
     /// The subscription to `channel`.
     pub(super) fn find(&self, channel: &str) -> Option<&Subscription> {
         self.search(channel).ok().map(|at| &self.sorted[at])

@@ -7,4 +7,6 @@
 
 mod listener;
 mod log_conformance;
+mod log_nats;
+mod support;
 mod websocket;

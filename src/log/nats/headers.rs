@@ -26,6 +26,7 @@ pub(super) struct Headers<'a> {
     pub(super) subject: Option<&'a str>,
     num_pending: Option<&'a str>,
     up_to_sequence: Option<&'a str>,
+    kv_operation: Option<&'a str>,
 }
 
 impl<'a> Headers<'a> {
@@ -63,6 +64,7 @@ impl<'a> Headers<'a> {
             "Nats-Subject" => &mut self.subject,
             "Nats-Num-Pending" => &mut self.num_pending,
             "Nats-UpTo-Sequence" => &mut self.up_to_sequence,
+            "KV-Operation" => &mut self.kv_operation,
             _ => return,
         };
         place.get_or_insert(value);
@@ -91,6 +93,11 @@ impl<'a> Headers<'a> {
     /// `Nats-UpTo-Sequence`.
     pub(super) fn up_to_sequence(&self) -> Option<Offset> {
         self.up_to_sequence?.parse().ok()
+    }
+
+    /// Whether the message marks a removed key of a KV bucket.
+    pub(super) fn is_kv_removal(&self) -> bool {
+        matches!(self.kv_operation, Some("DEL" | "PURGE"))
     }
 }
 

@@ -1,6 +1,14 @@
 //! Time stamps as NATS writes them: RFC 3339, in UTC, with 0 to 9 digits of a second's fraction.
 //! A parser of its own, because every live copy carries one.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// This machine's time in milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Milliseconds since 1970, rounded down; `None` if `text` is not such a time stamp. Offsets other
 /// than `Z` are understood too (RFC 3339 section 5.6).
 pub(super) fn parse_ms(text: &str) -> Option<i64> {
@@ -21,6 +29,25 @@ pub(super) fn parse_ms(text: &str) -> Option<i64> {
     let (millis, zone) = fraction(rest)?;
     let seconds = days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset(zone)?;
     Some(seconds * 1_000 + millis)
+}
+
+/// A time in milliseconds since 1970 as NATS reads it. Times before 1970 are 1970's first moment.
+pub(super) fn format_ms(time_ms: i64) -> String {
+    let time_ms = time_ms.max(0);
+    let (seconds, millis) = (time_ms / 1_000, time_ms % 1_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // The civil calendar from a day number, by eras of 400 years that begin in March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
 /// The milliseconds of `.123456789`, if there, and what follows.
@@ -79,6 +106,15 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_written_as_it_is_read() {
+        assert_eq!(format_ms(951_826_154_321), "2000-02-29T12:09:14.321Z");
+        assert_eq!(format_ms(-5), "1970-01-01T00:00:00.000Z");
+        for time_ms in [0, 1, 999, 86_399_999, 68_256_000_000, 1_795_327_200_123, 4_102_444_800_000] {
+            assert_eq!(parse_ms(&format_ms(time_ms)), Some(time_ms));
+        }
+    }
 
     #[test]
     fn known_times() {

@@ -208,6 +208,7 @@ impl Owner {
                 self.tails.retain(|tail| *tail != (channel.clone(), generation));
                 let waiting = self.joins.len();
                 self.joins.retain(|order| order.generation != generation);
+                self.server_joins.retain(|order| order.generation != generation);
                 // The owner knows best whether the reply has been queued.
                 if waiting > self.joins.len() {
                     let (id, code) = unanswered.unwrap();
@@ -219,6 +220,7 @@ impl Owner {
             Effect::History(order) => self.histories.push_back(*order),
             Effect::Close(code) => {
                 self.joins.clear();
+                self.server_joins.clear();
                 self.tails.clear();
                 self.events.push_back(Event::Close(code));
             }

@@ -83,7 +83,10 @@ fn finish(owner: Option<Owner>, place: &str) {
     if let Some(owner) = owner {
         assert_eq!(owner.events, [], "{place}: more than the transcript has");
         assert!(
-            owner.joins.is_empty() && owner.publishes.is_empty() && owner.histories.is_empty(),
+            owner.joins.is_empty()
+                && owner.server_joins.is_empty()
+                && owner.publishes.is_empty()
+                && owner.histories.is_empty(),
             "{place}"
         );
     }
