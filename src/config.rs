@@ -1,6 +1,9 @@
 //! The configuration tree: one plain struct per concern, filled from `config/defaults.toml`
 //! (annotated: it is the documentation), a file and the environment.
 //!
+//! `load.rs` puts the layers together, `schema.rs` names every key with its kind, `validate.rs` holds
+//! the relations between keys.
+//!
 //! Sections are passed down to what they configure; the whole [`Config`] goes no further than
 //! `app.rs`.
 
@@ -8,8 +11,21 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::model::{AppId, ClassName, Rule};
 
+mod fields;
+mod kinds;
+mod layers;
+mod load;
+mod problem;
+#[cfg(test)]
+mod reference;
+mod schema;
 mod secret;
+mod show;
+mod units;
+mod validate;
 
+pub use load::{DEFAULTS, Sources};
+pub use problem::{ConfigErrors, Problem};
 pub use secret::Secret;
 
 /// Everything that can be configured, validated.
@@ -257,6 +273,10 @@ pub struct AuthConfig {
     pub jwks_ttl: Duration,
     /// The least time between two fetches (unknown key ids cannot force more).
     pub jwks_min_refresh: Duration,
+    /// How long beyond `jwks_ttl` a set is still used while no new one can be fetched.
+    pub jwks_max_stale: Duration,
+    /// How long one fetch may take.
+    pub jwks_timeout: Duration,
     /// The `aud` a token must have, if set.
     pub audience: Option<String>,
     /// The `iss` a token must have, if set.
@@ -274,6 +294,8 @@ pub struct LimitsConfig {
     pub publish_burst: u32,
     /// Bytes a second stored.
     pub publish_bytes: u64,
+    /// Channels whose own rate (`rate` of their namespace) is told apart at once; never 0.
+    pub rate_channels: usize,
     /// Bytes of rings.
     pub ring_bytes: u64,
     /// Connections.

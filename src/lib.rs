@@ -2,8 +2,20 @@
 //!
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
+pub mod app;
+pub mod apps;
+pub mod auth;
 pub mod bench;
+pub mod channel;
+pub mod cli;
 pub mod config;
+pub mod dev;
+pub mod edge;
+pub mod limits;
 pub mod log;
 pub mod model;
+pub mod protocol;
+pub mod random;
+pub mod session;
 pub mod task;
+pub mod telemetry;

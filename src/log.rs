@@ -21,6 +21,9 @@ use bytes::Bytes;
 
 use crate::model::{ChannelKey, ClassName, Epoch, Offset, Publication, Record};
 
+pub mod memory;
+pub mod nats;
+
 /// A boxed future: the log is used as `Arc<dyn Log>`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -183,6 +186,8 @@ pub struct ShardInfo {
     pub last_seq: Offset,
     /// The time stamp of the first stored message, ms since 1970; 0 if empty.
     pub first_time_ms: i64,
+    /// The time stamp of the last stored message, ms since 1970; 0 if there never was one.
+    pub last_time_ms: i64,
     /// Bytes stored.
     pub bytes: u64,
 }
@@ -311,6 +316,10 @@ pub trait Log: Send + Sync + 'static {
 
     /// The time stamp (ms) of the message at `seq`, from the leader; `None` if none is stored there.
     fn time_at(&self, shard: ShardId, seq: Offset) -> BoxFuture<'_, Result<Option<i64>, ReadError>>;
+
+    /// The first message of the shard that was stored at or after `time_ms`, from the leader;
+    /// `None` if there is none yet.
+    fn first_since(&self, shard: ShardId, time_ms: i64) -> BoxFuture<'_, Result<Option<Offset>, ReadError>>;
 
     /// The last sequence of each of these channels (all of one shard, at most 1,000), any replica.
     fn last_of<'a>(&'a self, shard: ShardId, routes: &'a [Route])

@@ -1,31 +1,10 @@
-//! The `slipstream` program (temporary: only `bench`, until the command line is merged).
+//! The binary: everything is in the library.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use slipstream::bench::{self, BenchArgs};
-
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Measure a server that speaks the Centrifuge protocol.
-    Bench(BenchArgs),
-}
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Cli {
-        command: Command::Bench(args),
-    } = Cli::parse();
-    match bench::run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("slipstream bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    slipstream::cli::main()
 }

@@ -1,15 +1,20 @@
-//! The vocabulary of the product, one word per thing: apps, channels, offsets, publications, rules.
+//! The vocabulary of the product, one word per thing: apps, channels, offsets, publications, rules,
+//! claims.
 //!
 //! Pure: knows nothing of NATS, sockets, tokio or configuration files.
 
 mod app;
 mod channel;
+mod claims;
 mod position;
 mod publication;
 mod rule;
+mod rules;
 
 pub use app::{AppId, InvalidAppId};
 pub use channel::{ChannelKey, ChannelName, InvalidChannel, MAX_CHANNEL_BYTES};
+pub use claims::{ConnectClaims, SubOptions, SubscribeClaims, TokenError};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position};
 pub use publication::{ClientInfo, Kind, Publication, Record};
 pub use rule::{Access, ClassName, History, Rule};
+pub use rules::Rules;

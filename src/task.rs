@@ -26,6 +26,13 @@ impl Tasks {
         });
     }
 
+    /// Runs `future` to its end; [`Tasks::stop`] does not reach it. For those that are told to end
+    /// in another way, and of which there are so many that the difference counts.
+    #[expect(clippy::disallowed_methods, reason = "this is the other place")]
+    pub fn spawn_unstopped(&self, future: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.tracker.track_future(future));
+    }
+
     /// How many tasks are running.
     pub fn count(&self) -> usize {
         self.tracker.len()

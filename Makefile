@@ -1,0 +1,51 @@
+# `make` lists what there is. Everything is installed below this folder (.cache, target,
+# tests/js/node_modules), except Chromium, which the tests of the chat page take from Debian.
+
+SHELL := /bin/sh
+# An assignment of its own: `export X="$(command)"` would hide that the command failed.
+WITH_NATS_SERVER = nats_server=$$(scripts/nats-server) && export SLIPSTREAM_NATS_SERVER="$$nats_server"
+WITH_CHROMIUM = chromium=$$(scripts/chromium) && export CHROMIUM="$$chromium"
+NODE_MODULES := tests/js/node_modules/.package-lock.json
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-rust test-js bench fmt lint nats-server test-tools
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## run everything on this machine: http://127.0.0.1:8000 (ARGS="--listen ADDR ...")
+	@$(WITH_NATS_SERVER) && exec cargo run --quiet -- dev $(ARGS)
+
+test: lint test-rust test-js ## run every check and test
+
+test-rust: ## run the Rust tests against a real nats-server
+	$(WITH_NATS_SERVER) && cargo test --quiet
+
+test-js: $(NODE_MODULES) ## run the stock SDK and a browser against a running node
+	cargo build --quiet
+	$(WITH_NATS_SERVER) && $(WITH_CHROMIUM) && node tests/js/run.mjs
+
+bench: ## measure (ARGS="idle", "fanout", "publish", "resume" or "floor", with options)
+	$(WITH_NATS_SERVER) && cargo run --release --quiet -- bench $(ARGS)
+
+fmt: ## format the code
+	cargo fmt
+
+lint: ## check format, lints and dependencies
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null 2>&1; then \
+		cargo deny check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed; tests/dependencies.rs holds deny.toml instead"; \
+	fi
+
+nats-server: ## find a nats-server, or install one for this project
+	@scripts/nats-server
+
+test-tools: $(NODE_MODULES) ## install what `make test-js` needs
+	@scripts/chromium
+
+$(NODE_MODULES): tests/js/package.json tests/js/package-lock.json
+	cd tests/js && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

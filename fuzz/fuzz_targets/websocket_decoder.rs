@@ -1,0 +1,8 @@
+//! `cargo +nightly fuzz run websocket_decoder`
+
+#![no_main]
+
+#[path = "../checks/websocket_decoder.rs"]
+mod websocket_decoder;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| websocket_decoder::check(data));

@@ -1,0 +1,249 @@
+//! The composition root: `Config -> App -> Running -> drained`, the same for the binary and for
+//! tests. The only module that knows all others.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, response::Html, routing::get};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    apps::{AppError, Apps},
+    channel::{Budgets, Hub},
+    config::Config,
+    edge::{
+        frames,
+        gateway::Gateway,
+        listener::{ListenError, Listener},
+    },
+    log::nats::{self, NatsLog},
+    task::Tasks,
+    telemetry::Metrics,
+};
+
+const PAGE: &str = include_str!("edge/page/index.html");
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Serves clients: WebSocket, and the chat page.
+    pub edge: bool,
+    /// Serves backends: REST and the server API.
+    pub api: bool,
+}
+
+impl Roles {
+    /// Everything.
+    pub const ALL: Self = Self {
+        edge: true,
+        api: true,
+    };
+}
+
+/// A node that has its configuration and holds nothing yet.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    roles: Roles,
+    metrics: Arc<Metrics>,
+}
+
+/// A node that serves.
+pub struct Running {
+    /// Where it listens: the real port, if the configuration said 0.
+    pub addr: SocketAddr,
+    config: Config,
+    metrics: Arc<Metrics>,
+    log: Arc<NatsLog>,
+    hub: Arc<Hub>,
+    gateway: Arc<Gateway>,
+    /// Ended by [`Tasks::stop`]: what serves the others.
+    background: Tasks,
+    /// Connections and requests: waited for.
+    clients: Tasks,
+    stop_accepting: CancellationToken,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken.
+    #[error(
+        "{0} is taken by another program: stop that, or choose another address (--listen ADDR or http.listen)"
+    )]
+    AddressTaken(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}; choose another address (--listen ADDR or http.listen)")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] nats::StartError),
+    /// An app's keys cannot be used.
+    #[error(transparent)]
+    App(#[from] AppError),
+}
+
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> Self {
+        match error.source.kind() {
+            std::io::ErrorKind::AddrInUse => Self::AddressTaken(error.address),
+            _ => Self::Listen {
+                addr: error.address,
+                source: error.source,
+            },
+        }
+    }
+}
+
+impl App {
+    /// Puts a node together from its configuration. Nothing is opened yet.
+    pub fn new(config: Config, roles: Roles) -> Self {
+        Self {
+            config,
+            roles,
+            metrics: Arc::new(Metrics::new()),
+        }
+    }
+
+    /// Starts it. When this resolves it serves.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(self) -> Result<Running, StartError> {
+        let Self {
+            config,
+            roles,
+            metrics,
+        } = self;
+        let background = Tasks::default();
+        let clients = Tasks::default();
+        // First of all: a taken port is the most likely mistake, and costs nothing to find.
+        let listener = Listener::bind(&config.http)?;
+        let apps = Apps::new(config.apps.clone(), background.clone())?;
+        let namespaces: Vec<_> = config
+            .apps
+            .iter()
+            .flat_map(|app| {
+                let namespaces = app.namespaces.iter();
+                namespaces.map(|(name, rule)| (app.id.clone(), name.clone(), rule.history.clone()))
+            })
+            .collect();
+        let log = match NatsLog::start(&config.nats, &config.log, &namespaces, &background).await {
+            Ok(log) => log,
+            Err(error) => {
+                background.stop();
+                return Err(error.into());
+            }
+        };
+        let ring_shares: Vec<_> = config
+            .apps
+            .iter()
+            .map(|app| (app.id.clone(), app.limits.ring_bytes))
+            .collect();
+        let hub = Hub::start(
+            log.clone(),
+            &config.log,
+            &config.channel,
+            &config.catchup,
+            Budgets::divide(config.channel.rings_bytes, &ring_shares),
+            frames::ENCODER,
+            metrics.clone(),
+            background.clone(),
+        );
+        let gateway = Gateway::new(
+            hub.clone(),
+            apps,
+            config.node.default_app.clone(),
+            &config.edge,
+            &config.catchup,
+            metrics.clone(),
+            clients.clone(),
+        );
+        let addr = listener.local_addr();
+        let stop_accepting = CancellationToken::new();
+        let mut router = Router::new();
+        if roles.edge {
+            router = router
+                .route("/", get(|| async { Html(PAGE) }))
+                .merge(gateway.router());
+        }
+        background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
+        metrics.ready.set(1);
+        Ok(Running {
+            addr,
+            config,
+            metrics,
+            log,
+            hub,
+            gateway,
+            background,
+            clients,
+            stop_accepting,
+        })
+    }
+}
+
+impl Running {
+    /// Stops the intake, finishes what was begun, closes: not ready, then no new connections, then
+    /// the old ones closed with 3001 over `drain.duration`, then the log; all under
+    /// `drain.deadline`.
+    pub async fn drain(self) {
+        let began = Instant::now();
+        let DrainTimes {
+            grace,
+            duration,
+            deadline,
+        } = DrainTimes::of(&self.config);
+        self.metrics.ready.set(0);
+        let drained = timeout(deadline, async {
+            tokio::time::sleep(grace).await;
+            self.stop_accepting.cancel();
+            self.gateway.drain(duration).await;
+            self.clients.finished().await;
+            self.hub.write_marks().await;
+            self.log.close().await;
+        });
+        if drained.await.is_err() {
+            warn!(
+                connections = self.gateway.connections(),
+                "drain took too long; ending what is left"
+            );
+        }
+        self.background.stop();
+        info!(duration_ms = began.elapsed().as_millis(), "drained");
+    }
+
+    /// The node's metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The node's channels.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+struct DrainTimes {
+    grace: Duration,
+    duration: Duration,
+    deadline: Duration,
+}
+
+impl DrainTimes {
+    fn of(config: &Config) -> Self {
+        let drain = &config.drain;
+        Self {
+            grace: drain.grace,
+            duration: drain.duration,
+            deadline: drain.deadline,
+        }
+    }
+}

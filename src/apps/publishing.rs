@@ -1,0 +1,69 @@
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::LimitsConfig,
+    limits::{Gcra, Keyed, Quota},
+    model::{ChannelName, Rule},
+};
+
+/// Refused because a rate is exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many publications {what}")]
+pub struct Throttled {
+    /// Which rate: for messages and as the label of the metric.
+    pub what: &'static str,
+    /// When it would be admitted, if nothing else comes.
+    pub retry_after: Duration,
+}
+
+/// How fast an app may publish on this node.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    messages: Gcra,
+    bytes: Gcra,
+    /// By namespace, where a namespace has a rate.
+    channels: HashMap<String, Keyed<ChannelName>>,
+}
+
+impl Publishing {
+    pub(super) fn new(limits: &LimitsConfig, namespaces: &[(String, Rule)]) -> Self {
+        let limited = namespaces.iter().filter(|(_, rule)| rule.rate > 0);
+        let channels = limited.map(|(name, rule)| {
+            // One second's worth may come at once.
+            let quota = Quota::new(rule.rate.into(), rule.rate.into());
+            (name.clone(), Keyed::new(quota, limits.rate_channels))
+        });
+        Self {
+            messages: Gcra::new(limits.publish_rate.into(), limits.publish_burst.into()),
+            bytes: Gcra::new(limits.publish_bytes, limits.publish_bytes),
+            channels: channels.collect(),
+        }
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        channel: &ChannelName,
+        count: u64,
+        bytes: u64,
+        now: Instant,
+    ) -> Result<(), Throttled> {
+        let refused = |what| move |retry_after| Throttled { what, retry_after };
+        let mut own = self.channels.get_mut(channel.namespace());
+        // All are asked before any is charged.
+        if let Some(own) = &own {
+            own.peek(channel, now, count).map_err(refused("of the channel"))?;
+        }
+        self.messages.peek(now, count).map_err(refused("of the app"))?;
+        self.bytes
+            .check(now, bytes)
+            .map_err(refused("of the app, in bytes"))?;
+        self.messages.check(now, count).map_err(refused("of the app"))?;
+        match &mut own {
+            Some(own) => own.check(channel, now, count).map_err(refused("of the channel")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    config::{AuthConfig, Config, Secret, Sources},
+    model::{Access, TokenError},
+};
+
+fn configs(file: &str) -> Vec<AppConfig> {
+    let file = Some(("s.toml".into(), file.to_owned()));
+    Config::load(&Sources {
+        file,
+        ..Sources::default()
+    })
+    .unwrap()
+    .apps
+}
+
+fn apps(file: &str) -> Apps {
+    Apps::new(configs(file), Tasks::default()).unwrap()
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::new(name).unwrap()
+}
+
+const TWO: &str = r#"
+    [[apps]]
+    id = "a"
+    anonymous = true
+    api_keys = ["key-of-a"]
+    allowed_origins = ["https://a.example"]
+    [[apps.namespaces]]
+    name = "chat"
+    subscribe = "anyone"
+    [[apps]]
+    id = "b"
+    api_keys = ["key-of-b", "another-key-of-b"]
+    auth.hmac_secret = "0123456789abcdef0123456789abcdef"
+    [[apps.namespaces]]
+    name = "chat"
+    subscribe = "token"
+"#;
+
+#[tokio::test]
+async fn each_app_has_its_own() {
+    let apps = apps(TWO);
+    let (a, b) = (apps.get("a").unwrap(), apps.get("b").unwrap());
+    assert!(apps.get("c").is_none() && apps.get("").is_none());
+    assert_eq!((a.anonymous, b.anonymous), (true, false));
+    assert_eq!(a.allowed_origins, ["https://a.example"]);
+    let subscribe = |app: &App| app.rules.rule(&channel("chat:x")).map(|rule| rule.subscribe);
+    assert_eq!(
+        (subscribe(&a), subscribe(&b)),
+        (Some(Access::Anyone), Some(Access::Token))
+    );
+    assert!(a.rules.rule(&channel("x")).is_none());
+    assert!(a.verifier.is_none());
+    let refused = b.verifier.as_ref().unwrap().connect("x.y.z").await;
+    assert!(matches!(refused, Err(TokenError::Invalid(_))));
+    assert!(a.api_keys.accept("key-of-a") && !a.api_keys.accept("key-of-b"));
+    let owner = |key: &str| apps.by_api_key(key).map(|app| app.id.to_string());
+    assert_eq!(owner("key-of-a").as_deref(), Some("a"));
+    assert_eq!(owner("another-key-of-b").as_deref(), Some("b"));
+    assert_eq!((owner("key"), owner("")), (None, None));
+}
+
+#[tokio::test]
+async fn apps_are_replaced_whole_or_not_at_all() {
+    let apps = apps(TWO);
+    let clone = apps.clone();
+    let held = apps.get("a").unwrap();
+    let mut bad = configs(TWO);
+    bad[1].auth = Some(AuthConfig {
+        public_keys: vec!["x".to_owned()],
+        ..AuthConfig::default()
+    });
+    let error = apps.replace(bad).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "app b: public key 0 is not an RSA, P-256, P-384 or Ed25519 public key in PEM"
+    );
+    assert_eq!(apps.all().len(), 2);
+
+    let mut one = configs(TWO);
+    one.truncate(1);
+    one[0].api_keys = vec![Secret::new("new")];
+    apps.replace(one).unwrap();
+    assert!(clone.get("b").is_none() && clone.by_api_key("new").is_some());
+    assert!(held.api_keys.accept("key-of-a"));
+}
+
+#[tokio::test]
+async fn publishing_is_held_to_every_rate() {
+    let apps = apps(
+        r#"
+        [[apps]]
+        id = "a"
+        anonymous = true
+        limits.publish_rate = 10
+        limits.publish_burst = 8
+        limits.publish_bytes = "1000B"
+        [[apps.namespaces]]
+        name = "slow"
+        rate = 2
+        subscribe = "anyone"
+        [[apps.namespaces]]
+        name = "free"
+        subscribe = "anyone"
+        [[apps]]
+        id = "b"
+        anonymous = true
+        "#,
+    );
+    let (a, b) = (apps.get("a").unwrap(), apps.get("b").unwrap());
+    let (slow, other, free) = (channel("slow:1"), channel("slow:2"), channel("free:1"));
+    let start = Instant::now();
+    let after = |what, ms| {
+        Err(Throttled {
+            what,
+            retry_after: Duration::from_millis(ms),
+        })
+    };
+    for (app, ms, channel, count, bytes, outcome) in [
+        (&a, 0, &slow, 2, 2, Ok(())),
+        (&a, 0, &slow, 1, 1, after("of the channel", 500)),
+        // Another channel of the namespace has its own rate, and of the app six are left.
+        (&a, 0, &other, 2, 2, Ok(())),
+        (&a, 0, &free, 5, 5, after("of the app", 100)),
+        // What was refused cost nothing.
+        (&a, 0, &free, 4, 4, Ok(())),
+        (&a, 0, &free, 1, 1, after("of the app", 100)),
+        (&b, 0, &free, 1_000_000, 1_000_000, Ok(())),
+        (&a, 1000, &free, 1, 1000, Ok(())),
+        (&a, 1000, &free, 1, 500, after("of the app, in bytes", 500)),
+        // More than a second's worth in one piece is delayed, not locked out.
+        (&a, 2000, &free, 1, 3000, Ok(())),
+        (&a, 3000, &free, 1, 1, after("of the app, in bytes", 1001)),
+        (&a, 5000, &slow, 2, 2, Ok(())),
+    ] {
+        let now = start + Duration::from_millis(ms);
+        assert_eq!(
+            app.admit(channel, count, bytes, now),
+            outcome,
+            "{channel} at {ms} ms"
+        );
+    }
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let apps = apps(TWO);
+    let debug = format!("{apps:?} {:?}", apps.get("b").unwrap());
+    assert!(!debug.contains("key-of") && !debug.contains("012345"), "{debug}");
+}

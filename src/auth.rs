@@ -1,0 +1,154 @@
+//! Who may come in: tokens of clients ([`Verifier`]) and keys of backends ([`ApiKeys`]).
+//!
+//! Knows nothing of connections: what a token permits is for the session to decide. Tokens and keys
+//! are never logged and never part of an error.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+mod api_key;
+mod claims;
+mod jwks;
+mod key;
+mod token;
+
+pub use api_key::{ApiKeys, presented_key};
+
+use self::{
+    claims::Expected,
+    jwks::Jwks,
+    key::KeySet,
+    token::{Token, Unverified},
+};
+use crate::{
+    config::AuthConfig,
+    model::{ConnectClaims, SubscribeClaims, TokenError},
+    task::Tasks,
+};
+
+/// Why tokens cannot be verified as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// One of `public_keys`, counted from 0.
+    #[error("public key {0} is not an RSA, P-256, P-384 or Ed25519 public key in PEM")]
+    PublicKey(usize),
+    /// `jwks_url`.
+    #[error("jwks_url is not a URL")]
+    Url,
+    /// The client that fetches JWK sets cannot be made, for example for want of CA certificates.
+    #[error("no HTTP client for jwks_url: {0}")]
+    Client(#[source] reqwest::Error),
+}
+
+/// The client that fetches JWK sets: made at the first need, shared by all apps. A node without
+/// `jwks_url` needs no CA certificates.
+#[derive(Debug, Default)]
+pub struct HttpClient(OnceLock<reqwest::Client>);
+
+impl HttpClient {
+    fn get(&self) -> Result<reqwest::Client, AuthError> {
+        if let Some(client) = self.0.get() {
+            return Ok(client.clone());
+        }
+        // reqwest asks for the process's provider. An error says that there is one already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            // A redirect would let whoever answers choose where keys come from.
+            .redirect(reqwest::redirect::Policy::none())
+            // The configuration alone steers the node, not HTTP_PROXY.
+            .no_proxy()
+            .user_agent(concat!("slipstream/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(AuthError::Client)?;
+        Ok(self.0.get_or_init(|| client).clone())
+    }
+}
+
+/// Verifies the tokens of one app.
+#[derive(Debug)]
+pub struct Verifier {
+    local: KeySet,
+    jwks: Option<Jwks>,
+    expected: Expected,
+}
+
+impl Verifier {
+    /// Verifies as `config` says. JWK sets are fetched with `http`, by tasks of `tasks`, when the
+    /// first token needs one.
+    ///
+    /// # Errors
+    ///
+    /// If a key or the URL of the set is unusable.
+    pub fn new(config: &AuthConfig, http: &HttpClient, tasks: &Tasks) -> Result<Self, AuthError> {
+        let local = KeySet::local(config.hmac_secret.as_ref(), &config.public_keys)?;
+        let jwks = match &config.jwks_url {
+            Some(url) => {
+                let url = reqwest::Url::parse(url).map_err(|_| AuthError::Url)?;
+                Some(Jwks::new(url, config, http.get()?, tasks.clone()))
+            }
+            None => None,
+        };
+        let expected = Expected {
+            audience: config.audience.clone(),
+            issuer: config.issuer.clone(),
+            leeway: i64::try_from(config.leeway.as_secs()).unwrap_or(i64::MAX),
+        };
+        Ok(Self {
+            local,
+            jwks,
+            expected,
+        })
+    }
+
+    /// Verifies a connection token. Ready at the first poll unless a JWK set must be fetched first.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// See [`TokenError`].
+    pub async fn connect(&self, token: &str) -> Result<ConnectClaims, TokenError> {
+        let payload = self.payload(token).await?;
+        claims::connect(&payload, &self.expected, unix_now())
+    }
+
+    /// Verifies a subscription token, as [`Verifier::connect`] does. Whether it is for this user,
+    /// channel and connection is not checked here.
+    ///
+    /// # Errors
+    ///
+    /// See [`TokenError`].
+    pub async fn subscribe(&self, token: &str) -> Result<SubscribeClaims, TokenError> {
+        let payload = self.payload(token).await?;
+        claims::subscribe(&payload, &self.expected, unix_now())
+    }
+
+    /// The claims of `token` as JSON, once a key has been found that it is signed with.
+    async fn payload(&self, token: &str) -> Result<Vec<u8>, TokenError> {
+        let token = Token::parse(token)?;
+        let unverified = match token.verify(&self.local) {
+            Ok(payload) => return Ok(payload),
+            Err(why) => why,
+        };
+        match &self.jwks {
+            // A set never has symmetric keys, so it cannot help.
+            Some(jwks) if !token.is_symmetric() => {
+                let keys = jwks.keys_for(&token).await?;
+                token.verify(&keys).map_err(Unverified::into)
+            }
+            _ => Err(unverified.into()),
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn unix_now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
+
+use crate::config::Secret;
+
+/// The keys of an app's backends. Only their hashes are kept: a comparison then takes the same time
+/// whatever was presented, its length included.
+#[derive(Clone, Debug)]
+pub struct ApiKeys(Vec<digest::Digest>);
+
+impl ApiKeys {
+    /// Accepts these keys.
+    pub fn new(keys: &[Secret]) -> Self {
+        Self(keys.iter().map(|key| hash(key.expose())).collect())
+    }
+
+    /// Whether `presented` is one of the keys. All are compared, so that the time does not tell
+    /// which one matched.
+    pub fn accept(&self, presented: &str) -> bool {
+        let presented = hash(presented);
+        let equal = |key: &digest::Digest| verify_slices_are_equal(key.as_ref(), presented.as_ref()).is_ok();
+        self.0.iter().fold(false, |found, key| found | equal(key))
+    }
+}
+
+fn hash(text: &str) -> digest::Digest {
+    digest::digest(&digest::SHA256, text.as_bytes())
+}
+
+/// The key that a request presents: in `X-API-Key`, or in `Authorization` with the scheme `apikey` or
+/// `Bearer` in any case (RFC 9110, section 11.1). `X-API-Key` wins. `None` if there is none.
+pub fn presented_key<'a>(authorization: Option<&'a str>, x_api_key: Option<&'a str>) -> Option<&'a str> {
+    let from_authorization = || {
+        let (scheme, key) = authorization?.trim().split_once(' ')?;
+        let known = ["apikey", "bearer"]
+            .iter()
+            .any(|known| scheme.eq_ignore_ascii_case(known));
+        known.then_some(key)
+    };
+    x_api_key
+        .or_else(from_authorization)
+        .map(str::trim)
+        .filter(|key| !key.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_accepted_or_not() {
+        let keys = ApiKeys::new(&[Secret::new("one"), Secret::new("two")]);
+        for (presented, accepted) in [
+            ("one", true),
+            ("two", true),
+            ("", false),
+            ("on", false),
+            ("ONE", false),
+        ] {
+            assert_eq!(keys.accept(presented), accepted, "{presented}");
+        }
+        assert!(!ApiKeys::new(&[]).accept(""));
+    }
+
+    #[test]
+    fn where_a_key_is_presented() {
+        for (authorization, x_api_key, key) in [
+            (None, Some("k"), Some("k")),
+            (Some("apikey k"), None, Some("k")),
+            (Some("APIKEY  k "), None, Some("k")),
+            (Some("Bearer k"), None, Some("k")),
+            (Some("bearer other"), Some("k"), Some("k")),
+            (Some("Basic k"), None, None),
+            (Some("k"), None, None),
+            (Some("apikey "), None, None),
+            (None, Some(" "), None),
+            (None, None, None),
+        ] {
+            assert_eq!(
+                presented_key(authorization, x_api_key),
+                key,
+                "{authorization:?} {x_api_key:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let debug = format!("{:?}", ApiKeys::new(&[Secret::new("planted")]));
+        assert!(!debug.contains("planted"), "{debug}");
+    }
+}

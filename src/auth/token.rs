@@ -1,0 +1,117 @@
+//! The outside of a token: JWS compact serialization (RFC 7515, section 7.1) and its signature.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::key::{self, KeySet};
+use crate::model::TokenError;
+
+/// The longest token. Tokens are far shorter; what is longer is not looked at.
+pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// A token whose header has been read and nothing believed.
+#[derive(Debug)]
+pub(super) struct Token<'a> {
+    algorithm: Algorithm,
+    key_id: Option<String>,
+    signed: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
+/// Why a signature was not verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unverified {
+    /// No key is for the token's algorithm and key id.
+    NoKey,
+    /// It is not the signature of any key it could be of.
+    Forged,
+}
+
+impl From<Unverified> for TokenError {
+    fn from(why: Unverified) -> Self {
+        Self::Invalid(match why {
+            Unverified::NoKey => "no key for its algorithm and key id",
+            Unverified::Forged => "wrong signature",
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Header<'a> {
+    alg: String,
+    kid: Option<String>,
+    /// Extensions that must be understood (RFC 7515, section 4.1.11): none are.
+    #[serde(borrow)]
+    crit: Option<&'a RawValue>,
+}
+
+impl<'a> Token<'a> {
+    /// Takes `text` apart.
+    pub(super) fn parse(text: &'a str) -> Result<Self, TokenError> {
+        const MALFORMED: TokenError = TokenError::Invalid("not a JWT");
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Invalid("too long"));
+        }
+        let (signed, signature) = text.rsplit_once('.').ok_or(MALFORMED)?;
+        let (header, payload) = signed.split_once('.').ok_or(MALFORMED)?;
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| MALFORMED)?;
+        let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| MALFORMED)?;
+        if header.crit.is_some() {
+            return Err(TokenError::Invalid("needs an extension that is not supported"));
+        }
+        let algorithm = match header.alg.as_str() {
+            "HS256" => Algorithm::HS256,
+            "HS384" => Algorithm::HS384,
+            "HS512" => Algorithm::HS512,
+            "RS256" => Algorithm::RS256,
+            "RS384" => Algorithm::RS384,
+            "RS512" => Algorithm::RS512,
+            "ES256" => Algorithm::ES256,
+            "ES384" => Algorithm::ES384,
+            "EdDSA" => Algorithm::EdDSA,
+            _ => return Err(TokenError::Invalid("algorithm not supported")),
+        };
+        Ok(Self {
+            algorithm,
+            key_id: header.kid,
+            signed,
+            payload,
+            signature,
+        })
+    }
+
+    /// Whether it claims to be signed with a shared secret.
+    pub(super) fn is_symmetric(&self) -> bool {
+        key::is_symmetric(self.algorithm)
+    }
+
+    /// Whether `keys` has a key that could have signed it.
+    pub(super) fn has_key_in(&self, keys: &KeySet) -> bool {
+        keys.candidates(self.algorithm, self.key_id.as_deref())
+            .next()
+            .is_some()
+    }
+
+    /// The claims, if one of `keys` has signed them.
+    pub(super) fn verify(&self, keys: &KeySet) -> Result<Vec<u8>, Unverified> {
+        let mut why = Unverified::NoKey;
+        for candidate in keys.candidates(self.algorithm, self.key_id.as_deref()) {
+            let verified = jsonwebtoken::crypto::verify(
+                self.signature,
+                self.signed.as_bytes(),
+                &candidate.key,
+                self.algorithm,
+            );
+            if verified.is_ok_and(|genuine| genuine) {
+                return URL_SAFE_NO_PAD
+                    .decode(self.payload)
+                    .map_err(|_| Unverified::Forged);
+            }
+            why = Unverified::Forged;
+        }
+        Err(why)
+    }
+}

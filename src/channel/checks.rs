@@ -1,0 +1,242 @@
+//! Checks of a shard's tails (L11): the last copy before a silence can be lost unseen, so each tail
+//! is compared with the log now and then. The same question, asked at once, tells a new tail the
+//! last message of its channel.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    log::{ReadError, Route, ShardId},
+    model::Offset,
+    random,
+    telemetry::CheckOutcome,
+};
+
+use super::{
+    hub::{Body, Channel, Hub},
+    shard::Fresh,
+    tail::Need,
+};
+
+/// Channels asked for in one request: the server answers at most 1,024 subjects.
+const CHUNK: usize = 900;
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+const RETRY_MOST: Duration = Duration::from_millis(500);
+
+/// What is to be checked.
+pub(super) enum Due {
+    /// All tails, now.
+    All,
+    /// All tails, in one to two seconds: all nodes hear of a new leader at once.
+    AllSpread,
+    /// A tail whose interest is new, then.
+    Young(Arc<Channel>, Instant),
+    /// A tail someone waits for, now.
+    Look(Arc<Channel>, oneshot::Sender<()>),
+}
+
+/// What waits to be checked on one shard.
+pub(super) struct Checks {
+    queue: Arc<Mutex<Queue>>,
+    wake: Arc<Notify>,
+}
+
+/// The other end of [`Checks`].
+pub(super) struct DueQueue {
+    queue: Arc<Mutex<Queue>>,
+    wake: Arc<Notify>,
+}
+
+/// Bounded by the tails there can be: each stands in it at most once as young, and once per waiting
+/// join.
+#[derive(Default)]
+struct Queue {
+    all_at: Option<Instant>,
+    young: Vec<(Instant, Arc<Channel>)>,
+    looks: Vec<(Arc<Channel>, oneshot::Sender<()>)>,
+}
+
+impl Checks {
+    pub(super) fn new() -> (Self, DueQueue) {
+        let queue: Arc<Mutex<Queue>> = Arc::default();
+        let wake = Arc::new(Notify::new());
+        (
+            Self {
+                queue: queue.clone(),
+                wake: wake.clone(),
+            },
+            DueQueue { queue, wake },
+        )
+    }
+
+    pub(super) fn want(&self, due: Due) {
+        let mut queue = self.queue.lock();
+        match due {
+            Due::All => queue.all_by(Instant::now()),
+            Due::AllSpread => {
+                queue.all_by(Instant::now() + Duration::from_millis(1_000 + random::below(1_000)))
+            }
+            Due::Young(channel, at) => queue.young.push((at, channel)),
+            Due::Look(channel, done) => queue.looks.push((channel, done)),
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+}
+
+impl Queue {
+    fn all_by(&mut self, at: Instant) {
+        self.all_at = Some(self.all_at.map_or(at, |known| known.min(at)));
+    }
+
+    fn next(&self) -> Option<Instant> {
+        // Young ones are queued in the order of their times.
+        let young = self.young.first().map(|(at, _)| *at);
+        self.all_at.into_iter().chain(young).min()
+    }
+}
+
+/// Checks the tails of a shard until the node stops.
+pub(super) async fn run(hub: Arc<Hub>, shard: ShardId, due: DueQueue) {
+    let interval = hub.config.check_interval;
+    let mut checked_to: Offset = 0;
+    let jitter = Duration::from_millis(random::below(u64::try_from(interval.as_millis()).unwrap_or(0)));
+    let mut periodic = Instant::now() + interval + jitter / 4;
+    loop {
+        let next = due.queue.lock().next().map_or(periodic, |at| at.min(periodic));
+        let looks_wait = !due.queue.lock().looks.is_empty();
+        if !looks_wait {
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = due.wake.notified() => {}
+            }
+        }
+        let now = Instant::now();
+        let (looks, young, all) = {
+            let mut queue = due.queue.lock();
+            let all = queue.all_at.is_some_and(|at| at <= now);
+            if all {
+                queue.all_at = None;
+            }
+            let ripe = queue.young.partition_point(|(at, _)| *at <= now);
+            let young: Vec<_> = queue.young.drain(..ripe).map(|(_, channel)| channel).collect();
+            (std::mem::take(&mut queue.looks), young, all)
+        };
+        if !looks.is_empty() || !young.is_empty() {
+            let (looked, done): (Vec<_>, Vec<_>) = looks.into_iter().unzip();
+            let channels = looked.into_iter().chain(young).collect();
+            hub.check(shard, channels, None).await;
+            for waiter in done {
+                // One that has given up needs no answer.
+                let _ = waiter.send(());
+            }
+        }
+        let due_now = now >= periodic;
+        if due_now {
+            periodic = now + interval;
+        }
+        if all || due_now {
+            let unmoved = if all { None } else { Some(checked_to) };
+            if let Some(last_seq) = hub.check(shard, hub.channels_of(shard), unmoved).await {
+                checked_to = last_seq;
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// Compares tails with the log. `unmoved`: skip if the shard's last sequence is still this.
+    /// Returns the sequence up to which they were checked.
+    async fn check(
+        self: &Arc<Self>,
+        shard: ShardId,
+        channels: Vec<Arc<Channel>>,
+        unmoved: Option<Offset>,
+    ) -> Option<Offset> {
+        if channels.is_empty() {
+            return None;
+        }
+        let keeper = self.keeper(shard)?;
+        let fresh = keeper.fresh().await;
+        if unmoved == Some(fresh.last_seq) {
+            self.metrics.checks.of(CheckOutcome::Unmoved).inc();
+            return Some(fresh.last_seq);
+        }
+        let mut missed = false;
+        for chunk in channels.chunks(CHUNK) {
+            let routes: Vec<Route> = chunk.iter().map(|channel| channel.route.clone()).collect();
+            let Some(last) = self.last_of(shard, &routes, &fresh).await else {
+                self.metrics.checks.of(CheckOutcome::Failed).inc();
+                return None;
+            };
+            for (channel, last) in chunk.iter().zip(last) {
+                missed |= self.on_check(channel, &fresh, last);
+            }
+        }
+        let outcome = if missed {
+            CheckOutcome::Missed
+        } else {
+            CheckOutcome::Whole
+        };
+        self.metrics.checks.of(outcome).inc();
+        Some(fresh.last_seq)
+    }
+
+    /// The last message of each channel, from a copy that had everything up to `fresh.last_seq`.
+    /// `None` if the epoch has changed meanwhile.
+    pub(super) async fn last_of(
+        &self,
+        shard: ShardId,
+        routes: &[Route],
+        fresh: &Fresh,
+    ) -> Option<Vec<Option<Offset>>> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.log.last_of(shard, routes).await {
+                Ok(answer) if answer.up_to >= fresh.last_seq => return Some(answer.last),
+                Ok(_) | Err(ReadError::NoAnswer | ReadError::NotNow(_)) => {}
+                Err(ReadError::Failed(_)) => return None,
+            }
+            if self.keeper(shard)?.incarnation() != fresh.incarnation {
+                return None;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MOST);
+        }
+    }
+
+    /// True if the tail had missed something.
+    fn on_check(self: &Arc<Self>, channel: &Arc<Channel>, fresh: &Fresh, last: Option<Offset>) -> bool {
+        let mut body = channel.body.lock();
+        let Body::Durable(durable) = &mut *body else {
+            return false;
+        };
+        if durable.incarnation != fresh.incarnation || !durable.tail.has_begun() {
+            return false;
+        }
+        durable.tail.on_check(fresh.last_seq, fresh.floor, last);
+        let gap = durable.tail.need() != Need::Nothing && !durable.closing_gap;
+        durable.closing_gap |= gap;
+        drop(body);
+        if gap {
+            self.tasks.spawn(super::gap::close(self.clone(), channel.clone()));
+        }
+        gap
+    }
+
+    /// Has the tail compared with the log now.
+    pub(super) async fn look(&self, channel: &Arc<Channel>) {
+        let Some(checks) = channel.route.shard().and_then(|shard| self.checks(shard)) else {
+            return;
+        };
+        let (done, looked) = oneshot::channel();
+        checks.want(Due::Look(channel.clone(), done));
+        // The queue answers everyone, or ends with the node.
+        let _ = looked.await;
+    }
+}

@@ -1,0 +1,106 @@
+//! Feeds a subscription that is behind, at the pace of its socket, until it is live again.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use crate::telemetry::CatchupSource;
+
+use super::{
+    cursor::CursorKey,
+    hub::{Body, Channel, Hub},
+    reader::{Proven, Refused},
+    tail::Feed,
+};
+
+const CROWDED: Duration = Duration::from_millis(50);
+
+/// Runs until the subscription is live, or ends.
+pub(super) async fn feed(hub: Arc<Hub>, channel: Arc<Channel>, key: CursorKey) {
+    let began = Instant::now();
+    channel.app.slow_readers.inc();
+    feed_on(&hub, &channel, key).await;
+    channel.app.slow_readers.dec();
+    hub.metrics.catchup_seconds.observe(began.elapsed().as_secs_f64());
+}
+
+async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
+    loop {
+        let Some(mailbox) = channel.mailbox_of(key) else {
+            return;
+        };
+        mailbox.room().await;
+        let (step, incarnation, before) = {
+            let mut body = channel.body.lock();
+            let Body::Durable(durable) = &mut *body else {
+                return;
+            };
+            durable.ring_used = Instant::now();
+            let step = durable.tail.feed(key);
+            let effects = durable.tail.take_effects();
+            let incarnation = durable.incarnation;
+            drop(body);
+            let delivered = effects.delivered;
+            hub.settle(channel, effects);
+            (step, incarnation, delivered)
+        };
+        hub.metrics
+            .catchup_publications
+            .of(CatchupSource::Ring)
+            .inc_by(before);
+        let (from, target) = match step {
+            Feed::Live | Feed::Gone => return,
+            Feed::Full => continue,
+            Feed::Read { from, target } => (from, target),
+        };
+        let Some(keeper) = &channel.keeper else { return };
+        let read = match hub
+            .read_proven(&channel.route, keeper, incarnation, from, target)
+            .await
+        {
+            Ok(proven) => Some((proven, CatchupSource::Log)),
+            Err(Refused::Unproven(_)) => match keeper.epoch() {
+                Some(epoch) => {
+                    let answer = hub.ask_peers(&channel.route, &epoch, from).await;
+                    answer.map(|proven| (proven, CatchupSource::Peer))
+                }
+                None => None,
+            },
+            Err(Refused::Crowded) => {
+                sleep(CROWDED).await;
+                continue;
+            }
+            // The tail begins anew and ends its cursors.
+            Err(Refused::Epoch) => return,
+        };
+        mailbox.room().await;
+        let alive = hub.with_tail(channel, incarnation, |durable| match read {
+            Some((Proven { messages, covered_to }, source)) if covered_to > from => {
+                hub.metrics
+                    .catchup_publications
+                    .of(source)
+                    .inc_by(messages.len() as u64);
+                durable.tail.on_fed(key, from, &messages, covered_to)
+            }
+            // Proven, and nothing new: what was known to exist is the cursor's own place.
+            Some((Proven { .. }, CatchupSource::Log)) => true,
+            _ => {
+                durable.tail.end(key);
+                false
+            }
+        });
+        if alive != Some(true) {
+            return;
+        }
+    }
+}
+
+impl Channel {
+    fn mailbox_of(&self, key: CursorKey) -> Option<Arc<super::mailbox::Mailbox>> {
+        let mut body = self.body.lock();
+        let Body::Durable(durable) = &mut *body else {
+            return None;
+        };
+        durable.tail.outlet_of(key).map(|outlet| outlet.mailbox().clone())
+    }
+}

@@ -1,0 +1,521 @@
+//! All channels of a node: which have a tail, and who keeps it.
+//!
+//! A tail exists while someone is interested (a subscription, a join under way) and lingers a while
+//! after. Its state has one owner, [`Channel`], behind a short lock that is never held across an
+//! await; tasks that wait for the log hold none.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::warn;
+
+use crate::{
+    config::{CatchupConfig, ChannelConfig, LogConfig},
+    log::{Log, LogEvent, Route, ShardId},
+    model::{AppId, ChannelKey, ChannelName, Epoch, History, Offset, Publication},
+    task::Tasks,
+    telemetry::{AppMetrics, Metrics},
+};
+
+use super::{
+    budget::Budgets,
+    checks::{Checks, Due},
+    cursor::Cursors,
+    entry::Entry,
+    keeper::Keeper,
+    outlet::Outlet,
+    reader::Reader,
+    ring::RingLimits,
+    tail::{Tail, TailLimits},
+};
+
+/// The channels of a node. One per node; everything about it is bounded by its configuration.
+pub struct Hub {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) config: ChannelConfig,
+    pub(super) limits: TailLimits,
+    pub(super) reader: Reader,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) tasks: Tasks,
+    pub(super) budgets: Budgets,
+    pub(super) encoder: Encoder,
+    /// By shard; the last one is for ephemeral channels.
+    partitions: Vec<Partition>,
+    tails: AtomicUsize,
+    lingering: Mutex<VecDeque<(Instant, Arc<Channel>)>>,
+    lingers: Notify,
+    started: Instant,
+}
+
+struct Partition {
+    keeper: Option<Arc<Keeper>>,
+    checks: Option<Checks>,
+    channels: Mutex<HashMap<ChannelKey, Arc<Channel>>>,
+}
+
+/// One channel with a tail.
+pub struct Channel {
+    pub(super) route: Route,
+    pub(super) keeper: Option<Arc<Keeper>>,
+    pub(super) app: Arc<AppMetrics>,
+    pub(super) body: Mutex<Body>,
+    /// Wakes its pump: it is to stop, or to start over.
+    pub(super) control: Notify,
+    /// Wakes those who wait for it to begin.
+    pub(super) begun: Notify,
+    /// One read of the log for a join at a time: what it brings serves the next.
+    pub(super) reading: tokio::sync::Mutex<()>,
+    /// Subscriptions and joins under way. Changed under the partition's lock only.
+    members: AtomicUsize,
+    /// When its last member left, in milliseconds since the hub started. As `members`.
+    idle_since: AtomicU64,
+}
+
+/// What a channel holds.
+pub(super) enum Body {
+    /// A tail, and the epoch its offsets belong to.
+    Durable(Box<Durable>),
+    /// Whoever is there gets what comes.
+    Ephemeral(Cursors<Outlet>),
+    /// Nothing any more.
+    Closed,
+}
+
+pub(super) struct Durable {
+    pub(super) tail: Tail<Outlet>,
+    pub(super) epoch: Epoch,
+    pub(super) incarnation: u64,
+    /// A task is closing the tail's gap.
+    pub(super) closing_gap: bool,
+    /// When its ring was last read or written.
+    pub(super) ring_used: Instant,
+    /// What its ring has been charged for.
+    pub(super) ring_charged: usize,
+}
+
+/// Keeps a channel's tail as long as it lives.
+pub struct Interest {
+    hub: Arc<Hub>,
+    channel: Arc<Channel>,
+}
+
+/// Encodes publications of a channel for the wire, transport header included. The hub does not
+/// know the dialects.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoder {
+    /// From a publication.
+    pub publication: fn(&ChannelName, &Publication) -> Arc<Entry>,
+    /// From offset, time (ms) and a publication's object as [`Entry::body`] gives it.
+    pub body: fn(&ChannelName, Offset, i64, &[u8]) -> Arc<Entry>,
+}
+
+/// There are as many tails as the node may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node has as many tails as it may have")]
+pub struct TooManyTails;
+
+impl Hub {
+    /// A hub over `log`. It runs on `tasks` from now on.
+    pub fn start(
+        log: Arc<dyn Log>,
+        log_config: &LogConfig,
+        config: &ChannelConfig,
+        catchup: &CatchupConfig,
+        rings: Budgets,
+        encoder: Encoder,
+        metrics: Arc<Metrics>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let mut partitions = Vec::new();
+        let mut due = Vec::new();
+        for spec in log.shards() {
+            let keeper = Arc::new(Keeper::new(log.clone(), spec.clone(), log_config.clock_margin));
+            let (checks, receiver) = Checks::new();
+            due.push((spec.id, receiver));
+            tasks.spawn(keeper.clone().run());
+            tasks.spawn(keeper.clone().run_marks(log_config.mark_interval));
+            partitions.push(Partition {
+                keeper: Some(keeper),
+                checks: Some(checks),
+                channels: Mutex::default(),
+            });
+        }
+        partitions.push(Partition {
+            keeper: None,
+            checks: None,
+            channels: Mutex::default(),
+        });
+        let limits = TailLimits {
+            ring: RingLimits {
+                messages: config.ring_messages,
+                bytes: config.ring_bytes,
+            },
+            gap_bytes: config.gap_bytes,
+            page_bytes: catchup.page_bytes as usize,
+        };
+        let hub = Arc::new(Self {
+            reader: Reader::new(log.clone(), catchup, metrics.clone()),
+            log,
+            config: config.clone(),
+            limits,
+            metrics,
+            tasks: tasks.clone(),
+            budgets: rings,
+            encoder,
+            partitions,
+            tails: AtomicUsize::new(0),
+            lingering: Mutex::default(),
+            lingers: Notify::new(),
+            started: Instant::now(),
+        });
+        for (shard, receiver) in due {
+            tasks.spawn(super::checks::run(hub.clone(), shard, receiver));
+        }
+        tasks.spawn(hub.clone().run_lingering());
+        tasks.spawn(hub.clone().run_rings());
+        tasks.spawn(hub.clone().run_events());
+        tasks.spawn(super::peers::run(hub.clone()));
+        hub
+    }
+
+    /// Where a channel lives. `None` if its class does not exist.
+    pub fn route(&self, app: &AppId, channel: &ChannelName, history: &History) -> Option<Route> {
+        let key = ChannelKey {
+            app: app.clone(),
+            name: channel.clone(),
+        };
+        let class = match history {
+            History::None => None,
+            History::Class(class) => Some(class),
+        };
+        self.log.route(&key, class)
+    }
+
+    /// Keeps a tail on the channel, started if there is none.
+    pub fn interest(self: &Arc<Self>, route: &Route) -> Result<Interest, TooManyTails> {
+        let partition = self.partition(route.shard());
+        let mut channels = partition.channels.lock();
+        let channel = if let Some(channel) = channels.get(route.key()) {
+            channel.members.fetch_add(1, Ordering::Relaxed);
+            channel.clone()
+        } else {
+            if self.tails.load(Ordering::Relaxed) >= self.config.max_tails {
+                return Err(TooManyTails);
+            }
+            self.tails.fetch_add(1, Ordering::Relaxed);
+            let channel = Arc::new(self.channel(route, partition));
+            channel.app.tails.inc();
+            channels.insert(route.key().clone(), channel.clone());
+            drop(channels);
+            self.tasks
+                .spawn(super::interest::pump(self.clone(), channel.clone()));
+            channel
+        };
+        Ok(Interest {
+            hub: self.clone(),
+            channel,
+        })
+    }
+
+    /// The channel, if it has a tail on this node.
+    pub fn channel_of(&self, route: &Route) -> Option<Arc<Channel>> {
+        self.partition(route.shard())
+            .channels
+            .lock()
+            .get(route.key())
+            .cloned()
+    }
+
+    /// The keeper of a shard.
+    pub fn keeper(&self, shard: ShardId) -> Option<&Arc<Keeper>> {
+        self.partitions.get(usize::from(shard.0))?.keeper.as_ref()
+    }
+
+    /// All keepers.
+    pub fn keepers(&self) -> impl Iterator<Item = &Arc<Keeper>> {
+        self.partitions
+            .iter()
+            .filter_map(|partition| partition.keeper.as_ref())
+    }
+
+    /// How many channels have a tail here.
+    pub fn tails(&self) -> usize {
+        self.tails.load(Ordering::Relaxed)
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<dyn Log> {
+        &self.log
+    }
+
+    /// Writes the epoch marks: the last act before the node goes (L4).
+    pub async fn write_marks(&self) {
+        for keeper in self.keepers() {
+            keeper.write_mark().await;
+        }
+    }
+
+    pub(super) fn checks(&self, shard: ShardId) -> Option<&Checks> {
+        self.partitions.get(usize::from(shard.0))?.checks.as_ref()
+    }
+
+    pub(super) fn channels_of(&self, shard: ShardId) -> Vec<Arc<Channel>> {
+        self.partition(Some(shard))
+            .channels
+            .lock()
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    fn partition(&self, shard: Option<ShardId>) -> &Partition {
+        let last = self.partitions.len() - 1;
+        &self.partitions[shard.map_or(last, |shard| usize::from(shard.0).min(last))]
+    }
+
+    fn channel(&self, route: &Route, partition: &Partition) -> Channel {
+        let body = match &partition.keeper {
+            Some(_) => Body::Durable(Box::new(Durable {
+                tail: Tail::new(self.limits),
+                epoch: Epoch::new(""),
+                incarnation: 0,
+                closing_gap: false,
+                ring_used: Instant::now(),
+                ring_charged: 0,
+            })),
+            None => Body::Ephemeral(Cursors::default()),
+        };
+        Channel {
+            route: route.clone(),
+            keeper: partition.keeper.clone(),
+            app: self.metrics.app(&route.key().app),
+            body: Mutex::new(body),
+            control: Notify::new(),
+            begun: Notify::new(),
+            reading: tokio::sync::Mutex::new(()),
+            members: AtomicUsize::new(1),
+            idle_since: AtomicU64::new(0),
+        }
+    }
+
+    /// The last member of a channel may have left.
+    fn release(&self, channel: &Arc<Channel>) {
+        {
+            let _channels = self.partition(channel.route.shard()).channels.lock();
+            if channel.members.fetch_sub(1, Ordering::Relaxed) > 1 {
+                return;
+            }
+            channel.idle_since.store(self.now_ms(), Ordering::Relaxed);
+        }
+        let mut lingering = self.lingering.lock();
+        lingering.push_back((Instant::now() + self.config.linger, channel.clone()));
+        if lingering.len() == 1 {
+            self.lingers.notify_one();
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends tails that nobody has wanted for the linger time.
+    async fn run_lingering(self: Arc<Self>) {
+        loop {
+            let next = self.lingering.lock().front().map(|(due, _)| *due);
+            let Some(due) = next else {
+                self.lingers.notified().await;
+                continue;
+            };
+            sleep_until(due).await;
+            let now = Instant::now();
+            let mut over = Vec::new();
+            {
+                let mut lingering = self.lingering.lock();
+                while lingering.front().is_some_and(|(due, _)| *due <= now) {
+                    over.extend(lingering.pop_front().map(|(_, channel)| channel));
+                }
+            }
+            for channel in over {
+                self.end_if_idle(&channel);
+            }
+        }
+    }
+
+    fn end_if_idle(&self, channel: &Arc<Channel>) {
+        {
+            let mut channels = self.partition(channel.route.shard()).channels.lock();
+            let linger = u64::try_from(self.config.linger.as_millis()).unwrap_or(u64::MAX);
+            // It may have had a member since; then it stands in the queue again, with a later time.
+            let idle = channel.members.load(Ordering::Relaxed) == 0
+                && self.now_ms() + 1 >= channel.idle_since.load(Ordering::Relaxed).saturating_add(linger);
+            let known = channels
+                .get(channel.route.key())
+                .is_some_and(|known| Arc::ptr_eq(known, channel));
+            if !idle || !known {
+                return;
+            }
+            channels.remove(channel.route.key());
+        }
+        self.tails.fetch_sub(1, Ordering::Relaxed);
+        channel.app.tails.dec();
+        let closed = std::mem::replace(&mut *channel.body.lock(), Body::Closed);
+        if let Body::Durable(durable) = closed {
+            self.budgets
+                .give_back(&channel.route.key().app, durable.ring_charged);
+            channel
+                .app
+                .ring_bytes
+                .dec_by(i64::try_from(durable.ring_charged).unwrap_or(i64::MAX));
+        }
+        channel.control.notify_one();
+        channel.begun.notify_waiters();
+    }
+
+    /// Lets rings go that nobody has used for a while, and what is older than its class keeps.
+    async fn run_rings(self: Arc<Self>) {
+        let every = (self.config.ring_idle / 4).max(Duration::from_millis(250));
+        loop {
+            sleep(every).await;
+            for partition in &self.partitions {
+                let Some(keeper) = &partition.keeper else { continue };
+                let oldest_ms = super::keeper::oldest_ms(keeper.spec());
+                let channels: Vec<_> = partition.channels.lock().values().cloned().collect();
+                for channel in channels {
+                    self.trim_ring(&channel, oldest_ms);
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn trim_ring(&self, channel: &Channel, oldest_ms: i64) {
+        let mut body = channel.body.lock();
+        let Body::Durable(durable) = &mut *body else {
+            return;
+        };
+        if durable.tail.ring().is_empty() {
+            return;
+        }
+        if durable.ring_used.elapsed() >= self.config.ring_idle {
+            durable.tail.ring_mut().evict_all();
+        } else {
+            durable.tail.ring_mut().evict_older(oldest_ms);
+        }
+        self.charge_ring(channel, durable);
+    }
+
+    /// Settles what a ring costs with its app's budget; an app over its budget loses its own.
+    pub(super) fn charge_ring(&self, channel: &Channel, durable: &mut Durable) {
+        let bytes = durable.tail.ring().bytes();
+        let before = durable.ring_charged;
+        if bytes == before {
+            return;
+        }
+        let app = &channel.route.key().app;
+        if bytes < before {
+            self.budgets.give_back(app, before - bytes);
+            durable.ring_charged = bytes;
+        } else if self.budgets.take(app, bytes - before) {
+            durable.ring_charged = bytes;
+        } else {
+            durable.tail.ring_mut().evict_all();
+            self.budgets.give_back(app, before);
+            durable.ring_charged = 0;
+            self.metrics
+                .ring_evictions
+                .of(crate::telemetry::RingEviction::Budget)
+                .inc();
+        }
+        let change = i64::try_from(durable.ring_charged).unwrap_or(0) - i64::try_from(before).unwrap_or(0);
+        channel.app.ring_bytes.inc_by(change);
+    }
+
+    /// Follows what the log's connection notices.
+    async fn run_events(self: Arc<Self>) {
+        let mut events = self.log.events();
+        loop {
+            use tokio::sync::broadcast::error::RecvError;
+            let event = match events.recv().await {
+                Ok(event) => event,
+                Err(RecvError::Lagged(missed)) => {
+                    warn!(
+                        missed,
+                        "events of the NATS connection were missed; checking all shards"
+                    );
+                    LogEvent::SlowConsumer
+                }
+                Err(RecvError::Closed) => return,
+            };
+            for keeper in self.keepers() {
+                keeper.on_event(&event);
+            }
+            match event {
+                LogEvent::Connected | LogEvent::SlowConsumer => {
+                    for partition in &self.partitions {
+                        if let Some(checks) = &partition.checks {
+                            checks.want(Due::All);
+                        }
+                    }
+                }
+                LogEvent::LeaderElected(shard) => {
+                    if let Some(checks) = self.checks(shard) {
+                        checks.want(Due::AllSpread);
+                    }
+                }
+                LogEvent::Epoch(shard, _) => self.restart_of_other_epochs(shard),
+                LogEvent::Disconnected => {}
+            }
+        }
+    }
+
+    /// Wakes the pumps of tails that belong to an older epoch of the shard.
+    pub(super) fn restart_of_other_epochs(&self, shard: ShardId) {
+        let Some(keeper) = self.keeper(shard) else { return };
+        let incarnation = keeper.incarnation();
+        for channel in self.channels_of(shard) {
+            let older = match &*channel.body.lock() {
+                Body::Durable(durable) => durable.tail.has_begun() && durable.incarnation != incarnation,
+                Body::Ephemeral(_) | Body::Closed => false,
+            };
+            if older {
+                channel.control.notify_one();
+            }
+        }
+    }
+}
+
+impl Interest {
+    /// The channel.
+    pub(super) fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+
+    /// The hub.
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.hub.release(&self.channel);
+    }
+}
+
+impl Channel {
+    /// Its route.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+}

@@ -1,0 +1,245 @@
+//! A tail's task: it sets up the interest, begins the tail, and hands live copies to it (L7).
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    log::{Copies, Copy, Route, Stored},
+    telemetry::{DropReason, GapOutcome},
+};
+
+use super::{
+    checks::Due,
+    cursor::Batch,
+    entry::Message,
+    hub::{Body, Channel, Hub},
+    mailbox::Offer,
+    outlet::Outlet,
+    tail::{Arrival, Effects, Need},
+};
+
+/// Copies that are handed to the tail in one go.
+const BATCH: usize = 256;
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MOST: Duration = Duration::from_secs(1);
+
+/// Why a subscription to live copies is left.
+enum Left {
+    /// The channel has been closed.
+    Closed,
+    /// The shard has another epoch, or the subscription has ended: begin again.
+    Again,
+}
+
+/// Runs until the channel is closed.
+pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
+    let mut pause = RETRY_FIRST;
+    while !channel.is_closed() {
+        let Ok(copies) = hub.log.subscribe(&channel.route).await else {
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MOST);
+            continue;
+        };
+        pause = RETRY_FIRST;
+        if begin(&hub, &channel).await && matches!(follow(&hub, &channel, copies).await, Left::Closed) {
+            return;
+        }
+        hub.reset(&channel);
+    }
+}
+
+/// Learns where the tail begins: what is stored from here on arrives, or leaves a trace. False if
+/// the channel was closed meanwhile.
+async fn begin(hub: &Arc<Hub>, channel: &Arc<Channel>) -> bool {
+    if let Some(keeper) = &channel.keeper {
+        let fresh = tokio::select! {
+            fresh = keeper.fresh() => fresh,
+            () = channel.control.notified() => return false,
+        };
+        let mut body = channel.body.lock();
+        let Body::Durable(durable) = &mut *body else {
+            return false;
+        };
+        durable.epoch = fresh.epoch;
+        durable.incarnation = fresh.incarnation;
+        durable.tail.begin(fresh.last_seq);
+        drop(body);
+        if let Some(checks) = channel.route.shard().and_then(|shard| hub.checks(shard)) {
+            checks.want(Due::Young(
+                channel.clone(),
+                Instant::now() + hub.config.check_after_interest,
+            ));
+        }
+    }
+    channel.begun.notify_waiters();
+    true
+}
+
+async fn follow(hub: &Arc<Hub>, channel: &Arc<Channel>, mut copies: Box<dyn Copies>) -> Left {
+    let mut batch = Vec::new();
+    loop {
+        let alive = tokio::select! {
+            biased;
+            () = channel.control.notified() => {
+                if channel.is_closed() {
+                    return Left::Closed;
+                }
+                if channel.is_outdated() {
+                    return Left::Again;
+                }
+                continue;
+            }
+            alive = poll_fn(|cx| fill(&mut copies, &mut batch, cx)) => alive,
+        };
+        hub.on_copies(channel, &mut batch);
+        if !alive {
+            return Left::Again;
+        }
+    }
+}
+
+/// Takes all copies that are ready. Ready(false) when the subscription has ended.
+fn fill(copies: &mut Box<dyn Copies>, batch: &mut Vec<Copy>, cx: &mut Context<'_>) -> Poll<bool> {
+    while batch.len() < BATCH {
+        match copies.poll_next(cx) {
+            Poll::Ready(Some(copy)) => batch.push(copy),
+            Poll::Ready(None) => return Poll::Ready(false),
+            Poll::Pending if batch.is_empty() => return Poll::Pending,
+            Poll::Pending => break,
+        }
+    }
+    Poll::Ready(true)
+}
+
+impl Channel {
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(&*self.body.lock(), Body::Closed)
+    }
+
+    /// Whether the tail belongs to an older epoch of its shard.
+    fn is_outdated(&self) -> bool {
+        let (Some(keeper), Body::Durable(durable)) = (&self.keeper, &*self.body.lock()) else {
+            return false;
+        };
+        durable.tail.has_begun() && durable.incarnation != keeper.incarnation()
+    }
+}
+
+impl Hub {
+    /// A stored message in the form of tails.
+    pub(super) fn message(&self, route: &Route, stored: Stored) -> Message {
+        Message::of(stored, |publication| {
+            (self.encoder.publication)(&route.key().name, &publication)
+        })
+    }
+
+    fn on_copies(self: &Arc<Self>, channel: &Arc<Channel>, copies: &mut Vec<Copy>) {
+        if copies.is_empty() {
+            return;
+        }
+        let arrived = Instant::now();
+        let highest = copies.iter().map(|copy| copy.stored.seq).max().unwrap_or(0);
+        let arrivals: Vec<_> = copies
+            .drain(..)
+            .map(|copy| Arrival {
+                message: self.message(&channel.route, copy.stored),
+                prev: copy.prev,
+            })
+            .collect();
+        let mut body = channel.body.lock();
+        match &mut *body {
+            Body::Durable(durable) => {
+                durable.tail.on_copies(arrivals);
+                durable.ring_used = arrived;
+                self.charge_ring(channel, durable);
+                let effects = durable.tail.take_effects();
+                let gap = durable.tail.need() != Need::Nothing && !durable.closing_gap;
+                durable.closing_gap |= gap;
+                let incarnation = durable.incarnation;
+                drop(body);
+                if let Some(keeper) = &channel.keeper {
+                    keeper.saw(highest, incarnation);
+                }
+                self.settle(channel, effects);
+                if gap {
+                    self.tasks.spawn(super::gap::close(self.clone(), channel.clone()));
+                }
+            }
+            Body::Ephemeral(cursors) => {
+                let mut batch = Batch::default();
+                for arrival in arrivals {
+                    if let Message::Publication(entry) = arrival.message {
+                        batch.push(entry);
+                    }
+                }
+                let mut slow = Vec::new();
+                let mut delivered = 0;
+                for (key, cursor) in cursors.iter_mut() {
+                    match batch.offer_all(&cursor.outlet) {
+                        Offer::Taken => delivered += batch.len() as u64,
+                        Offer::Full => slow.push(key),
+                        Offer::Closed => {}
+                    }
+                }
+                // A slow reader of an ephemeral channel loses messages by rule, and is told: its
+                // subscription ends with 2500, and its client subscribes anew.
+                let slow: Vec<_> = slow.into_iter().filter_map(|key| cursors.remove(key)).collect();
+                drop(body);
+                channel.app.deliveries.inc_by(delivered);
+                for cursor in slow {
+                    self.metrics
+                        .drops
+                        .of(DropReason::SlowEphemeral)
+                        .inc_by(batch.len() as u64);
+                    cursor.outlet.end();
+                }
+            }
+            Body::Closed => return,
+        }
+        self.metrics
+            .fanout_seconds
+            .observe(arrived.elapsed().as_secs_f64());
+    }
+
+    /// Does for cursors what the tail asks for.
+    pub(super) fn settle(self: &Arc<Self>, channel: &Arc<Channel>, effects: Effects<Outlet>) {
+        channel.app.deliveries.inc_by(effects.delivered);
+        if effects.malformed > 0 {
+            self.metrics
+                .drops
+                .of(DropReason::Malformed)
+                .inc_by(effects.malformed);
+        }
+        if effects.lost > 0 {
+            self.metrics.gaps.of(GapOutcome::Open).inc_by(effects.lost);
+        }
+        for outlet in effects.ended {
+            outlet.end();
+        }
+        for key in effects.behind {
+            self.tasks
+                .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+        }
+    }
+
+    /// The tail has to begin anew; whoever is on it ends.
+    fn reset(self: &Arc<Self>, channel: &Arc<Channel>) {
+        let mut body = channel.body.lock();
+        let Body::Durable(durable) = &mut *body else {
+            return;
+        };
+        if durable.tail.has_begun() {
+            durable.tail.reset();
+            self.charge_ring(channel, durable);
+            let effects = durable.tail.take_effects();
+            drop(body);
+            self.settle(channel, effects);
+        }
+    }
+}

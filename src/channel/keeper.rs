@@ -1,0 +1,393 @@
+//! Asks the leader of one shard, for everyone on this node who needs to know (L4-L6).
+//!
+//! Requests are joined only before they are sent (L5): whoever comes while one is under way waits
+//! for the next.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tracing::{info, warn};
+
+use crate::{
+    log::{Ack, EpochEntry, Log, LogEvent, ReadError, ShardInfo, ShardSpec},
+    model::{Epoch, Offset},
+    random,
+};
+
+use super::shard::{Fresh, Shard, Verdict};
+
+/// The keeper of a shard. One per shard and node.
+pub struct Keeper {
+    log: Arc<dyn Log>,
+    spec: ShardSpec,
+    state: Mutex<State>,
+    waiting: Mutex<Vec<oneshot::Sender<Fresh>>>,
+    asked: Notify,
+    /// The incarnation; changes when the epoch does.
+    incarnation: watch::Sender<u64>,
+}
+
+struct State {
+    shard: Shard,
+    /// The revision of the registry entry that `shard` knows.
+    revision: u64,
+}
+
+/// What had been seen when a publish was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    seen: Offset,
+    incarnation: u64,
+}
+
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MOST: Duration = Duration::from_millis(500);
+
+impl Keeper {
+    /// A keeper that knows nothing yet. `margin` is how far clocks may differ.
+    pub fn new(log: Arc<dyn Log>, spec: ShardSpec, margin: Duration) -> Self {
+        let shard = Shard::new(millis(spec.max_age), millis(margin));
+        Self {
+            log,
+            spec,
+            state: Mutex::new(State { shard, revision: 0 }),
+            waiting: Mutex::new(Vec::new()),
+            asked: Notify::new(),
+            incarnation: watch::Sender::new(0),
+        }
+    }
+
+    /// The shard.
+    pub fn spec(&self) -> &ShardSpec {
+        &self.spec
+    }
+
+    /// An answer of the leader to a question that is asked after this call. Waits as long as there
+    /// is none: the caller has a deadline.
+    pub async fn fresh(&self) -> Fresh {
+        loop {
+            let (answer, answered) = oneshot::channel();
+            self.waiting.lock().push(answer);
+            self.asked.notify_one();
+            if let Ok(fresh) = answered.await {
+                return fresh;
+            }
+        }
+    }
+
+    /// The epoch, once it is known.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.state.lock().shard.epoch().map(|entry| entry.token.clone())
+    }
+
+    /// Whether positions can be proven on this shard now.
+    pub fn is_proven(&self) -> bool {
+        self.state.lock().shard.is_proven()
+    }
+
+    /// Counts the epochs this node has seen.
+    pub fn incarnation(&self) -> u64 {
+        *self.incarnation.borrow()
+    }
+
+    /// Tells when the incarnation changes.
+    pub fn incarnations(&self) -> watch::Receiver<u64> {
+        self.incarnation.subscribe()
+    }
+
+    /// The highest sequence seen in this epoch.
+    pub fn seen(&self) -> Offset {
+        self.state.lock().shard.seen()
+    }
+
+    /// A copy of this incarnation was seen.
+    pub fn saw(&self, seq: Offset, incarnation: u64) {
+        self.state.lock().shard.saw(seq, incarnation);
+    }
+
+    /// To be called before a publish is sent.
+    pub fn sending(&self) -> Sent {
+        let state = self.state.lock();
+        Sent {
+            seen: state.shard.seen(),
+            incarnation: state.shard.incarnation(),
+        }
+    }
+
+    /// An acknowledgement. If it proves that the sequence went back, the epoch is replaced.
+    pub fn acknowledged(&self, sent: Sent, ack: &Ack) -> bool {
+        if ack.duplicate {
+            return false;
+        }
+        self.state
+            .lock()
+            .shard
+            .on_ack(ack.seq, sent.seen, sent.incarnation)
+    }
+
+    /// An acknowledgement has proven that the sequence went back: the epoch is replaced, if nobody
+    /// has done so since. Waits until that is done.
+    pub async fn went_back(&self, sent: Sent) {
+        let mut pause = RETRY_FIRST;
+        while self.sending().incarnation == sent.incarnation {
+            let replaced = async {
+                self.load().await?;
+                if self.sending().incarnation == sent.incarnation {
+                    self.replace("the sequence went back").await?;
+                }
+                Ok::<_, ReadError>(())
+            };
+            if replaced.await.is_err() {
+                sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MOST);
+            }
+        }
+    }
+
+    /// What the log's connection noticed.
+    pub fn on_event(&self, event: &LogEvent) {
+        match event {
+            LogEvent::Connected => self.state.lock().shard.on_reconnect(),
+            LogEvent::Epoch(shard, entry) if *shard == self.spec.id => self.adopt(entry.clone(), None),
+            _ => {}
+        }
+    }
+
+    /// Answers [`Keeper::fresh`] until the node stops.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            self.asked.notified().await;
+            loop {
+                let waiting: Vec<_> = self
+                    .waiting
+                    .lock()
+                    .drain(..)
+                    .filter(|waiter| !waiter.is_closed())
+                    .collect();
+                if waiting.is_empty() {
+                    break;
+                }
+                let fresh = self.ask().await;
+                for waiter in waiting {
+                    // A waiter that has given up needs no answer.
+                    let _ = waiter.send(fresh.clone());
+                }
+            }
+        }
+    }
+
+    /// Writes the mark every `every` while it moves (L4).
+    pub async fn run_marks(self: Arc<Self>, every: Duration) {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.write_mark().await;
+        }
+    }
+
+    /// Writes the mark if something has been stored since it was written.
+    pub async fn write_mark(&self) {
+        let (seen, marked) = {
+            let state = self.state.lock();
+            let marked = state.shard.epoch().map(|entry| entry.mark_seq);
+            (state.shard.seen(), marked)
+        };
+        if marked.is_none_or(|marked| seen <= marked) || !self.log.connected() {
+            return;
+        }
+        let fresh = self.fresh().await;
+        let Ok(info) = self.log.info(self.spec.id).await else {
+            return;
+        };
+        let (entry, revision) = {
+            let state = self.state.lock();
+            let Some(known) = state.shard.epoch() else { return };
+            let current = known.token == fresh.epoch && known.created == info.created;
+            if !current || info.last_seq < fresh.last_seq || info.last_seq <= known.mark_seq {
+                return;
+            }
+            let entry = EpochEntry {
+                mark_seq: info.last_seq,
+                mark_time_ms: info.last_time_ms,
+                ..known.clone()
+            };
+            (entry, state.revision)
+        };
+        match self.log.set_epoch(self.spec.id, &entry, revision).await {
+            Ok(true) => self.adopt(entry, Some(revision)),
+            Ok(false) => drop(self.load().await),
+            Err(_) => {}
+        }
+    }
+
+    /// Gives the shard another epoch: its sequences are no longer those that clients know.
+    pub async fn replace(&self, why: &'static str) -> Result<(), ReadError> {
+        let info = self.log.info(self.spec.id).await?;
+        self.replace_for(&info, why).await
+    }
+
+    async fn replace_for(&self, info: &ShardInfo, why: &'static str) -> Result<(), ReadError> {
+        let revision = self.state.lock().revision;
+        let entry = EpochEntry {
+            created: info.created.clone(),
+            token: Epoch::new(&random::name(8)),
+            mark_seq: 0,
+            mark_time_ms: 0,
+        };
+        if self.log.set_epoch(self.spec.id, &entry, revision).await? && revision != 0 {
+            warn!(shard = %self.spec.stream, epoch = %entry.token, why, "epoch replaced");
+        }
+        // Also if another node was faster: its entry is the one that counts.
+        self.load().await
+    }
+
+    async fn load(&self) -> Result<(), ReadError> {
+        if let Some((entry, revision)) = self.log.epoch(self.spec.id).await? {
+            self.adopt(entry, Some(revision));
+        }
+        Ok(())
+    }
+
+    /// Takes over the registry's entry; `revision` is unknown if a watch told.
+    fn adopt(&self, entry: EpochEntry, revision: Option<u64>) {
+        let mut state = self.state.lock();
+        if let Some(revision) = revision {
+            if revision < state.revision {
+                return;
+            }
+            state.revision = revision;
+        } else if state
+            .shard
+            .epoch()
+            .is_some_and(|known| known.token == entry.token)
+        {
+            state.shard.on_epoch(entry);
+            return;
+        }
+        if state.shard.on_epoch(entry) {
+            let incarnation = state.shard.incarnation();
+            drop(state);
+            info!(shard = %self.spec.stream, "epoch known");
+            self.incarnation.send_replace(incarnation);
+        }
+    }
+
+    /// Asks until an answer counts.
+    async fn ask(&self) -> Fresh {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.ask_once().await {
+                Ok(Some(fresh)) => return fresh,
+                Ok(None) => {}
+                Err(_) => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MOST);
+                }
+            }
+        }
+    }
+
+    /// One question; `None` if the answer did not count and has been dealt with.
+    async fn ask_once(&self) -> Result<Option<Fresh>, ReadError> {
+        let seen_before = self.seen();
+        let info = self.log.info(self.spec.id).await?;
+        let verdict = self.state.lock().shard.on_info(&info, seen_before);
+        match verdict {
+            Verdict::Counts => {}
+            Verdict::LoadEpoch => {
+                self.load().await?;
+                if self.epoch().is_none() {
+                    self.replace_for(&info, "first start").await?;
+                }
+                return Ok(None);
+            }
+            Verdict::Replace => {
+                // Another node may have done it already.
+                self.load().await?;
+                let known = self.state.lock().shard.epoch().map(|entry| entry.created.clone());
+                if known.as_ref() != Some(&info.created) {
+                    self.replace_for(&info, "the stream was created anew").await?;
+                }
+                return Ok(None);
+            }
+            Verdict::CheckMark(seq) => {
+                let time_ms = self.log.time_at(self.spec.id, seq).await?;
+                if self.state.lock().shard.on_mark(time_ms) {
+                    self.replace_for(&info, "another message stands at the mark")
+                        .await?;
+                    return Ok(None);
+                }
+            }
+            Verdict::Suspect => {
+                self.suspect().await?;
+                return Ok(None);
+            }
+        }
+        let floor = self.floor(&info).await?;
+        let mut state = self.state.lock();
+        let epoch = match state.shard.epoch() {
+            Some(entry) if entry.created == info.created => entry.token.clone(),
+            _ => return Ok(None),
+        };
+        state.shard.proven(&info);
+        let incarnation = state.shard.incarnation();
+        Ok(Some(Fresh {
+            epoch,
+            incarnation,
+            last_seq: info.last_seq,
+            floor,
+        }))
+    }
+
+    /// It looks like going back: an acknowledgement is the judge, since answers and copies overtake
+    /// each other (L4).
+    async fn suspect(&self) -> Result<(), ReadError> {
+        let sent = self.sending();
+        let ack = self
+            .log
+            .write_anchor(self.spec.id)
+            .await
+            .map_err(|_| ReadError::NoAnswer)?;
+        if self.acknowledged(sent, &ack) {
+            self.went_back(sent).await;
+        }
+        Ok(())
+    }
+
+    async fn floor(&self, info: &ShardInfo) -> Result<Offset, ReadError> {
+        let now = now_ms();
+        let since = match self.state.lock().shard.floor(info, now) {
+            Ok(floor) => return Ok(floor),
+            Err(since) => since,
+        };
+        let first = self
+            .log
+            .first_since(self.spec.id, since)
+            .await?
+            .unwrap_or(info.last_seq + 1);
+        let mut state = self.state.lock();
+        state.shard.on_first_since(since, first);
+        Ok(first.max(info.first_seq))
+    }
+}
+
+/// Milliseconds since 1970 by this machine's clock.
+pub(super) fn now_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| millis(since))
+}
+
+/// The time stamp before which a shard keeps nothing.
+pub(super) fn oldest_ms(spec: &ShardSpec) -> i64 {
+    now_ms() - millis(spec.max_age)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,320 @@
+//! A connection's mailbox: what is to be written to its socket, in order.
+//!
+//! Tails and the session put frames in; the connection's task takes all of them in one go. Frames
+//! are shared bytes with their transport header, so that one encoding serves every subscriber.
+
+use std::{collections::VecDeque, task::Waker};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::{model::ChannelName, protocol::DisconnectCode};
+
+/// The two byte bounds of a mailbox.
+#[derive(Clone, Copy, Debug)]
+pub struct MailboxLimits {
+    /// From here on durable subscriptions fall behind instead of queueing.
+    pub soft: usize,
+    /// Here the connection is closed as slow (3008): what is queued beyond `soft` cannot wait in
+    /// the log (replies, ephemeral publications).
+    pub hard: usize,
+}
+
+/// What became of an offer of frames that the log can give again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Queued.
+    Taken,
+    /// The mailbox is full: read it again when there is room.
+    Full,
+    /// The connection is closing: forget it.
+    Closed,
+}
+
+/// Something a connection must know that is no frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Something is missing for a subscription: it has ended (2500; 3010 if server-side).
+    Insufficient {
+        /// Its channel.
+        channel: ChannelName,
+        /// The connection's own name for it.
+        tag: u32,
+    },
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Mailbox {
+    state: Mutex<State>,
+    /// Feeders of subscriptions that are behind wait here for room.
+    room: Notify,
+    limits: MailboxLimits,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+    /// What the writer has taken and not yet written.
+    writing: usize,
+    close: Option<DisconnectCode>,
+    /// At most one per subscription.
+    notices: Vec<Notice>,
+    /// Until the connect reply is known, nothing goes out.
+    held: bool,
+    gone: bool,
+    waker: Option<Waker>,
+}
+
+/// What the writer takes.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Frames in order.
+    pub frames: VecDeque<Bytes>,
+    /// What the connection must know, after the frames before it.
+    pub notices: Vec<Notice>,
+    /// Close after these, with this code.
+    pub close: Option<DisconnectCode>,
+}
+
+impl Mailbox {
+    /// An empty mailbox that holds everything back until [`Mailbox::open`].
+    pub fn held(limits: MailboxLimits) -> Self {
+        let state = State {
+            held: true,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            room: Notify::new(),
+            limits,
+        }
+    }
+
+    /// Queues a frame that nobody can give again. Over the hard limit the connection is closed.
+    pub fn send(&self, frame: Bytes) {
+        let mut state = self.state.lock();
+        if state.gone || state.close.is_some() {
+            return;
+        }
+        if state.bytes + state.writing + frame.len() > self.limits.hard {
+            state.close = Some(DisconnectCode::Slow);
+        } else {
+            state.push(frame);
+        }
+        wake(state);
+    }
+
+    /// Offers frames of a durable channel. All or none are taken; an empty mailbox takes any number.
+    pub fn offer(&self, frames: &[Bytes], bytes: usize) -> Offer {
+        let mut state = self.state.lock();
+        if state.gone || state.close.is_some() {
+            return Offer::Closed;
+        }
+        let queued = state.bytes + state.writing;
+        if queued > 0 && queued + bytes > self.limits.soft {
+            return Offer::Full;
+        }
+        state.queue.extend(frames.iter().cloned());
+        state.bytes += bytes;
+        wake(state);
+        Offer::Taken
+    }
+
+    /// Lets frames go out, `first` ahead of what was queued meanwhile.
+    pub fn open(&self, first: Bytes) {
+        let mut state = self.state.lock();
+        state.bytes += first.len();
+        state.queue.push_front(first);
+        state.held = false;
+        wake(state);
+    }
+
+    /// Closes the connection after what is queued (at once for codes that say so).
+    pub fn close(&self, code: DisconnectCode) {
+        let mut state = self.state.lock();
+        if state.close.is_none() {
+            state.close = Some(code);
+            state.held = false;
+            wake(state);
+        }
+    }
+
+    /// Tells the connection something.
+    pub fn notify(&self, notice: Notice) {
+        let mut state = self.state.lock();
+        if !state.gone && state.close.is_none() {
+            state.notices.push(notice);
+            wake(state);
+        }
+    }
+
+    /// Whether the connection has ended or is about to.
+    pub fn closing(&self) -> bool {
+        let state = self.state.lock();
+        state.gone || state.close.is_some()
+    }
+
+    /// The connection has ended: frees what is queued, lets nobody wait.
+    pub fn end(&self) {
+        let mut state = self.state.lock();
+        state.gone = true;
+        state.queue = VecDeque::new();
+        state.bytes = 0;
+        state.writing = 0;
+        state.waker = None;
+        drop(state);
+        self.room.notify_waiters();
+    }
+
+    /// Takes everything that may go out now. If there is nothing, `waker` is woken when there is.
+    pub fn take(&self, waker: &Waker) -> Taken {
+        let mut state = self.state.lock();
+        let nothing = state.queue.is_empty() && state.close.is_none() && state.notices.is_empty();
+        if state.held || nothing {
+            match &mut state.waker {
+                Some(known) if known.will_wake(waker) => {}
+                known => *known = Some(waker.clone()),
+            }
+            return Taken::default();
+        }
+        state.writing += state.bytes;
+        state.bytes = 0;
+        Taken {
+            frames: std::mem::take(&mut state.queue),
+            notices: std::mem::take(&mut state.notices),
+            close: state.close,
+        }
+    }
+
+    /// The socket took `bytes` of what was taken.
+    pub fn written(&self, bytes: usize) {
+        let mut state = self.state.lock();
+        state.writing = state.writing.saturating_sub(bytes);
+        let room = state.bytes + state.writing <= self.limits.soft / 2;
+        drop(state);
+        if room {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Bytes queued and not yet written.
+    pub fn queued(&self) -> usize {
+        let state = self.state.lock();
+        state.bytes + state.writing
+    }
+
+    /// How many bytes a feeder may offer now.
+    pub fn space(&self) -> usize {
+        self.limits.soft.saturating_sub(self.queued())
+    }
+
+    /// Waits until at least half of the mailbox is free, or the connection is closing.
+    pub async fn room(&self) {
+        loop {
+            let waiting = self.room.notified();
+            tokio::pin!(waiting);
+            waiting.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.gone || state.close.is_some() || state.bytes + state.writing <= self.limits.soft / 2
+                {
+                    return;
+                }
+            }
+            waiting.await;
+        }
+    }
+}
+
+impl State {
+    fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.queue.push_back(frame);
+    }
+}
+
+/// Wakes the writer, after the lock is released.
+fn wake(mut state: parking_lot::MutexGuard<'_, State>) {
+    if state.held {
+        return;
+    }
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: MailboxLimits = MailboxLimits { soft: 100, hard: 200 };
+
+    fn open() -> Mailbox {
+        let mailbox = Mailbox::held(LIMITS);
+        mailbox.open(Bytes::from_static(b"c"));
+        assert_eq!(mailbox.take(Waker::noop()).frames, [Bytes::from_static(b"c")]);
+        mailbox.written(1);
+        mailbox
+    }
+
+    fn frame(len: usize) -> Bytes {
+        Bytes::from(vec![b'x'; len])
+    }
+
+    #[test]
+    fn nothing_goes_out_before_the_connect_reply() {
+        let mailbox = Mailbox::held(LIMITS);
+        mailbox.send(frame(3));
+        assert!(mailbox.take(Waker::noop()).frames.is_empty());
+        mailbox.open(Bytes::from_static(b"connected"));
+        let taken = mailbox.take(Waker::noop()).frames;
+        assert_eq!(taken, [Bytes::from_static(b"connected"), frame(3)]);
+    }
+
+    #[test]
+    fn an_offer_beyond_the_soft_limit_is_full_but_an_empty_mailbox_takes_any() {
+        let mailbox = open();
+        assert_eq!(mailbox.offer(&[frame(150)], 150), Offer::Taken);
+        assert_eq!(mailbox.offer(&[frame(1)], 1), Offer::Full);
+        mailbox.take(Waker::noop());
+        assert_eq!(mailbox.offer(&[frame(1)], 1), Offer::Full, "taken is not written");
+        mailbox.written(150);
+        assert_eq!(mailbox.offer(&[frame(1)], 1), Offer::Taken);
+    }
+
+    #[test]
+    fn what_cannot_wait_in_the_log_closes_at_the_hard_limit() {
+        let mailbox = open();
+        mailbox.send(frame(150));
+        mailbox.send(frame(60));
+        let taken = mailbox.take(Waker::noop());
+        assert_eq!(taken.close, Some(DisconnectCode::Slow));
+        assert_eq!(taken.frames, [frame(150)]);
+    }
+
+    #[tokio::test]
+    async fn room_is_told_when_half_is_free_or_the_connection_ends() {
+        let mailbox = open();
+        mailbox.offer(&[frame(90)], 90);
+        let waiting = mailbox.room();
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        mailbox.take(Waker::noop());
+        mailbox.written(30);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        mailbox.written(20);
+        assert!(futures_util::poll!(waiting.as_mut()).is_ready());
+        mailbox.written(40);
+        mailbox.offer(&[frame(90)], 90);
+        let waiting = mailbox.room();
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        mailbox.end();
+        assert!(futures_util::poll!(waiting.as_mut()).is_ready());
+    }
+}

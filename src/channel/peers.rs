@@ -1,0 +1,216 @@
+//! What tails of other nodes vouch for (L8), and what nodes tell each other of lost copies (L11).
+//!
+//! Messages come from other nodes of the same deployment, but are read as if they could be
+//! anything: what cannot be understood is ignored.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use crate::{
+    log::{NodeMessage, Route},
+    model::{AppId, ChannelKey, ChannelName, ClassName, Epoch, Offset},
+};
+
+use super::{
+    entry::{Entry, Message},
+    hub::{Body, Channel, Hub},
+    reader::Proven,
+    tail::Need,
+};
+
+const VOUCH: &str = "vouch";
+const NUDGE: &str = "nudge";
+const RETRY: Duration = Duration::from_millis(500);
+
+/// A channel as nodes name it to each other.
+#[derive(Debug, Serialize, Deserialize)]
+struct Place {
+    app: String,
+    channel: String,
+    class: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Question {
+    place: Place,
+    epoch: String,
+    position: Offset,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    covered_to: Offset,
+    publications: Vec<Vouched>,
+}
+
+/// A publication as its tail has it: already in the form that every dialect embeds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Vouched {
+    offset: Offset,
+    time_ms: i64,
+    body: Box<serde_json::value::RawValue>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Nudge {
+    place: Place,
+    offset: Offset,
+}
+
+/// Answers other nodes until the node stops.
+pub(super) async fn run(hub: Arc<Hub>) {
+    let questions = listen(&hub, VOUCH, |hub, message| {
+        let (Ok(question), Some(reply)) = (serde_json::from_slice(&message.data), &message.reply) else {
+            return;
+        };
+        if let Some(answer) = hub.vouch(&question) {
+            hub.log.answer(reply, answer);
+        }
+    });
+    let nudges = listen(&hub, NUDGE, |hub, message| {
+        if let Ok(nudge) = serde_json::from_slice::<Nudge>(&message.data) {
+            hub.on_nudge(&nudge);
+        }
+    });
+    tokio::join!(questions, nudges);
+}
+
+async fn listen(hub: &Arc<Hub>, topic: &str, act: impl Fn(&Arc<Hub>, &NodeMessage)) {
+    loop {
+        if let Ok(mut messages) = hub.log.listen(topic).await {
+            while let Some(message) = poll_fn(|cx| messages.poll_next(cx)).await {
+                act(hub, &message);
+            }
+        }
+        sleep(RETRY).await;
+    }
+}
+
+impl Place {
+    fn of(hub: &Hub, route: &Route) -> Option<Self> {
+        let class = hub.keeper(route.shard()?)?.spec().class.to_string();
+        let key = route.key();
+        Some(Self {
+            app: key.app.to_string(),
+            channel: key.name.to_string(),
+            class,
+        })
+    }
+
+    fn channel(&self, hub: &Hub) -> Option<Arc<Channel>> {
+        let key = ChannelKey {
+            app: AppId::new(&self.app).ok()?,
+            name: ChannelName::new(&self.channel).ok()?,
+        };
+        hub.channel_of(&hub.log.route(&key, Some(&ClassName::new(&self.class)?))?)
+    }
+}
+
+impl Hub {
+    /// Asks the other nodes once whether a tail of theirs vouches for `position`.
+    pub(super) async fn ask_peers(&self, route: &Route, epoch: &Epoch, position: Offset) -> Option<Proven> {
+        let place = Place::of(self, route)?;
+        let question = Question {
+            place,
+            epoch: epoch.to_string(),
+            position,
+        };
+        let data = serde_json::to_vec(&question).ok()?;
+        let enough = |answers: &[Bytes]| !answers.is_empty();
+        let answers = self
+            .log
+            .ask(VOUCH, data.into(), self.config.peer_wait, &enough)
+            .await;
+        let answers = answers
+            .iter()
+            .filter_map(|data| serde_json::from_slice::<Answer>(data).ok());
+        let best = answers.max_by_key(|answer| answer.covered_to)?;
+        let mut messages = Vec::with_capacity(best.publications.len());
+        let mut last = position;
+        for vouched in best.publications {
+            if vouched.offset <= last || vouched.offset > best.covered_to {
+                return None;
+            }
+            last = vouched.offset;
+            let body = vouched.body.get().as_bytes();
+            let entry = (self.encoder.body)(&route.key().name, vouched.offset, vouched.time_ms, body);
+            messages.push(Message::Publication(entry));
+        }
+        (best.covered_to >= position).then_some(Proven {
+            messages,
+            covered_to: best.covered_to,
+        })
+    }
+
+    /// Tells all nodes of a message whose live copy may not have been sent (L11).
+    pub(super) fn nudge_all(&self, route: &Route, offset: Offset) {
+        let Some(place) = Place::of(self, route) else {
+            return;
+        };
+        if let Ok(data) = serde_json::to_vec(&Nudge { place, offset }) {
+            self.log.tell(NUDGE, data.into());
+        }
+    }
+
+    fn on_nudge(self: &Arc<Self>, nudge: &Nudge) {
+        let Some(channel) = nudge.place.channel(self) else {
+            return;
+        };
+        let mut body = channel.body.lock();
+        let Body::Durable(durable) = &mut *body else {
+            return;
+        };
+        if !durable.tail.has_begun() {
+            return;
+        }
+        durable.tail.on_nudge(nudge.offset);
+        let gap = durable.tail.need() != Need::Nothing && !durable.closing_gap;
+        durable.closing_gap |= gap;
+        drop(body);
+        if gap {
+            self.tasks.spawn(super::gap::close(self.clone(), channel));
+        }
+    }
+
+    fn vouch(&self, question: &Question) -> Option<Bytes> {
+        let channel = question.place.channel(self)?;
+        let (entries, covered_to) = {
+            let mut body = channel.body.lock();
+            let Body::Durable(durable) = &mut *body else {
+                return None;
+            };
+            if durable.epoch.as_str() != question.epoch {
+                return None;
+            }
+            if let Some(keeper) = &channel.keeper {
+                durable
+                    .tail
+                    .ring_mut()
+                    .evict_older(super::keeper::oldest_ms(keeper.spec()));
+            }
+            durable.tail.vouch(question.position)?
+        };
+        let publications = entries
+            .iter()
+            .map(|entry| vouched(entry))
+            .collect::<Option<_>>()?;
+        serde_json::to_vec(&Answer {
+            covered_to,
+            publications,
+        })
+        .ok()
+        .map(Bytes::from)
+    }
+}
+
+fn vouched(entry: &Entry) -> Option<Vouched> {
+    let body = serde_json::from_slice(&entry.body()).ok()?;
+    Some(Vouched {
+        offset: entry.offset,
+        time_ms: entry.time_ms,
+        body,
+    })
+}

@@ -1,0 +1,162 @@
+//! Publishing and removing (L14, L15): in order, bounded, and honest about what is not known.
+
+use std::{future::Future, sync::Arc};
+
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use tokio::time::Instant;
+
+use crate::{
+    log::{PublishError, Route},
+    model::{ChannelKey, Offset, Position, Record},
+    telemetry::{AppMetrics, PublishOutcome},
+};
+
+use super::hub::Hub;
+
+/// What a publish came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Where it is stored; `None` on an ephemeral channel.
+    pub position: Option<Position>,
+    /// It had been stored by an earlier publish with the same idempotency key.
+    pub duplicate: bool,
+}
+
+/// Why a publish was not acknowledged.
+pub type PublishFailure = PublishError;
+
+impl Hub {
+    /// Publishes. The publication has its place in the order when this returns; the future tells
+    /// what became of it.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Unavailable`]: nothing was sent.
+    pub fn publish(
+        self: &Arc<Self>,
+        route: &Route,
+        record: &Record,
+        idempotency_key: Option<&str>,
+    ) -> Result<impl Future<Output = Result<Published, PublishFailure>> + Send + use<>, PublishFailure> {
+        let app = self.metrics.app(&route.key().app);
+        let keeper = route.shard().and_then(|shard| self.keeper(shard)).cloned();
+        let sending = keeper.as_ref().map(|keeper| keeper.sending());
+        let dedup_id = idempotency_key.map(|key| dedup_id(route.key(), key));
+        let began = Instant::now();
+        let count = |app: &AppMetrics, error: &PublishError| {
+            app.publishes.of(outcome(error)).inc();
+        };
+        let sent = self.log.publish(route, record, dedup_id.as_deref());
+        let acknowledged = sent.inspect_err(|error| count(&app, error))?;
+        self.metrics.publishes_in_flight.inc();
+        let bytes = record.data.len() as u64;
+        let hub = self.clone();
+        let route = route.clone();
+        Ok(async move {
+            let in_flight = InFlight(&hub);
+            let ack = acknowledged.await.inspect_err(|error| count(&app, error))?;
+            drop(in_flight);
+            hub.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+            let (Some(keeper), Some(sending)) = (keeper, sending) else {
+                app.publishes.of(PublishOutcome::Ephemeral).inc();
+                return Ok(Published {
+                    position: None,
+                    duplicate: false,
+                });
+            };
+            if keeper.acknowledged(sending, &ack) {
+                // The sequence went back. The message is stored, but in which epoch is not known
+                // before the keeper has replaced it.
+                keeper.went_back(sending).await;
+            }
+            let kind = if ack.duplicate {
+                PublishOutcome::Duplicate
+            } else {
+                PublishOutcome::Stored
+            };
+            app.publishes.of(kind).inc();
+            if ack.duplicate {
+                hub.nudge_all(&route, ack.seq);
+            } else {
+                app.publish_bytes.inc_by(bytes);
+            }
+            let epoch = match keeper.epoch() {
+                Some(epoch) => epoch,
+                None => keeper.fresh().await.epoch,
+            };
+            let position = Position {
+                offset: ack.seq,
+                epoch,
+            };
+            Ok(Published {
+                position: Some(position),
+                duplicate: ack.duplicate,
+            })
+        })
+    }
+
+    /// Removes the channel's history (L15). Answers where: everything at or below is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], as for a publish.
+    pub async fn remove_history(&self, route: &Route) -> Result<Offset, PublishFailure> {
+        self.log.remove(route).await
+    }
+}
+
+/// Counts a publication as in flight until it is answered or given up.
+struct InFlight<'a>(&'a Hub);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.publishes_in_flight.dec();
+    }
+}
+
+fn outcome(error: &PublishError) -> PublishOutcome {
+    match error {
+        PublishError::Unavailable(_) => PublishOutcome::Unavailable,
+        PublishError::Refused(_) => PublishOutcome::Refused,
+        PublishError::Unknown => PublishOutcome::Unknown,
+    }
+}
+
+/// The message id of an idempotency key: ids are per stream, so app and channel are part of it, and
+/// of fixed length, so that a key's length costs the server nothing.
+fn dedup_id(channel: &ChannelKey, key: &str) -> String {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    for part in [channel.app.as_str(), channel.name.as_str(), key] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..18])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AppId, ChannelName};
+
+    #[test]
+    fn l14_an_id_names_app_channel_and_key_and_nothing_shorter() {
+        let id = |app, channel, key| {
+            let key_of = ChannelKey {
+                app: AppId::new(app).unwrap(),
+                name: ChannelName::new(channel).unwrap(),
+            };
+            dedup_id(&key_of, key)
+        };
+        let one = id("a", "b:c", "k");
+        assert_eq!(one.len(), 24);
+        assert_eq!(one, id("a", "b:c", "k"));
+        for other in [
+            id("ab", ":c".trim_start_matches(':'), "k"),
+            id("a", "b:ck", ""),
+            id("a", "b:c", "k2"),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+}

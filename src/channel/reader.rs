@@ -1,0 +1,226 @@
+//! Reads of the log that prove what they bring (L8, L10), bounded and fair between apps.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use crate::{
+    config::CatchupConfig,
+    log::{Log, Page, ReadError, Route, Stored},
+    model::Offset,
+    telemetry::Metrics,
+};
+
+use super::{
+    entry::Message,
+    gate::Gate,
+    hub::Hub,
+    keeper::Keeper,
+    recovery::{Found, Judged, Target, Unproven, covered_to, floor_holds, judge},
+};
+
+const PAUSE: Duration = Duration::from_millis(2);
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MOST: Duration = Duration::from_millis(500);
+
+/// Bounds what is asked of the log at once.
+pub(super) struct Reader {
+    log: Arc<dyn Log>,
+    config: CatchupConfig,
+    bytes: Gate,
+    leaders: Gate,
+    metrics: Arc<Metrics>,
+}
+
+/// Everything of a channel after a position, up to `covered_to`.
+#[derive(Debug)]
+pub(super) struct Proven {
+    pub(super) messages: Vec<Message>,
+    pub(super) covered_to: Offset,
+}
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error(transparent)]
+    Unproven(#[from] Unproven),
+    #[error("too many reads are waiting")]
+    Crowded,
+    #[error("the epoch has changed")]
+    Epoch,
+}
+
+impl Reader {
+    pub(super) fn new(log: Arc<dyn Log>, config: &CatchupConfig, metrics: Arc<Metrics>) -> Self {
+        Self {
+            log,
+            bytes: Gate::new(config.in_flight_bytes, config.max_waiting),
+            leaders: Gate::new(config.leader_reads, config.max_waiting),
+            config: config.clone(),
+            metrics,
+        }
+    }
+
+    /// One read of any replica, within the bounds. Tried again until there is an answer.
+    pub(super) async fn read(
+        &self,
+        route: &Route,
+        from: Offset,
+        max_messages: u32,
+        max_bytes: u32,
+    ) -> Result<Page, Refused> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let answer = {
+                let _grant = self.enter(&self.bytes, route, max_bytes as usize).await?;
+                self.log.read(route, from, max_messages, max_bytes).await
+            };
+            match answer {
+                Ok(page) => return Ok(page),
+                Err(ReadError::NoAnswer | ReadError::NotNow(_) | ReadError::Failed(_)) => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MOST);
+                }
+            }
+        }
+    }
+
+    /// The first message at or after `from`, as the leader has it. Tried again until it answers.
+    pub(super) async fn read_leader(&self, route: &Route, from: Offset) -> Result<Option<Stored>, Refused> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let answer = {
+                let _grant = self.enter(&self.leaders, route, 1).await?;
+                self.log.read_leader(route, from).await
+            };
+            if let Ok(found) = answer {
+                return Ok(found);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MOST);
+        }
+    }
+
+    /// Messages and bytes of a page.
+    pub(super) fn page_size(&self) -> (u32, u32) {
+        (self.config.page_messages, self.config.page_bytes)
+    }
+
+    /// Pages that may end early before the leader is asked.
+    pub(super) fn short_reads(&self) -> u32 {
+        self.config.short_reads
+    }
+
+    async fn enter<'a>(
+        &self,
+        gate: &'a Gate,
+        route: &Route,
+        units: usize,
+    ) -> Result<super::gate::Grant<'a>, Refused> {
+        let grant = gate
+            .enter(&route.key().app, units)
+            .await
+            .map_err(|_| Refused::Crowded)?;
+        let (waiting, bytes) = self.bytes.load();
+        self.metrics
+            .catchup_waiting
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.metrics
+            .catchup_in_flight_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Ok(grant)
+    }
+}
+
+impl Hub {
+    /// A page of the channel from `position` (a watermark of `incarnation`) on, proven to be
+    /// everything up to what it covers. Waits as long as the log does not answer.
+    pub(super) async fn read_proven(
+        &self,
+        route: &Route,
+        keeper: &Keeper,
+        incarnation: u64,
+        position: Offset,
+        target: Target,
+    ) -> Result<Proven, Refused> {
+        let config = &self.reader.config;
+        let limit = keeper.spec().max_per_channel;
+        let mut short = 0;
+        loop {
+            let page = self
+                .reader
+                .read(route, position, config.page_messages, config.page_bytes)
+                .await?;
+            let found = Found {
+                messages: page
+                    .messages
+                    .into_iter()
+                    .map(|stored| self.message(route, stored))
+                    .collect(),
+                pending: page.pending,
+            };
+            let mut judged = judge(position, found, limit)?;
+            let mut covered = covered_to(position, &judged, target);
+            if covered.is_none() && short < config.short_reads {
+                // A replica that lags; another one may answer next.
+                short += 1;
+                sleep(PAUSE * short).await;
+                continue;
+            }
+            if covered.is_none() {
+                covered = self
+                    .finish_with_leader(route, position, &mut judged, target)
+                    .await?;
+            }
+            if judged.needs_floor || covered.is_none() {
+                let fresh = keeper.fresh().await;
+                if fresh.incarnation != incarnation {
+                    return Err(Refused::Epoch);
+                }
+                // What was known to exist and is gone without a trace was removed.
+                if !floor_holds(position, fresh.floor) || covered.is_none() {
+                    return Err(Unproven::Expired.into());
+                }
+            }
+            if keeper.incarnation() != incarnation {
+                return Err(Refused::Epoch);
+            }
+            if let Some(covered_to) = covered {
+                return Ok(Proven {
+                    messages: judged.messages,
+                    covered_to,
+                });
+            }
+        }
+    }
+
+    /// The replicas lag: the rest of the page from the leader, message by message. `None` if what
+    /// was known to exist has gone meanwhile.
+    async fn finish_with_leader(
+        &self,
+        route: &Route,
+        position: Offset,
+        judged: &mut Judged,
+        target: Target,
+    ) -> Result<Option<Offset>, Refused> {
+        let room = self.reader.config.leader_reads;
+        for _ in 0..room {
+            let last = judged.messages.last().map_or(position, Message::offset);
+            let Some(next) = self.reader.read_leader(route, last + 1).await? else {
+                return Ok(None);
+            };
+            let next = self.message(route, next);
+            match next {
+                Message::Opaque(_) if judged.messages.is_empty() => return Err(Unproven::Opaque.into()),
+                Message::Opaque(_) => return Ok(Some(last)),
+                Message::Tombstone(_) if judged.needs_floor => return Err(Unproven::Removed.into()),
+                next => judged.messages.push(next),
+            }
+            if let Some(covered) = covered_to(position, judged, target) {
+                return Ok(Some(covered));
+            }
+        }
+        // A page's worth: the next one goes on from here.
+        Ok(judged.messages.last().map(Message::offset))
+    }
+}

@@ -1,0 +1,365 @@
+//! Subscribing: joining a tail at a proven place, and the reply in the same step (L8, L9).
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    log::Route,
+    model::{Epoch, MAX_OFFSET, Offset, Position},
+    telemetry::{CatchupKind, CatchupSource, RecoveryOutcome},
+};
+
+use super::{
+    cursor::{Cursor, CursorKey},
+    entry::Entry,
+    hub::{Body, Durable, Hub, Interest, TooManyTails},
+    outlet::Outlet,
+    reader::{Proven, Refused},
+    recovery::floor_holds,
+    tail::{Join, Joined},
+};
+
+/// A subscription. Dropping it ends it; nothing is delivered to its outlet afterwards.
+pub struct Subscription {
+    interest: Interest,
+    key: CursorKey,
+}
+
+/// What the subscriber is told. It must be queued in the step that gets it.
+#[derive(Debug)]
+pub struct Subscribed<'a> {
+    /// The cursor's place; `None` on an ephemeral channel.
+    pub position: Option<Position>,
+    /// Everything after the position the client came with is in `missed`, or follows.
+    pub recovered: bool,
+    /// The first page of what was missed, ascending.
+    pub missed: &'a [Arc<Entry>],
+}
+
+/// Why there is no subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// No proof in time: error 100, the client keeps its position.
+    #[error("no proof in time")]
+    TimedOut,
+    /// The position cannot be proven, and the client wants to be told so instead of joining (112).
+    #[error("the position cannot be recovered")]
+    Unrecoverable,
+    /// As many tails as the node may have.
+    #[error(transparent)]
+    TooManyTails(#[from] TooManyTails),
+    /// The channel was closed under it; the node is stopping.
+    #[error("the channel is closed")]
+    Closed,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub struct Resume {
+    /// Where it stands; `None` = it starts afresh.
+    pub position: Option<Position>,
+    /// If the position cannot be proven: fail, do not join.
+    pub reject_unrecovered: bool,
+}
+
+/// Where a join stands.
+enum Wanted {
+    /// At the tail's watermark.
+    Fresh { outcome: Option<RecoveryOutcome> },
+    /// After this offset.
+    After(Offset),
+}
+
+enum Step {
+    Joined(CursorKey, bool),
+    Wait,
+    Need(Join, Offset, u64, Epoch),
+}
+
+impl Hub {
+    /// Subscribes `outlet` to a channel. `reply` is called once, in the step that joins, before
+    /// anything is delivered.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`]; `reply` has not been called then.
+    pub async fn subscribe(
+        self: &Arc<Self>,
+        route: &Route,
+        resume: Resume,
+        outlet: Outlet,
+        reply: impl FnOnce(Subscribed<'_>) + Send,
+    ) -> Result<Subscription, SubscribeError> {
+        let interest = self.interest(route)?;
+        let asked = resume.position.is_some();
+        let joining = self.join(&interest, resume, outlet, reply);
+        let joined = timeout(self.config.subscribe_timeout, joining).await;
+        let recoveries = &interest.channel().app.recoveries;
+        match joined {
+            Ok(Ok((key, outcome))) => {
+                if let Some(outcome) = outcome {
+                    recoveries.of(outcome).inc();
+                }
+                Ok(Subscription { interest, key })
+            }
+            Ok(Err(error)) => {
+                if error == SubscribeError::Unrecoverable {
+                    recoveries.of(RecoveryOutcome::Unproven).inc();
+                }
+                Err(error)
+            }
+            Err(_) => {
+                if asked {
+                    recoveries.of(RecoveryOutcome::TimedOut).inc();
+                }
+                Err(SubscribeError::TimedOut)
+            }
+        }
+    }
+
+    async fn join(
+        self: &Arc<Self>,
+        interest: &Interest,
+        resume: Resume,
+        outlet: Outlet,
+        reply: impl FnOnce(Subscribed<'_>) + Send,
+    ) -> Result<(CursorKey, Option<RecoveryOutcome>), SubscribeError> {
+        let channel = interest.channel();
+        let mut reply = Some(reply);
+        let mut unproven: Option<RecoveryOutcome> = None;
+        // Held from the first read on: what it brings serves those who wait behind it.
+        let mut reading = None;
+        loop {
+            let begun = channel.begun.notified();
+            let step = {
+                let mut body = channel.body.lock();
+                match &mut *body {
+                    Body::Closed => return Err(SubscribeError::Closed),
+                    Body::Ephemeral(cursors) => {
+                        let key = cursors.insert(Cursor {
+                            outlet: outlet.clone(),
+                            delivered: 0,
+                            live: true,
+                        });
+                        if let Some(reply) = reply.take() {
+                            reply(Subscribed {
+                                position: None,
+                                recovered: false,
+                                missed: &[],
+                            });
+                        }
+                        let outcome = resume.position.is_some().then_some(RecoveryOutcome::Unproven);
+                        return Ok((key, outcome));
+                    }
+                    Body::Durable(durable) if !durable.tail.has_begun() => Step::Wait,
+                    Body::Durable(durable) => {
+                        let wanted = match unproven {
+                            Some(outcome) => Wanted::Fresh {
+                                outcome: Some(outcome),
+                            },
+                            None => wanted(resume.position.as_ref(), &durable.epoch),
+                        };
+                        if let (Wanted::Fresh { outcome: Some(_) }, true) =
+                            (&wanted, resume.reject_unrecovered)
+                        {
+                            return Err(SubscribeError::Unrecoverable);
+                        }
+                        self.try_join(interest, durable, &wanted, &outlet, &mut reply)
+                    }
+                }
+            };
+            let (need, position, incarnation, epoch) = match step {
+                Step::Joined(key, behind) => {
+                    if behind {
+                        self.metrics.catchups.of(CatchupKind::Resume).inc();
+                        self.tasks
+                            .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                    }
+                    let asked = resume.position.is_some();
+                    let outcome = unproven.or_else(|| asked.then_some(RecoveryOutcome::Recovered));
+                    return Ok((key, outcome));
+                }
+                Step::Wait => {
+                    begun.await;
+                    continue;
+                }
+                Step::Need(need, position, incarnation, epoch) => (need, position, incarnation, epoch),
+            };
+            let (Some(keeper), true) = (&channel.keeper, reading.is_some()) else {
+                reading = Some(channel.reading.lock().await);
+                continue;
+            };
+            let proven = match need {
+                Join::Joined(_) => continue,
+                Join::Look => {
+                    self.look(channel).await;
+                    continue;
+                }
+                Join::Ahead => {
+                    let fresh = keeper.fresh().await;
+                    if fresh.epoch != epoch {
+                        continue;
+                    }
+                    // Above the leader's last sequence: never proof. Otherwise this tail is whole
+                    // below the position, and the guard skips up to it.
+                    (fresh.last_seq >= position).then_some(Proven {
+                        messages: Vec::new(),
+                        covered_to: position,
+                    })
+                }
+                Join::Floor { covered_to } => {
+                    let fresh = keeper.fresh().await;
+                    if fresh.epoch != epoch {
+                        continue;
+                    }
+                    if floor_holds(position, fresh.floor) {
+                        Some(Proven {
+                            messages: Vec::new(),
+                            covered_to,
+                        })
+                    } else {
+                        self.ask_peers(&channel.route, &epoch, position).await
+                    }
+                }
+                Join::Read { target } => {
+                    match self
+                        .read_proven(&channel.route, keeper, incarnation, position, target)
+                        .await
+                    {
+                        Ok(proven) => {
+                            let found = proven.messages.len() as u64;
+                            self.metrics
+                                .catchup_publications
+                                .of(CatchupSource::Log)
+                                .inc_by(found);
+                            Some(proven)
+                        }
+                        Err(Refused::Unproven(_)) => self.ask_peers(&channel.route, &epoch, position).await,
+                        Err(Refused::Crowded) => return Err(SubscribeError::TimedOut),
+                        Err(Refused::Epoch) => continue,
+                    }
+                }
+            };
+            let Some(proven) = proven else {
+                unproven = Some(RecoveryOutcome::Unproven);
+                continue;
+            };
+            let joined = self.with_tail(channel, incarnation, |durable| {
+                let ahead = proven.covered_to > durable.tail.whole_to();
+                let joined = if ahead && proven.messages.is_empty() && proven.covered_to == position {
+                    durable.tail.join_ahead(position, outlet.clone())
+                } else {
+                    durable
+                        .tail
+                        .join_read(position, &proven.messages, proven.covered_to, outlet.clone())
+                };
+                answer(durable, &joined, true, &mut reply);
+                (joined.key, joined.behind)
+            });
+            if let Some((key, behind)) = joined {
+                if behind {
+                    self.metrics.catchups.of(CatchupKind::Resume).inc();
+                    self.tasks
+                        .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                }
+                return Ok((key, Some(RecoveryOutcome::Recovered)));
+            }
+        }
+    }
+
+    /// Joins if nothing has to be asked first.
+    fn try_join(
+        &self,
+        interest: &Interest,
+        durable: &mut Durable,
+        wanted: &Wanted,
+        outlet: &Outlet,
+        reply: &mut Option<impl FnOnce(Subscribed<'_>)>,
+    ) -> Step {
+        durable.ring_used = Instant::now();
+        if let Some(keeper) = &interest.channel().keeper {
+            durable
+                .tail
+                .ring_mut()
+                .evict_older(super::keeper::oldest_ms(keeper.spec()));
+        }
+        match *wanted {
+            Wanted::Fresh { .. } => {
+                let joined = durable.tail.join_fresh(outlet.clone());
+                answer(durable, &joined, false, reply);
+                Step::Joined(joined.key, false)
+            }
+            Wanted::After(position) => match durable.tail.join_at(position, || outlet.clone()) {
+                Join::Joined(joined) => {
+                    answer(durable, &joined, true, reply);
+                    let from_ring = joined.entries.len() as u64;
+                    self.metrics
+                        .catchup_publications
+                        .of(CatchupSource::Ring)
+                        .inc_by(from_ring);
+                    Step::Joined(joined.key, joined.behind)
+                }
+                need => Step::Need(need, position, durable.incarnation, durable.epoch.clone()),
+            },
+        }
+    }
+}
+
+/// What a client's position asks of this epoch.
+fn wanted(position: Option<&Position>, epoch: &Epoch) -> Wanted {
+    match position {
+        None => Wanted::Fresh { outcome: None },
+        // Nothing at all is known to the client: of whatever epoch.
+        Some(position) if position.offset == 0 && position.epoch.is_empty() => Wanted::After(0),
+        Some(position) if position.epoch != *epoch => Wanted::Fresh {
+            outcome: Some(RecoveryOutcome::OtherEpoch),
+        },
+        Some(position) if position.offset > MAX_OFFSET => Wanted::Fresh {
+            outcome: Some(RecoveryOutcome::Unproven),
+        },
+        Some(position) => Wanted::After(position.offset),
+    }
+}
+
+fn answer(
+    durable: &Durable,
+    joined: &Joined,
+    recovered: bool,
+    reply: &mut Option<impl FnOnce(Subscribed<'_>)>,
+) {
+    if let Some(reply) = reply.take() {
+        let position = Position {
+            offset: joined.offset,
+            epoch: durable.epoch.clone(),
+        };
+        reply(Subscribed {
+            position: Some(position),
+            recovered,
+            missed: &joined.entries,
+        });
+    }
+}
+
+impl Subscription {
+    /// The channel's route.
+    pub fn route(&self) -> &Route {
+        self.interest.channel().route()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let channel = self.interest.channel();
+        let left = match &mut *channel.body.lock() {
+            Body::Durable(durable) => {
+                durable.tail.leave(self.key);
+            }
+            Body::Ephemeral(cursors) => {
+                cursors.remove(self.key);
+            }
+            Body::Closed => {}
+        };
+        left
+    }
+}

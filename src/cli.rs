@@ -1,0 +1,170 @@
+//! The commands. Everything that can go wrong at start becomes one line on standard error and an
+//! exit code here: 64 for what the caller must change (arguments, configuration), 1 otherwise.
+
+mod args;
+mod signal;
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::{
+    app::{App, Roles, StartError},
+    bench::{self, BenchError},
+    config::{Config, ConfigErrors, Secret, Sources},
+    dev::{self, DataDir, DataDirError, DevError, DevKeys},
+    task::Tasks,
+    telemetry::{self, TelemetryError},
+};
+
+use args::{Args, Command, ConfigCommand, DevArgs, Role, ServeArgs};
+
+/// Wrong arguments or configuration (`EX_USAGE` of sysexits.h).
+const USAGE: u8 = 64;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("cannot start: {0}")]
+    Runtime(#[source] io::Error),
+    #[error("cannot read {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Dev(#[from] DevError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("bench: {0}")]
+    Bench(#[from] BenchError),
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are "errors" of clap that go to standard output.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match run(args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("slipstream: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Telemetry(_) | Self::File { .. } | Self::Config(_) => USAGE,
+            Self::Runtime(_) | Self::DataDir(_) | Self::Dev(_) | Self::Start(_) | Self::Bench(_) => 1,
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), CliError> {
+    install_crypto();
+    match command {
+        Command::Dev(args) => run_dev(args),
+        Command::Serve(args) => run_serve(&args),
+        Command::Bench(args) => Ok(bench::run(args)?),
+        Command::Config(command) => run_config(&command),
+    }
+}
+
+fn run_dev(args: DevArgs) -> Result<(), CliError> {
+    let data_dir = DataDir::open(&args.data_dir)?;
+    let keys = DevKeys {
+        api_key: match args.dev_key {
+            Some(key) => Secret::new(key),
+            None => data_dir.secret("api-key")?,
+        },
+        token_secret: data_dir.secret("token-secret")?,
+    };
+    let mut sources = sources(args.config.as_deref())?;
+    if let Some(listen) = args.listen {
+        sources
+            .overrides
+            .push(("http.listen".to_owned(), listen.to_string()));
+    }
+    let config = dev::config(&sources, &keys)?;
+    telemetry::init(&config.telemetry)?;
+    runtime()?.block_on(async {
+        let stop = signal::first(&Tasks::default()).map_err(CliError::Runtime)?;
+        Ok(dev::run(config, &data_dir, args.nats_server.as_deref(), stop).await?)
+    })
+}
+
+fn run_serve(args: &ServeArgs) -> Result<(), CliError> {
+    let config = Config::load(&sources(Some(&args.config))?)?;
+    telemetry::init(&config.telemetry)?;
+    let roles = Roles {
+        edge: args.role.contains(&Role::Edge),
+        api: args.role.contains(&Role::Api),
+    };
+    runtime()?.block_on(async {
+        let stop = signal::first(&Tasks::default()).map_err(CliError::Runtime)?;
+        let running = App::new(config, roles).start().await?;
+        println!("ready http://{}", running.addr);
+        stop.await;
+        running.drain().await;
+        Ok(())
+    })
+}
+
+fn run_config(command: &ConfigCommand) -> Result<(), CliError> {
+    match command {
+        ConfigCommand::Check(args) => {
+            let config = Config::load(&sources(args.config.as_deref())?)?;
+            let (classes, apps) = (config.log.classes.len(), config.apps.len());
+            println!("the configuration is fine: {classes} retention classes, {apps} apps");
+        }
+        ConfigCommand::Show(args) => print!("{}", Config::load(&sources(args.config.as_deref())?)?.show()),
+    }
+    Ok(())
+}
+
+/// The layers of this process: a file and the environment.
+fn sources(file: Option<&Path>) -> Result<Sources, CliError> {
+    let read = |path: &Path| -> Result<_, CliError> {
+        let text = fs::read_to_string(path).map_err(|source| CliError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok((path.to_owned(), text))
+    };
+    Ok(Sources {
+        file: file.map(read).transpose()?,
+        // A variable that is not UTF-8 is none of ours.
+        env: env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        overrides: Vec::new(),
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)
+}
+
+/// TLS takes its cryptography from one place in the process. It can have been chosen already only
+/// by ourselves, so a second choice is no error.
+fn install_crypto() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

@@ -1,0 +1,124 @@
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::bench::BenchArgs;
+
+/// A realtime edge with durable history on NATS JetStream.
+#[derive(Debug, Parser)]
+#[command(name = "slipstream", version, arg_required_else_help = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Dev(DevArgs),
+    Serve(ServeArgs),
+    Bench(BenchArgs),
+    /// Look at a configuration without starting anything.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Run everything on this machine, with nothing to set up.
+#[derive(Debug, clap::Args)]
+pub(super) struct DevArgs {
+    /// Where to listen, instead of 127.0.0.1:8000; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Where messages, keys and logs are kept.
+    #[arg(long, value_name = "DIR", default_value = "./.slipstream")]
+    pub(super) data_dir: PathBuf,
+    /// A configuration file; the app `dev` is added to it unless it defines one.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The nats-server to run; otherwise the one in PATH or in .cache/nats-server.
+    #[arg(long, value_name = "PATH", env = "SLIPSTREAM_NATS_SERVER")]
+    pub(super) nats_server: Option<PathBuf>,
+    /// The API key of the app `dev`, instead of one that is generated once.
+    #[arg(long, value_name = "KEY", env = "SLIPSTREAM_DEV_KEY", hide_env_values = true)]
+    pub(super) dev_key: Option<String>,
+}
+
+/// Run a node of a deployment.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// What the node does, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "edge,api")]
+    pub(super) role: Vec<Role>,
+}
+
+/// A role of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Role {
+    /// Serve clients over WebSocket.
+    Edge,
+    /// Serve backends over REST.
+    Api,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Tell everything that is wrong with a configuration.
+    Check(ConfigArgs),
+    /// Print the effective configuration, secrets redacted.
+    Show(ConfigArgs),
+}
+
+/// Which configuration.
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigArgs {
+    /// The configuration file; without it, the defaults and the environment.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_has_all_roles_unless_told() {
+        for (line, roles) in [
+            ("slipstream serve --config a", &[Role::Edge, Role::Api][..]),
+            ("slipstream serve --config a --role edge", &[Role::Edge]),
+            (
+                "slipstream serve --config a --role api,edge",
+                &[Role::Api, Role::Edge],
+            ),
+        ] {
+            let args = Args::try_parse_from(line.split(' ')).unwrap();
+            let Command::Serve(serve) = args.command else {
+                panic!("{line}");
+            };
+            assert_eq!(serve.role, roles, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command() {
+        for line in [
+            "slipstream",
+            "slipstream fly",
+            "slipstream dev --listen 8000",
+            "slipstream dev --nosuch",
+            "slipstream serve",
+            "slipstream serve --config a --role worker",
+            "slipstream config",
+        ] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Every section with its keys and their kinds: the one list that reading, writing and the
+//! comparison with `defaults.toml` go by. A field that is missing here does not compile.
+
+use super::{
+    AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, Config, DrainConfig, EdgeConfig,
+    HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, TelemetryConfig,
+    fields::{Fields, Section},
+    kinds::{
+        Address, Class, Count, CountOrNone, FilePath, Flag, Hidden, HiddenList, Id, IfGiven, Inner, Kept,
+        Maybe, Size, Tables, Text, Texts, Time, Who,
+    },
+    show::Lines,
+};
+use crate::model::Rule;
+
+macro_rules! section {
+    ($type:ident { $($key:ident: $kind:ty),+ $(,)? }) => {
+        impl Section for $type {
+            fn read(fields: &mut Fields<'_>) -> Option<Self> {
+                // All keys are read before the first that is missing ends it.
+                $(let $key = fields.take::<$kind, _>(stringify!($key));)+
+                Some(Self { $($key: $key?),+ })
+            }
+
+            fn write(&self, out: &mut Lines) {
+                use super::fields::Kind;
+                $(<$kind as Kind<_>>::write(&self.$key, stringify!($key), out);)+
+            }
+        }
+    };
+}
+
+section!(Config {
+    node: Inner,
+    http: Inner,
+    nats: Inner,
+    log: Inner,
+    channel: Inner,
+    catchup: Inner,
+    edge: Inner,
+    drain: Inner,
+    telemetry: Inner,
+    apps: Tables<false>,
+});
+
+section!(NodeConfig {
+    name: Text,
+    default_app: Maybe<Id>,
+});
+
+section!(HttpConfig {
+    listen: Address,
+    backlog: Count,
+    header_timeout: Time,
+    idle_timeout: Time,
+    max_header_bytes: Size,
+    max_body_bytes: Size,
+    expose_operations: Flag,
+});
+
+section!(NatsConfig {
+    servers: Texts,
+    user: Maybe<Text>,
+    password: Hidden,
+    token: Hidden,
+    credentials: Maybe<FilePath>,
+    ca_file: Maybe<FilePath>,
+    request_timeout: Time,
+    subscription_capacity: Count,
+    command_capacity: Count,
+});
+
+section!(LogConfig {
+    prefix: Text,
+    classes: Tables<true>,
+    max_in_flight: Count,
+    ack_timeout: Time,
+    mark_interval: Time,
+    clock_margin: Time,
+});
+
+section!(ClassConfig {
+    name: Class,
+    shards: Count,
+    max_age: Time,
+    max_bytes: Size,
+    max_per_channel: CountOrNone,
+    duplicate_window: Time,
+    replicas: Count,
+    placement_tags: Texts,
+});
+
+section!(ChannelConfig {
+    max_tails: Count,
+    linger: Time,
+    ring_messages: Count,
+    ring_bytes: Size,
+    rings_bytes: Size,
+    ring_idle: Time,
+    gap_bytes: Size,
+    subscribe_timeout: Time,
+    check_interval: Time,
+    check_after_interest: Time,
+    peer_wait: Time,
+});
+
+section!(CatchupConfig {
+    page_messages: Count,
+    page_bytes: Size,
+    in_flight_bytes: Size,
+    leader_reads: Count,
+    max_waiting: Count,
+    short_reads: Count,
+    sweep_from: Count,
+});
+
+section!(EdgeConfig {
+    max_connections: Count,
+    connect_timeout: Time,
+    ping_interval: Time,
+    pong_timeout: Time,
+    max_message_bytes: Size,
+    max_channels: Count,
+    max_in_flight: Count,
+    mailbox_bytes: Size,
+    mailbox_max_bytes: Size,
+    write_timeout: Time,
+    min_drain_rate: Size,
+    drain_window: Time,
+    send_buffer: Size,
+    notsent_lowat: Size,
+});
+
+section!(DrainConfig {
+    grace: Time,
+    duration: Time,
+    deadline: Time,
+});
+
+section!(TelemetryConfig {
+    filter: Text,
+    json: Flag,
+});
+
+section!(AppConfig {
+    id: Id,
+    api_keys: HiddenList,
+    allowed_origins: Texts,
+    anonymous: Flag,
+    auth: IfGiven,
+    limits: Inner,
+    namespaces: Tables<false>,
+});
+
+section!(AuthConfig {
+    hmac_secret: Hidden,
+    public_keys: Texts,
+    jwks_url: Maybe<Text>,
+    jwks_ttl: Time,
+    jwks_min_refresh: Time,
+    jwks_max_stale: Time,
+    jwks_timeout: Time,
+    audience: Maybe<Text>,
+    issuer: Maybe<Text>,
+    leeway: Time,
+});
+
+section!(LimitsConfig {
+    publish_rate: Count,
+    publish_burst: Count,
+    publish_bytes: Size,
+    rate_channels: Count,
+    ring_bytes: Size,
+    max_connections: Count,
+});
+
+section!(Rule {
+    history: Kept,
+    recovery: Flag,
+    subscribe: Who,
+    publish: Who,
+    read_history: Who,
+    max_size: Size,
+    rate: Count,
+});
+
+/// A namespace: its name beside the keys of its rule.
+impl Section for (String, Rule) {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let name = fields.take::<Text, _>("name");
+        let rule = Rule::read(fields);
+        Some((name?, rule?))
+    }
+
+    fn write(&self, out: &mut Lines) {
+        out.value("name", super::show::quoted(&self.0));
+        self.1.write(out);
+    }
+}

@@ -1,0 +1,271 @@
+//! Relations between keys: what cannot be seen at one key alone.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    time::Duration,
+};
+
+use super::{
+    Config, Problem,
+    units::{format_size, format_time},
+};
+
+mod apps;
+mod log;
+
+/// Collects problems. A relation with a key that already has one is passed over: it was checked
+/// with a default in the place of a value that could not be read, and would mislead.
+struct Checks<'a> {
+    origins: &'a BTreeMap<String, String>,
+    /// The keys with problems before the relations were checked.
+    wrong: Vec<String>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checks<'_> {
+    /// Notes `message` for the first of `keys` unless `holds`. `keys` are all the keys it is about,
+    /// or tables of them.
+    fn that(&mut self, holds: bool, keys: &[&str], message: impl FnOnce() -> String) {
+        if holds
+            || keys
+                .iter()
+                .any(|key| self.wrong.iter().any(|wrong| overlap(key, wrong)))
+        {
+            return;
+        }
+        let Some(key) = keys.first() else { return };
+        let problem = Problem {
+            key: (*key).to_owned(),
+            origin: self.origin(key),
+            message: message(),
+        };
+        self.problems.push(problem);
+    }
+
+    /// Where `key` was given, or else the nearest table around it.
+    fn origin(&self, key: &str) -> Option<String> {
+        let mut path = key;
+        loop {
+            if let Some(origin) = self.origins.get(path) {
+                return Some(origin.clone());
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+
+    /// Notes every name at `path(index)` that stands there a second time.
+    fn unique<N: Eq + Hash>(&mut self, names: impl Iterator<Item = N>, path: impl Fn(usize) -> String) {
+        let mut first = HashMap::new();
+        for (index, name) in names.enumerate() {
+            let earlier = *first.entry(name).or_insert(index);
+            let (here, there) = (path(index), path(earlier));
+            self.that(earlier == index, &[&here, &there], || {
+                format!("is the same as {there}; it must be unique")
+            });
+        }
+    }
+
+    fn not_zero<N: Default + PartialEq>(&mut self, keys: &[(&str, N)]) {
+        for (key, value) in keys {
+            self.that(*value != N::default(), &[key], || "must not be 0".to_owned());
+        }
+    }
+
+    fn sizes_in_order(&mut self, small: (&str, u64), large: (&str, u64)) {
+        self.that(small.1 <= large.1, &[small.0, large.0], || {
+            format!("must not be more than {} ({})", large.0, format_size(large.1))
+        });
+    }
+
+    fn shorter(&mut self, short: (&str, Duration), long: (&str, Duration)) {
+        self.that(short.1 < long.1, &[short.0, long.0], || {
+            format!("must be less than {} ({})", long.0, format_time(long.1))
+        });
+    }
+}
+
+/// Whether one of two paths is the other, or a table around it.
+fn overlap(a: &str, b: &str) -> bool {
+    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+    long.strip_prefix(short)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Checks all relations of `config`. `origins` says where keys were given.
+pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, problems: &mut Vec<Problem>) {
+    let wrong = problems
+        .iter()
+        .map(|problem| problem.key.clone())
+        .filter(|key| !key.is_empty())
+        .collect();
+    let mut checks = Checks {
+        origins,
+        wrong,
+        problems,
+    };
+    http(config, &mut checks);
+    nats(config, &mut checks);
+    log::relations(config, &mut checks);
+    channel(config, &mut checks);
+    edge(config, &mut checks);
+    drain(config, &mut checks);
+    telemetry(config, &mut checks);
+    apps::relations(config, &mut checks);
+}
+
+/// hyper refuses a smaller buffer for the head of a request.
+const MIN_HEADER_BYTES: usize = 8 * 1024;
+
+fn http(config: &Config, checks: &mut Checks<'_>) {
+    let http = &config.http;
+    checks.not_zero(&[("http.backlog", http.backlog)]);
+    checks.not_zero(&[
+        ("http.header_timeout", http.header_timeout),
+        ("http.idle_timeout", http.idle_timeout),
+    ]);
+    checks.not_zero(&[("http.max_body_bytes", http.max_body_bytes)]);
+    checks.that(
+        http.max_header_bytes >= MIN_HEADER_BYTES,
+        &["http.max_header_bytes"],
+        || format!("must be at least {}", format_size(MIN_HEADER_BYTES as u64)),
+    );
+}
+
+fn nats(config: &Config, checks: &mut Checks<'_>) {
+    let nats = &config.nats;
+    checks.that(!nats.servers.is_empty(), &["nats.servers"], || {
+        "must name at least one server".to_owned()
+    });
+    for (index, server) in nats.servers.iter().enumerate() {
+        let key = format!("nats.servers[{index}]");
+        let rest = server
+            .strip_prefix("nats://")
+            .or_else(|| server.strip_prefix("tls://"));
+        checks.that(rest.is_some_and(|rest| !rest.is_empty()), &[&key], || {
+            "must be a URL like nats://127.0.0.1:4222 or tls://nats.example:4222".to_owned()
+        });
+        // `config show` prints URLs, so they must not carry secrets.
+        checks.that(rest.is_none_or(|rest| !rest.contains('@')), &[&key], || {
+            "must not hold a user or password; use nats.user and nats.password, or nats.token".to_owned()
+        });
+    }
+    checks.that(
+        nats.user.is_some() == nats.password.is_some(),
+        &["nats.user", "nats.password"],
+        || "goes with nats.password: give both or neither".to_owned(),
+    );
+    let ways = [
+        nats.user.is_some(),
+        nats.token.is_some(),
+        nats.credentials.is_some(),
+    ];
+    checks.that(ways.iter().filter(|way| **way).count() <= 1, &["nats"], || {
+        "has more than one of user, token and credentials; keep one".to_owned()
+    });
+    checks.not_zero(&[
+        ("nats.subscription_capacity", nats.subscription_capacity),
+        ("nats.command_capacity", nats.command_capacity),
+    ]);
+    checks.not_zero(&[("nats.request_timeout", nats.request_timeout)]);
+    checks.shorter(
+        ("nats.request_timeout", nats.request_timeout),
+        ("channel.subscribe_timeout", config.channel.subscribe_timeout),
+    );
+}
+
+/// SDKs give up a subscribe after 5 s; the answer must come before.
+const SDK_PATIENCE: Duration = Duration::from_secs(5);
+
+fn channel(config: &Config, checks: &mut Checks<'_>) {
+    let (channel, catchup) = (&config.channel, &config.catchup);
+    checks.not_zero(&[
+        ("channel.max_tails", channel.max_tails),
+        ("channel.ring_messages", channel.ring_messages),
+        ("channel.gap_bytes", channel.gap_bytes),
+        ("catchup.leader_reads", catchup.leader_reads),
+        ("catchup.max_waiting", catchup.max_waiting),
+        ("catchup.sweep_from", catchup.sweep_from),
+    ]);
+    checks.not_zero(&[
+        ("catchup.page_messages", catchup.page_messages),
+        ("catchup.page_bytes", catchup.page_bytes),
+        ("catchup.short_reads", catchup.short_reads),
+    ]);
+    checks.not_zero(&[
+        ("channel.ring_idle", channel.ring_idle),
+        ("channel.check_interval", channel.check_interval),
+    ]);
+    checks.that(
+        channel.subscribe_timeout < SDK_PATIENCE,
+        &["channel.subscribe_timeout"],
+        || "must be less than 5s, after which SDKs give a subscribe up".to_owned(),
+    );
+    let subscribe_timeout = ("channel.subscribe_timeout", channel.subscribe_timeout);
+    checks.shorter(("channel.peer_wait", channel.peer_wait), subscribe_timeout);
+    checks.sizes_in_order(
+        ("channel.ring_bytes", channel.ring_bytes as u64),
+        ("channel.rings_bytes", channel.rings_bytes as u64),
+    );
+    checks.sizes_in_order(
+        ("catchup.page_bytes", catchup.page_bytes.into()),
+        ("catchup.in_flight_bytes", catchup.in_flight_bytes as u64),
+    );
+}
+
+fn edge(config: &Config, checks: &mut Checks<'_>) {
+    let edge = &config.edge;
+    checks.not_zero(&[
+        ("edge.max_connections", edge.max_connections),
+        ("edge.max_message_bytes", edge.max_message_bytes),
+        ("edge.max_channels", edge.max_channels),
+        ("edge.max_in_flight", edge.max_in_flight),
+        ("edge.mailbox_bytes", edge.mailbox_bytes),
+    ]);
+    checks.not_zero(&[
+        ("edge.connect_timeout", edge.connect_timeout),
+        ("edge.pong_timeout", edge.pong_timeout),
+        ("edge.write_timeout", edge.write_timeout),
+        ("edge.drain_window", edge.drain_window),
+    ]);
+    checks.shorter(
+        ("edge.pong_timeout", edge.pong_timeout),
+        ("edge.ping_interval", edge.ping_interval),
+    );
+    checks.sizes_in_order(
+        ("edge.mailbox_bytes", edge.mailbox_bytes as u64),
+        ("edge.mailbox_max_bytes", edge.mailbox_max_bytes as u64),
+    );
+    checks.that(
+        edge.max_in_flight <= config.log.max_in_flight,
+        &["edge.max_in_flight", "log.max_in_flight"],
+        || {
+            format!(
+                "must not be more than log.max_in_flight ({}), which all connections share",
+                config.log.max_in_flight
+            )
+        },
+    );
+}
+
+fn drain(config: &Config, checks: &mut Checks<'_>) {
+    let drain = &config.drain;
+    let planned = drain.grace.saturating_add(drain.duration);
+    checks.that(
+        planned < drain.deadline,
+        &["drain.deadline", "drain.grace", "drain.duration"],
+        || {
+            format!(
+                "must be more than drain.grace and drain.duration together ({})",
+                format_time(planned)
+            )
+        },
+    );
+}
+
+fn telemetry(config: &Config, checks: &mut Checks<'_>) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.telemetry.filter);
+    checks.that(filter.is_ok(), &["telemetry.filter"], || {
+        "must be a filter like \"info\" or \"warn,slipstream=debug\"".to_owned()
+    });
+}

@@ -1,0 +1,105 @@
+//! Relations of retention classes.
+
+use std::time::Duration;
+
+use super::{Checks, format_size, format_time};
+use crate::{config::Config, model::History};
+
+/// JetStream accepts no shorter window.
+const MIN_DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
+/// Shard numbers are 16 bits wide for the whole deployment; a stream costs the server memory.
+const MAX_SHARDS: u16 = 1024;
+/// So many checks must happen within the life of a publication (rule L6).
+const CHECKS_PER_LIFE: u32 = 6;
+
+pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
+    let log = &config.log;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    checks.that(
+        matches!(log.prefix.len(), 1..=32) && log.prefix.bytes().all(plain),
+        &["log.prefix"],
+        || "must be 1 to 32 of letters, digits, '-' and '_': stream names begin with it".to_owned(),
+    );
+    checks.not_zero(&[("log.max_in_flight", log.max_in_flight)]);
+    checks.not_zero(&[
+        ("log.ack_timeout", log.ack_timeout),
+        ("log.mark_interval", log.mark_interval),
+    ]);
+    checks.that(!log.classes.is_empty(), &["log.classes"], || {
+        "must define at least one class".to_owned()
+    });
+    checks.unique(log.classes.iter().map(|class| &class.name), |index| {
+        format!("log.classes[{index}].name")
+    });
+    for (index, class) in log.classes.iter().enumerate() {
+        let key = |name: &str| format!("log.classes[{index}].{name}");
+        checks.that(matches!(class.shards, 1..=MAX_SHARDS), &[&key("shards")], || {
+            format!("must be 1 to {MAX_SHARDS}")
+        });
+        checks.that(class.max_bytes > 0, &[&key("max_bytes")], || {
+            "must not be 0".to_owned()
+        });
+        checks.that(matches!(class.replicas, 1 | 3 | 5), &[&key("replicas")], || {
+            "must be 1, 3 or 5: an even number of copies adds no safety".to_owned()
+        });
+        let least = config.channel.check_interval.saturating_mul(CHECKS_PER_LIFE);
+        checks.that(
+            class.max_age >= least,
+            &[&key("max_age"), "channel.check_interval"],
+            || {
+                format!(
+                    "must be at least 6 times channel.check_interval ({})",
+                    format_time(least)
+                )
+            },
+        );
+        checks.shorter(
+            ("log.clock_margin", log.clock_margin),
+            (&key("max_age"), class.max_age),
+        );
+        let window = class.duplicate_window;
+        checks.that(
+            window >= MIN_DUPLICATE_WINDOW,
+            &[&key("duplicate_window")],
+            || "must be at least 100ms".to_owned(),
+        );
+        checks.that(
+            window <= class.max_age,
+            &[&key("duplicate_window"), &key("max_age")],
+            || {
+                format!(
+                    "must not be more than the max_age of the class ({})",
+                    format_time(class.max_age)
+                )
+            },
+        );
+        budgets(config, index, checks);
+    }
+}
+
+/// Rule L2: the bytes of a class are a safety net above what its apps may store in its time. Apps
+/// without a budget cannot be summed up; for them there is only the alarm.
+fn budgets(config: &Config, index: usize, checks: &mut Checks<'_>) {
+    let class = &config.log.classes[index];
+    let uses = |app: &&crate::config::AppConfig| {
+        app.namespaces
+            .iter()
+            .any(|(_, rule)| rule.history == History::Class(class.name.clone()))
+    };
+    let rates = config
+        .apps
+        .iter()
+        .filter(uses)
+        .map(|app| u128::from(app.limits.publish_bytes));
+    let promised = rates.sum::<u128>().saturating_mul(class.max_age.as_millis()) / 1000;
+    let room = u128::from(class.max_bytes) * u128::from(class.shards);
+    let key = format!("log.classes[{index}]");
+    checks.that(promised <= room, &[&key, "apps"], || {
+        let promised = u64::try_from(promised).unwrap_or(u64::MAX);
+        format!(
+            "has less room (shards times max_bytes) than its apps may store within max_age by limits.publish_bytes \
+             ({}); raise max_bytes or lower the budgets",
+            format_size(promised)
+        )
+    });
+}

@@ -1,0 +1,12 @@
+//! The rim towards clients: sockets, transports and the write path.
+
+mod connection;
+pub mod frames;
+pub mod gateway;
+pub mod listener;
+mod orders;
+pub mod origin;
+pub mod sockopt;
+pub mod upgrade;
+pub mod websocket;
+mod writer;

@@ -1,0 +1,465 @@
+//! One client connection: a task that owns the socket, the session and the subscriptions, and
+//! carries the session's decisions to the hub and back.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+
+use crate::{
+    channel::{Mailbox, Notice},
+    protocol::{DisconnectCode, UnsubscribeCode, centrifuge},
+    session::{Effect, Generation, Now, Session},
+    telemetry::AppMetrics,
+};
+
+use super::{
+    frames,
+    gateway::Gateway,
+    orders::{Completion, Joins, Order},
+    websocket::{Decoder, Event, close, encoder},
+    writer::{TooSlow, Writer, poll_drained},
+};
+
+/// How long the peer may take to answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What one read takes at most. Shared by the connections of a thread: an idle one has no buffer.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The client went away.
+    Gone,
+    /// With this close code: the server's, or a protocol error's.
+    Closed(u16, &'static str),
+}
+
+/// See the module's documentation.
+pub(super) struct Connection {
+    stream: TcpStream,
+    gateway: Arc<Gateway>,
+    app: Arc<crate::apps::App>,
+    metrics: Arc<AppMetrics>,
+    mailbox: Arc<Mailbox>,
+    session: Session,
+    decoder: Decoder,
+    writer: Writer,
+    joins: Joins,
+    orders: Option<Box<FuturesUnordered<Order>>>,
+    effects: Vec<Effect>,
+    /// Commands that came before the connect was answered.
+    held: Option<Box<str>>,
+    opened: bool,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        gateway: Arc<Gateway>,
+        app: Arc<crate::apps::App>,
+        mailbox: Arc<Mailbox>,
+        session: Session,
+    ) -> Self {
+        Self {
+            stream,
+            metrics: gateway.metrics.app(&app.id),
+            decoder: Decoder::new(gateway.config.max_message_bytes),
+            gateway,
+            app,
+            mailbox,
+            session,
+            writer: Writer::default(),
+            joins: Joins::default(),
+            orders: None,
+            effects: Vec::new(),
+            held: None,
+            opened: false,
+        }
+    }
+
+    /// Serves the connection to its end. `first` is what came behind the handshake.
+    pub(super) async fn run(mut self, first: Bytes) -> Ended {
+        let ended = if first.is_empty() {
+            None
+        } else {
+            self.receive(&mut first.to_vec())
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                let timer = pin!(sleep_until(self.next_deadline()));
+                self.serve(timer).await
+            }
+        };
+        // Nothing is delivered to it any more, and whoever waits for room is let go.
+        self.joins.clear(&self.metrics);
+        self.mailbox.end();
+        if let Ended::Closed(code, reason) = ended {
+            let goodbye = VecDeque::from([encoder::close(code, reason)]);
+            if matches!(code, 3008 | 3000) {
+                self.writer.discard();
+            }
+            self.writer.push(goodbye);
+            let _ = timeout(CLOSE_TIMEOUT, self.say_goodbye()).await;
+        }
+        ended
+    }
+
+    async fn serve(&mut self, mut timer: Pin<&mut Sleep>) -> Ended {
+        poll_fn(|cx| self.poll(timer.as_mut(), cx)).await
+    }
+
+    fn poll(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            if let Some(ended) = self.poll_orders(cx) {
+                return Poll::Ready(ended);
+            }
+            match self.poll_write(cx) {
+                Ok(None) => {}
+                Ok(Some(ended)) => return Poll::Ready(ended),
+                Err(_) => return Poll::Ready(Ended::Gone),
+            }
+            if timer.as_mut().poll(cx).is_ready() {
+                if let Some(ended) = self.tick() {
+                    return Poll::Ready(ended);
+                }
+                timer.as_mut().reset(self.next_deadline());
+                continue;
+            }
+            let deadline = self.next_deadline();
+            if deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+                continue;
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Some(ended)) => return Poll::Ready(ended),
+                // What was read may have given something to write, or to wait for.
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let far = self.gateway.started + Duration::from_secs(u64::from(u32::MAX));
+        let session = self.session.next_deadline().map_or(far, |ms| {
+            (self.gateway.started + Duration::from_millis(ms)).min(far)
+        });
+        self.writer
+            .deadline(&self.gateway.config)
+            .map_or(session, |writer| writer.min(session))
+    }
+
+    fn tick(&mut self) -> Option<Ended> {
+        match self.writer.check(&self.gateway.config) {
+            Some(TooSlow::Stalled) => return Some(ended(DisconnectCode::WriteError)),
+            Some(TooSlow::Trickling) => return Some(ended(DisconnectCode::Slow)),
+            None => {}
+        }
+        let now = self.gateway.now();
+        self.session.on_tick(now, &mut self.effects);
+        self.carry_out()
+    }
+
+    // === reading ===
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
+        if !self.session.accepts_commands() {
+            // What the client has pipelined stays in the socket.
+            return Poll::Pending;
+        }
+        match self.stream.poll_read_ready(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => return Poll::Ready(Some(Ended::Gone)),
+            Poll::Ready(Ok(())) => {}
+        }
+        SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
+            Ok(0) => Poll::Ready(Some(Ended::Gone)),
+            Ok(len) => Poll::Ready(self.receive(&mut scratch[..len])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(None),
+            Err(_) => Poll::Ready(Some(Ended::Gone)),
+        })
+    }
+
+    /// What the socket gave.
+    fn receive(&mut self, mut input: &mut [u8]) -> Option<Ended> {
+        // The decoder lends what it decodes, so it is taken out for that time.
+        let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
+        let ended = loop {
+            let ended = match decoder.next(&mut input) {
+                Ok(Some(event)) => self.on_event(event),
+                Ok(None) => break None,
+                Err(error) => Some(Ended::Closed(error.close_code(), "protocol error")),
+            };
+            if ended.is_some() {
+                break ended;
+            }
+        };
+        self.decoder = decoder;
+        ended
+    }
+
+    fn on_event(&mut self, event: Event<'_>) -> Option<Ended> {
+        match event {
+            Event::Text(text) => self.on_text(text),
+            Event::Binary(_) => Some(ended(DisconnectCode::InappropriateProtocol)),
+            Event::Ping(payload) => {
+                self.mailbox.send(encoder::pong(payload));
+                None
+            }
+            Event::Pong(_) => None,
+            Event::Close { code, .. } => Some(Ended::Closed(code.unwrap_or(close::NORMAL), "")),
+        }
+    }
+
+    fn on_text(&mut self, text: &str) -> Option<Ended> {
+        if let Some(held) = &self.held {
+            // Bounded: nothing more is read from the socket than one read brought.
+            self.held = Some([held, "\n", text].concat().into());
+            return None;
+        }
+        let mut commands = centrifuge::decode(text);
+        loop {
+            if !self.session.accepts_commands() {
+                self.held = commands.rest().map(Box::from);
+                return None;
+            }
+            let now = self.gateway.now();
+            match commands.next() {
+                Some(Ok(command)) => self.session.on_command(command, now, &mut self.effects),
+                Some(Err(_)) => self.session.close(DisconnectCode::BadRequest, &mut self.effects),
+                None => return None,
+            }
+            if let Some(ended) = self.carry_out() {
+                return Some(ended);
+            }
+        }
+    }
+
+    // === writing ===
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<Option<Ended>> {
+        loop {
+            if self.writer.is_empty() {
+                let taken = self.mailbox.take(cx.waker());
+                let nothing = taken.frames.is_empty();
+                self.writer.push(taken.frames);
+                for Notice::Insufficient { channel, tag } in taken.notices {
+                    let code = UnsubscribeCode::InsufficientState;
+                    self.session.on_unsubscribed_by_server(
+                        &channel,
+                        Generation(tag),
+                        code,
+                        &mut self.effects,
+                    );
+                    if let Some(ended) = self.carry_out() {
+                        return Ok(Some(ended));
+                    }
+                }
+                if let Some(code) = taken.close {
+                    return Ok(Some(ended(code)));
+                }
+                if nothing {
+                    return Ok(None);
+                }
+            }
+            let written = self.writer.write(&self.stream, cx)?;
+            if written > 0 {
+                self.mailbox.written(written);
+                if !self.writer.is_empty() {
+                    self.session.on_send_progress(self.gateway.now());
+                }
+            }
+            if !self.writer.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn say_goodbye(&mut self) {
+        let flushed = poll_fn(|cx| match self.writer.write(&self.stream, cx) {
+            Ok(_) if self.writer.is_empty() => Poll::Ready(true),
+            Ok(_) => Poll::Pending,
+            Err(_) => Poll::Ready(false),
+        });
+        if flushed.await && shut_down(&self.stream) {
+            poll_fn(|cx| poll_drained(&self.stream, cx)).await;
+        }
+    }
+
+    // === effects ===
+
+    /// Carries out what the session has decided.
+    fn carry_out(&mut self) -> Option<Ended> {
+        if self.effects.is_empty() {
+            return None;
+        }
+        let mut closed = None;
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Send(reply) => self.send(frames::reply(&reply)),
+                Effect::Ping => self.writer.push_first(frames::PING),
+                Effect::Close(code) => {
+                    closed = Some(ended(code));
+                    self.flush_mailbox();
+                    break;
+                }
+                Effect::Unsubscribe {
+                    channel: _,
+                    generation,
+                    unanswered,
+                } => {
+                    if self.joins.leave(generation, &self.metrics) {
+                        if let Some((id, code)) = unanswered {
+                            self.send(frames::reply(&crate::protocol::Reply::Error { id, code }));
+                        }
+                    }
+                }
+                order => {
+                    let order = self.order(order);
+                    self.orders.get_or_insert_default().push(order);
+                }
+            }
+        }
+        closed
+    }
+
+    fn order(&mut self, effect: Effect) -> Order {
+        super::orders::order(effect, &self.gateway, &self.app, &self.mailbox, &mut self.joins)
+    }
+
+    /// The first reply lets the mailbox go; what was queued meanwhile follows it.
+    fn send(&mut self, frame: Bytes) {
+        if self.opened {
+            self.mailbox.send(frame);
+        } else {
+            self.opened = true;
+            self.mailbox.open(frame);
+        }
+    }
+
+    /// What is queued goes out before the close frame.
+    fn flush_mailbox(&mut self) {
+        let taken = self.mailbox.take(std::task::Waker::noop());
+        self.writer.push(taken.frames);
+    }
+
+    fn poll_orders(&mut self, cx: &mut Context<'_>) -> Option<Ended> {
+        while let Some(orders) = &mut self.orders {
+            match orders.poll_next_unpin(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(None) => self.orders = None,
+                Poll::Ready(Some(completion)) => {
+                    self.complete(completion);
+                    if let Some(ended) = self.carry_out().or_else(|| self.go_on()) {
+                        return Some(ended);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let now = self.gateway.now();
+        let (session, out) = (&mut self.session, &mut self.effects);
+        match completion {
+            Completion::ConnectVerified(result) => session.on_connect_verified(result, now, out),
+            Completion::RefreshVerified { id, result } => session.on_refresh_verified(id, result, now, out),
+            Completion::SubscribeVerified {
+                channel,
+                generation,
+                result,
+            } => {
+                session.on_subscribe_verified(&channel, generation, result, now, out);
+            }
+            Completion::SubRefreshVerified {
+                id,
+                channel,
+                generation,
+                result,
+            } => {
+                session.on_sub_refresh_verified(id, &channel, generation, result, now, out);
+            }
+            Completion::Subscribed {
+                channel,
+                generation,
+                result,
+            } => {
+                let result = self.joins.joined(generation, result, &self.metrics);
+                session.on_subscribed(&channel, generation, result, out);
+            }
+            Completion::ServerSubscribed(result) => {
+                let result = result.map(|joined| {
+                    let told = joined.into_iter().map(|(generation, subscription, told)| {
+                        // The order is all or none, so none of them can have been left since.
+                        let _ = self.joins.joined(generation, Ok(subscription), &self.metrics);
+                        told
+                    });
+                    told.collect()
+                });
+                session.on_server_subscribed(result, now, out);
+            }
+            Completion::Published { id, result } => session.on_published(id, result, out),
+            Completion::History { id, result } => session.on_history(id, result, out),
+            Completion::Abandoned => {}
+        }
+    }
+
+    /// Once the connect has been answered: what the client has sent meanwhile.
+    fn go_on(&mut self) -> Option<Ended> {
+        if !self.session.accepts_commands() {
+            return None;
+        }
+        let held = self.held.take()?;
+        self.on_text(&held)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Also if the task is ended from outside.
+        self.joins.clear(&self.metrics);
+        self.mailbox.end();
+    }
+}
+
+/// The session's clock.
+impl Gateway {
+    pub(super) fn now(&self) -> Now {
+        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Now {
+            mono_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            unix_s: unix.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+fn ended(code: DisconnectCode) -> Ended {
+    Ended::Closed(code.code(), code.message())
+}
+
+fn shut_down(stream: &TcpStream) -> bool {
+    socket2::SockRef::from(stream)
+        .shutdown(std::net::Shutdown::Write)
+        .is_ok()
+}

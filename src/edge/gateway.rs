@@ -1,0 +1,265 @@
+//! The door for client connections: from the upgrade request to a connection's task.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Path, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
+
+use crate::{
+    apps::{App, Apps},
+    channel::{Hub, Mailbox, MailboxLimits},
+    config::{CatchupConfig, EdgeConfig},
+    model::AppId,
+    protocol::DisconnectCode,
+    random,
+    session::{Limits, Session},
+    task::Tasks,
+    telemetry::{Metrics, RefusedHandshake},
+};
+
+use super::{
+    connection::{Connection, Ended},
+    sockopt::ClientOptions,
+    upgrade::accept_websocket,
+};
+
+/// All client connections of a node.
+pub struct Gateway {
+    pub(super) hub: Arc<Hub>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) config: EdgeConfig,
+    pub(super) started: Instant,
+    apps: Apps,
+    default_app: Option<AppId>,
+    limits: Arc<Limits>,
+    mailboxes: Mutex<slab::Slab<Arc<Mailbox>>>,
+    open: AtomicUsize,
+    draining: AtomicBool,
+    tasks: Tasks,
+}
+
+impl Gateway {
+    /// A gateway without connections.
+    pub fn new(
+        hub: Arc<Hub>,
+        apps: Apps,
+        default_app: Option<AppId>,
+        config: &EdgeConfig,
+        catchup: &CatchupConfig,
+        metrics: Arc<Metrics>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            hub,
+            metrics,
+            limits: Arc::new(Limits::new(config, catchup)),
+            config: config.clone(),
+            started: Instant::now(),
+            apps,
+            default_app,
+            mailboxes: Mutex::default(),
+            open: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            tasks,
+        })
+    }
+
+    /// The routes of client connections.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/connection/websocket", get(open_default))
+            .route("/apps/{app}/connection/websocket", get(open_of_app))
+            .with_state(self.clone())
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Turns new connections away, and closes all others with 3001, spread over `duration`.
+    pub async fn drain(&self, duration: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        let mailboxes: Vec<_> = self
+            .mailboxes
+            .lock()
+            .iter()
+            .map(|(_, mailbox)| mailbox.clone())
+            .collect();
+        info!(connections = mailboxes.len(), "closing connections");
+        let began = Instant::now();
+        let count = u32::try_from(mailboxes.len().max(1)).unwrap_or(u32::MAX);
+        for (closed, mailbox) in (0_u32..).zip(mailboxes) {
+            mailbox.close(DisconnectCode::Shutdown);
+            let due = duration.mul_f64(f64::from(closed) / f64::from(count));
+            let ahead = due.saturating_sub(began.elapsed());
+            // Timers are of a millisecond: many are closed between two pauses.
+            if ahead >= Duration::from_millis(2) {
+                sleep(ahead).await;
+            }
+        }
+    }
+
+    fn open(self: &Arc<Self>, app: Option<&str>, request: Request) -> Response {
+        let refuse = |why: RefusedHandshake, response: Response| {
+            self.metrics.handshakes_refused.of(why).inc();
+            response
+        };
+        if self.draining.load(Ordering::Relaxed) {
+            return refuse(RefusedHandshake::Draining, unavailable("the node is stopping"));
+        }
+        let named = app.or_else(|| self.default_app.as_ref().map(AppId::as_str));
+        let Some(app) = named.and_then(|app| self.apps.get(app)) else {
+            return refuse(
+                RefusedHandshake::App,
+                error(StatusCode::NOT_FOUND, "unknown_app", "no such app"),
+            );
+        };
+        let connections = self.metrics.app(&app.id);
+        let of_app = usize::try_from(connections.connections.get()).unwrap_or(0);
+        let limit = app.limits.max_connections;
+        if self.open.load(Ordering::Relaxed) >= self.config.max_connections || (limit > 0 && of_app >= limit)
+        {
+            return refuse(RefusedHandshake::Limit, unavailable("too many connections"));
+        }
+        let peer = request
+            .extensions()
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|peer| peer.0);
+        let (mut parts, _) = request.into_parts();
+        let options = ClientOptions::from(&self.config);
+        let accepted = match accept_websocket(&mut parts, &app.allowed_origins, options) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let why = if error.status() == StatusCode::FORBIDDEN {
+                    RefusedHandshake::Origin
+                } else {
+                    RefusedHandshake::Malformed
+                };
+                return refuse(why, error.into_response());
+            }
+        };
+        let gateway = self.clone();
+        // Counted from here on: a storm of handshakes meets the limit, too.
+        let open = Open::new(gateway.clone(), app.clone());
+        self.tasks.spawn_unstopped(async move {
+            match accepted.socket.ready().await {
+                // A task of its own: this one's future has the size of the handshake.
+                Ok((stream, first)) => gateway.serve(stream, first, app, open),
+                Err(error) => debug!(%error, peer = peer.map(|peer| peer.ip().to_string()), "handshake lost"),
+            }
+        });
+        accepted.response
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        stream: tokio::net::TcpStream,
+        first: bytes::Bytes,
+        app: Arc<App>,
+        open: Open,
+    ) {
+        let limits = MailboxLimits {
+            soft: self.config.mailbox_bytes,
+            hard: self.config.mailbox_max_bytes,
+        };
+        let mailbox = Arc::new(Mailbox::held(limits));
+        let session = Session::new(
+            app.view.clone(),
+            self.limits.clone(),
+            random::name(22),
+            self.now(),
+        );
+        let slot = self.mailboxes.lock().insert(mailbox.clone());
+        if self.draining.load(Ordering::Relaxed) {
+            mailbox.close(DisconnectCode::Shutdown);
+        }
+        let gateway = self.clone();
+        let connection = Connection::new(stream, self.clone(), app, mailbox, session);
+        self.tasks.spawn_unstopped(async move {
+            let ended = connection.run(first).await;
+            gateway.mailboxes.lock().remove(slot);
+            open.close(ended);
+        });
+    }
+}
+
+/// Counts a connection as open as long as it lives.
+struct Open {
+    gateway: Arc<Gateway>,
+    app: Arc<App>,
+}
+
+impl Open {
+    fn new(gateway: Arc<Gateway>, app: Arc<App>) -> Self {
+        gateway.open.fetch_add(1, Ordering::Relaxed);
+        let metrics = gateway.metrics.app(&app.id);
+        metrics.connections.inc();
+        metrics.connections_opened.inc();
+        Self { gateway, app }
+    }
+
+    fn close(self, ended: Ended) {
+        let code = match ended {
+            Ended::Gone => None,
+            Ended::Closed(code, _) => Some(code),
+        };
+        self.gateway.metrics.connection_closed(&self.app.id, code);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.gateway.open.fetch_sub(1, Ordering::Relaxed);
+        self.gateway.metrics.app(&self.app.id).connections.dec();
+    }
+}
+
+async fn open_default(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    let app = request.uri().query().and_then(app_of).map(str::to_owned);
+    gateway.open(app.as_deref(), request)
+}
+
+async fn open_of_app(
+    State(gateway): State<Arc<Gateway>>,
+    Path(app): Path<String>,
+    request: Request,
+) -> Response {
+    gateway.open(Some(&app), request)
+}
+
+/// The app that a query names. Ids need no escaping, so an escaped one is none.
+fn app_of(query: &str) -> Option<&str> {
+    query.split('&').find_map(|pair| pair.strip_prefix("app="))
+}
+
+fn unavailable(message: &'static str) -> Response {
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+    response
+        .headers_mut()
+        .insert("retry-after", axum::http::HeaderValue::from_static("1"));
+    response
+}
+
+fn error(status: StatusCode, code: &'static str, message: &'static str) -> Response {
+    (
+        status,
+        axum::Json(serde_json::json!({ "error": { "code": code, "message": message } })),
+    )
+        .into_response()
+}

@@ -1,0 +1,336 @@
+//! What a session orders and has to wait for: tokens, joins, publishes, history.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use futures_util::future::{AbortHandle, Abortable};
+use parking_lot::Mutex;
+
+use crate::{
+    apps::App,
+    channel::{
+        HistoryError, HistoryRead, Hub, Mailbox, Outlet, PublishFailure, Resume, SubscribeError, Subscription,
+    },
+    model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError},
+    protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
+    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder, publish_failure},
+    telemetry::AppMetrics,
+};
+
+use super::{frames, gateway::Gateway};
+
+/// An order under way.
+pub(super) type Order = Pin<Box<dyn Future<Output = Completion> + Send>>;
+
+/// What became of an order.
+pub(super) enum Completion {
+    ConnectVerified(Result<ConnectClaims, TokenError>),
+    RefreshVerified {
+        id: u32,
+        result: Result<ConnectClaims, TokenError>,
+    },
+    SubscribeVerified {
+        channel: ChannelName,
+        generation: Generation,
+        result: Result<SubscribeClaims, TokenError>,
+    },
+    SubRefreshVerified {
+        id: u32,
+        channel: ChannelName,
+        generation: Generation,
+        result: Result<SubscribeClaims, TokenError>,
+    },
+    Subscribed {
+        channel: ChannelName,
+        generation: Generation,
+        result: Result<Subscription, ErrorCode>,
+    },
+    ServerSubscribed(Result<Vec<(Generation, Subscription, ServerSubscription)>, ErrorCode>),
+    Published {
+        id: u32,
+        result: Result<PublishResult, ErrorCode>,
+    },
+    History {
+        id: u32,
+        result: Result<HistoryPage, ErrorCode>,
+    },
+    /// The client unsubscribed before it was joined.
+    Abandoned,
+}
+
+/// The subscriptions of a connection, and those it is about to have.
+#[derive(Default)]
+pub(super) struct Joins {
+    /// A handful at most connections: sorted by nothing, searched from the start.
+    all: Vec<(Generation, Join)>,
+}
+
+enum Join {
+    UnderWay(AbortHandle),
+    Joined(Box<Subscription>),
+}
+
+impl Joins {
+    /// Ends a subscription, or the attempt at one; true if there was either.
+    pub(super) fn leave(&mut self, generation: Generation, metrics: &AppMetrics) -> bool {
+        let Some(at) = self.all.iter().position(|(known, _)| *known == generation) else {
+            return false;
+        };
+        match self.all.swap_remove(at).1 {
+            Join::UnderWay(handle) => handle.abort(),
+            Join::Joined(_) => {
+                metrics.subscriptions.dec();
+            }
+        }
+        true
+    }
+
+    /// Ends all of them.
+    pub(super) fn clear(&mut self, metrics: &AppMetrics) {
+        while let Some((generation, _)) = self.all.last() {
+            let generation = *generation;
+            self.leave(generation, metrics);
+        }
+    }
+
+    /// A join has come to an end.
+    pub(super) fn joined(
+        &mut self,
+        generation: Generation,
+        result: Result<Subscription, ErrorCode>,
+        metrics: &AppMetrics,
+    ) -> Result<(), ErrorCode> {
+        let known = self.all.iter_mut().find(|(known, _)| *known == generation);
+        match (result, known) {
+            (Ok(subscription), Some((_, join))) => {
+                metrics.subscriptions.inc();
+                *join = Join::Joined(Box::new(subscription));
+                Ok(())
+            }
+            (Ok(subscription), None) => {
+                metrics.subscriptions.inc();
+                self.all.push((generation, Join::Joined(Box::new(subscription))));
+                Ok(())
+            }
+            (Err(code), _) => {
+                self.all.retain(|(known, _)| *known != generation);
+                Err(code)
+            }
+        }
+    }
+
+    fn begin(&mut self, generation: Generation) -> futures_util::future::AbortRegistration {
+        let (handle, registration) = AbortHandle::new_pair();
+        self.all.push((generation, Join::UnderWay(handle)));
+        registration
+    }
+}
+
+/// Starts what an effect asks for. Publishes take their place in the log's order at once.
+pub(super) fn order(
+    effect: Effect,
+    gateway: &Arc<Gateway>,
+    app: &Arc<App>,
+    mailbox: &Arc<Mailbox>,
+    joins: &mut Joins,
+) -> Order {
+    let (app, hub) = (app.clone(), gateway.hub.clone());
+    match effect {
+        Effect::VerifyConnect { token } => {
+            Box::pin(async move { Completion::ConnectVerified(app.verify_connect(token.as_str()).await) })
+        }
+        Effect::VerifyRefresh { id, token } => Box::pin(async move {
+            let result = app.verify_connect(token.as_str()).await;
+            Completion::RefreshVerified { id, result }
+        }),
+        Effect::VerifySubscribe {
+            channel,
+            generation,
+            token,
+        } => Box::pin(async move {
+            let result = app.verify_subscribe(token.as_str()).await;
+            Completion::SubscribeVerified {
+                channel,
+                generation,
+                result,
+            }
+        }),
+        Effect::VerifySubRefresh {
+            id,
+            channel,
+            generation,
+            token,
+        } => Box::pin(async move {
+            let result = app.verify_subscribe(token.as_str()).await;
+            Completion::SubRefreshVerified {
+                id,
+                channel,
+                generation,
+                result,
+            }
+        }),
+        Effect::Subscribe(order) => {
+            let (channel, generation) = (order.channel.clone(), order.generation);
+            let registration = joins.begin(generation);
+            let mailbox = mailbox.clone();
+            let joining = async move {
+                let result = subscribe(&hub, &app, &mailbox, &order).await;
+                Completion::Subscribed {
+                    channel,
+                    generation,
+                    result,
+                }
+            };
+            let joining = Abortable::new(joining, registration);
+            Box::pin(async move { joining.await.unwrap_or(Completion::Abandoned) })
+        }
+        Effect::SubscribeAll(orders) => {
+            let mailbox = mailbox.clone();
+            Box::pin(async move {
+                let mut joined = Vec::with_capacity(orders.len());
+                for order in &orders {
+                    match subscribe_server_side(&hub, &app, &mailbox, order).await {
+                        Ok((subscription, told)) => joined.push((order.generation, subscription, told)),
+                        Err(code) => return Completion::ServerSubscribed(Err(code)),
+                    }
+                }
+                Completion::ServerSubscribed(Ok(joined))
+            })
+        }
+        Effect::Publish(order) => publish(&hub, &app, order),
+        Effect::History(order) => Box::pin(history(hub, app, *order)),
+        // Carried out by the connection itself.
+        Effect::Send(_) | Effect::Ping | Effect::Unsubscribe { .. } | Effect::Close(_) => {
+            Box::pin(std::future::ready(Completion::Abandoned))
+        }
+    }
+}
+
+async fn subscribe(
+    hub: &Arc<Hub>,
+    app: &App,
+    mailbox: &Arc<Mailbox>,
+    order: &SubscribeOrder,
+) -> Result<Subscription, ErrorCode> {
+    let (route, resume, outlet) = parts(hub, app, mailbox, order)?;
+    let reply = |told: crate::channel::Subscribed<'_>| {
+        let result = order.result(told.position, told.recovered);
+        mailbox.send(frames::subscribe_reply(order.id, &result, told.missed));
+    };
+    hub.subscribe(&route, resume, outlet, reply)
+        .await
+        .map_err(subscribe_error)
+}
+
+async fn subscribe_server_side(
+    hub: &Arc<Hub>,
+    app: &App,
+    mailbox: &Arc<Mailbox>,
+    order: &SubscribeOrder,
+) -> Result<(Subscription, ServerSubscription), ErrorCode> {
+    let (route, resume, outlet) = parts(hub, app, mailbox, order)?;
+    let told = Mutex::new(None);
+    let reply = |subscribed: crate::channel::Subscribed<'_>| {
+        *told.lock() = Some(ServerSubscription {
+            channel: order.channel.clone(),
+            bodies: subscribed.missed.iter().map(|entry| entry.body()).collect(),
+            result: order.result(subscribed.position, subscribed.recovered),
+        });
+    };
+    let subscription = hub
+        .subscribe(&route, resume, outlet, reply)
+        .await
+        .map_err(subscribe_error)?;
+    let told = told.into_inner().ok_or(ErrorCode::Internal)?;
+    Ok((subscription, told))
+}
+
+fn parts(
+    hub: &Arc<Hub>,
+    app: &App,
+    mailbox: &Arc<Mailbox>,
+    order: &SubscribeOrder,
+) -> Result<(crate::log::Route, Resume, Outlet), ErrorCode> {
+    let route = hub.route(&app.id, &order.channel, &order.rule.history);
+    let route = route.ok_or(ErrorCode::Internal)?;
+    let resume = Resume {
+        position: order.recover.clone(),
+        reject_unrecovered: order.reject_unrecovered,
+    };
+    let outlet = Outlet::new(mailbox.clone(), order.channel.clone(), order.generation.0);
+    Ok((route, resume, outlet))
+}
+
+fn publish(hub: &Arc<Hub>, app: &App, order: PublishOrder) -> Order {
+    let PublishOrder {
+        id,
+        channel,
+        rule,
+        record,
+        idempotency_key,
+    } = order;
+    let sent = hub
+        .route(&app.id, &channel, &rule.history)
+        .ok_or(PublishFailure::Unavailable("no such retention class"))
+        .and_then(|route| hub.publish(&route, &record, idempotency_key.as_deref()));
+    match sent {
+        Ok(acknowledged) => Box::pin(async move {
+            let result = match acknowledged.await {
+                Ok(published) => Ok(PublishResult {
+                    position: published.position,
+                    duplicate: published.duplicate,
+                }),
+                Err(error) => Err(publish_failure(&error)),
+            };
+            Completion::Published { id, result }
+        }),
+        Err(error) => {
+            let result = Err(publish_failure(&error));
+            Box::pin(std::future::ready(Completion::Published { id, result }))
+        }
+    }
+}
+
+async fn history(hub: Arc<Hub>, app: Arc<App>, order: HistoryOrder) -> Completion {
+    let HistoryOrder {
+        id,
+        channel,
+        rule,
+        query,
+    } = order;
+    let Some(route) = hub.route(&app.id, &channel, &rule.history) else {
+        return Completion::History {
+            id,
+            result: Err(ErrorCode::Internal),
+        };
+    };
+    let read = HistoryRead {
+        since: query.since,
+        epoch: query.since.map(|_| Epoch::new(&query.epoch)),
+        from_ms: query.since_time.map(millis),
+        to_ms: query.until_time.map(millis),
+        limit: usize::try_from(query.limit).unwrap_or(0),
+        reverse: query.reverse,
+    };
+    let result = match hub.history(&route, read).await {
+        Ok(page) => Ok(HistoryPage {
+            publications: page.publications,
+            top: page.top,
+        }),
+        Err(HistoryError::NoHistory) => Err(ErrorCode::NotAvailable),
+        Err(HistoryError::OtherEpoch) => Err(ErrorCode::UnrecoverablePosition),
+        Err(HistoryError::TimedOut) => Err(ErrorCode::Internal),
+    };
+    Completion::History { id, result }
+}
+
+fn millis(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
+}
+
+fn subscribe_error(error: SubscribeError) -> ErrorCode {
+    match error {
+        SubscribeError::TimedOut | SubscribeError::Closed => ErrorCode::Internal,
+        SubscribeError::Unrecoverable => ErrorCode::UnrecoverablePosition,
+        SubscribeError::TooManyTails(_) => ErrorCode::TooManyRequests,
+    }
+}

@@ -1,0 +1,379 @@
+//! The log on NATS JetStream: the only user of async-nats.
+//!
+//! ```text
+//! format subject envelope headers stamp   the stored format, pure (docs/log-format.md)
+//! start error                             from a configuration to a log that works
+//! connect inbox api events                connections, requests, what they notice
+//! streams registry                        what all nodes agree on
+//! publish live read info remove anchor    the log itself
+//! nodes                                   messages between nodes
+//! ```
+
+mod anchor;
+mod api;
+mod connect;
+mod envelope;
+mod error;
+mod events;
+mod format;
+mod headers;
+mod inbox;
+mod info;
+mod live;
+mod nodes;
+mod publish;
+mod read;
+mod registry;
+mod remove;
+mod stamp;
+mod start;
+mod streams;
+mod subject;
+
+use std::{future::ready, time::Duration};
+
+use bytes::Bytes;
+use tokio::{sync::broadcast, time::timeout};
+
+pub use self::error::{Difference, StartError};
+use self::{
+    api::Api,
+    connect::Connections,
+    events::Events,
+    format::{Names, join},
+    info::StreamInfo,
+    live::LiveCopies,
+    nodes::Topic,
+    publish::Publisher,
+    read::Reads,
+    registry::Registry,
+};
+use super::{
+    Ack, AckFuture, BoxFuture, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessages, Page, PublishError,
+    ReadError, Route, ShardId, ShardInfo, ShardSpec, Stored, Sweep,
+};
+use crate::model::{ChannelKey, ClassName, Offset, Record};
+
+/// The log on a NATS server or cluster.
+#[derive(Debug)]
+pub struct NatsLog {
+    names: Names,
+    shards: Vec<ShardSpec>,
+    /// A handful: searched, not hashed.
+    classes: Vec<Class>,
+    connections: Connections,
+    api: Api,
+    registry: Registry,
+    publisher: Publisher,
+    reads: Reads,
+    events: Events,
+    request_timeout: Duration,
+}
+
+/// A retention class and its place among the shards.
+#[derive(Debug)]
+struct Class {
+    name: ClassName,
+    first: u16,
+    shards: u16,
+}
+
+impl NatsLog {
+    /// Publications on their way, without an acknowledgement yet.
+    pub fn in_flight(&self) -> usize {
+        self.publisher.in_flight()
+    }
+
+    /// The channel whose messages stand at a durable route's address; `None` at an anchor's, and at
+    /// any other that no route has.
+    pub fn channel_at(address: &str) -> Option<ChannelKey> {
+        let (_class, tokens) = address.split_once('.')?;
+        let (_shard, tokens) = tokens.split_once('.')?;
+        subject::channel(tokens)
+    }
+
+    /// Sends what is buffered, then ends the connections: the log is of no use afterwards.
+    pub async fn close(&self) {
+        self.flush().await;
+        for client in self.connections.all() {
+            // It fails if the connection is closed already.
+            let _ = timeout(self.request_timeout, client.drain()).await;
+        }
+    }
+
+    /// When a shard's anchor was written, by the leader.
+    async fn anchor_time(&self, shard: ShardId) -> Result<Option<i64>, ReadError> {
+        let spec = self.spec(shard)?;
+        self.reads
+            .last_time(&spec.stream, &self.anchor_subject(spec))
+            .await
+    }
+
+    fn anchor_subject(&self, spec: &ShardSpec) -> String {
+        let class = self.classes.iter().find(|class| class.name == spec.class);
+        let shard = spec.id.0 - class.map_or(0, |class| class.first);
+        join(&self.names.history, &subject::anchor(spec.class.as_str(), shard))
+    }
+
+    fn spec(&self, shard: ShardId) -> Result<&ShardSpec, ReadError> {
+        let unknown = || ReadError::Failed("there is no such shard".to_owned());
+        self.shards.get(usize::from(shard.0)).ok_or_else(unknown)
+    }
+
+    /// The shard of a durable route.
+    fn spec_of(&self, route: &Route) -> Result<&ShardSpec, ReadError> {
+        let ephemeral = || ReadError::Failed("an ephemeral channel has no history".to_owned());
+        self.spec(route.shard().ok_or_else(ephemeral)?)
+    }
+
+    fn stored_subject(&self, route: &Route) -> String {
+        join(&self.names.history, route.address())
+    }
+
+    async fn subscribe_to(&self, subject: String) -> Result<async_nats::Subscriber, ReadError> {
+        timeout(self.request_timeout, self.connections.live.subscribe(subject))
+            .await
+            .map_err(|_| ReadError::NoAnswer)?
+            .map_err(|error| ReadError::Failed(error.to_string()))
+    }
+}
+
+impl Log for NatsLog {
+    fn shards(&self) -> &[ShardSpec] {
+        &self.shards
+    }
+
+    fn route(&self, key: &ChannelKey, class: Option<&ClassName>) -> Option<Route> {
+        let Some(class) = class else {
+            return Some(Route::new(key.clone(), None, subject::ephemeral(key)));
+        };
+        let class = self.classes.iter().find(|known| known.name == *class)?;
+        let (shard, address) = subject::durable(class.name.as_str(), class.shards, key);
+        Some(Route::new(
+            key.clone(),
+            Some(ShardId(class.first + shard)),
+            address,
+        ))
+    }
+
+    fn publish(
+        &self,
+        route: &Route,
+        record: &Record,
+        dedup_id: Option<&str>,
+    ) -> Result<AckFuture, PublishError> {
+        let mut headers = envelope::publication(record);
+        if route.shard().is_none() {
+            let subject = join(&self.names.ephemeral, route.address());
+            self.publisher.send(subject, headers, record.data.clone())?;
+            return Ok(Box::pin(ready(Ok(Ack {
+                seq: 0,
+                duplicate: false,
+            }))));
+        }
+        if let Some(id) = dedup_id {
+            let id = id.parse::<async_nats::HeaderValue>();
+            let id = id.map_err(|_| PublishError::Refused("the id holds a line break".to_owned()))?;
+            headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        }
+        let subject = self.stored_subject(route);
+        Ok(Box::pin(self.publisher.publish(
+            subject,
+            headers,
+            record.data.clone(),
+        )?))
+    }
+
+    fn subscribe<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Box<dyn Copies>, ReadError>> {
+        Box::pin(async move {
+            let stored = route.shard().is_some();
+            let root = if stored {
+                &self.names.live
+            } else {
+                &self.names.ephemeral
+            };
+            // One connection carries the subscription and `info`, so it comes first on the wire.
+            let subscriber = self.subscribe_to(join(root, route.address())).await?;
+            if !stored {
+                // Nothing will be asked that the server would answer behind the subscription, and
+                // what it misses is lost for good: so it must be there.
+                self.api.round_trip().await?;
+            }
+            Ok(Box::new(LiveCopies::new(subscriber, stored)) as Box<dyn Copies>)
+        })
+    }
+
+    fn info(&self, shard: ShardId) -> BoxFuture<'_, Result<ShardInfo, ReadError>> {
+        Box::pin(async move {
+            let what = format!("STREAM.INFO.{}", self.spec(shard)?.stream);
+            self.api
+                .call::<StreamInfo>(&what, &serde_json::json!({}))
+                .await?
+                .accept()
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        route: &'a Route,
+        from: Offset,
+        max_messages: u32,
+        max_bytes: u32,
+    ) -> BoxFuture<'a, Result<Page, ReadError>> {
+        Box::pin(async move {
+            let stream = &self.spec_of(route)?.stream;
+            let subject = self.stored_subject(route);
+            self.reads
+                .page(stream, &subject, from, max_messages, max_bytes)
+                .await
+        })
+    }
+
+    fn read_leader<'a>(
+        &'a self,
+        route: &'a Route,
+        from: Offset,
+    ) -> BoxFuture<'a, Result<Option<Stored>, ReadError>> {
+        Box::pin(async move {
+            let stream = &self.spec_of(route)?.stream;
+            self.reads
+                .leader_next(stream, &self.stored_subject(route), from)
+                .await
+        })
+    }
+
+    fn time_at(&self, shard: ShardId, seq: Offset) -> BoxFuture<'_, Result<Option<i64>, ReadError>> {
+        Box::pin(async move { self.reads.time_at(&self.spec(shard)?.stream, seq).await })
+    }
+
+    fn first_since(&self, shard: ShardId, time_ms: i64) -> BoxFuture<'_, Result<Option<Offset>, ReadError>> {
+        Box::pin(async move { self.reads.first_since(&self.spec(shard)?.stream, time_ms).await })
+    }
+
+    fn last_of<'a>(
+        &'a self,
+        shard: ShardId,
+        routes: &'a [Route],
+    ) -> BoxFuture<'a, Result<LastOf, ReadError>> {
+        Box::pin(async move {
+            let spec = self.spec(shard)?;
+            let subjects: Vec<_> = routes.iter().map(|route| self.stored_subject(route)).collect();
+            self.reads
+                .last_of(&spec.stream, &subjects, &self.anchor_subject(spec))
+                .await
+        })
+    }
+
+    fn sweep(
+        &self,
+        shard: ShardId,
+        from: Offset,
+        max_messages: u32,
+        max_bytes: u32,
+    ) -> BoxFuture<'_, Result<Sweep, ReadError>> {
+        Box::pin(async move {
+            let stream = &self.spec(shard)?.stream;
+            self.reads
+                .sweep(stream, &self.names.history, from, max_messages, max_bytes)
+                .await
+        })
+    }
+
+    fn remove<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Offset, PublishError>> {
+        Box::pin(async move {
+            let spec = self
+                .spec_of(route)
+                .map_err(|error| PublishError::Refused(error.to_string()))?;
+            remove::remove(
+                &self.publisher,
+                &self.api,
+                &spec.stream,
+                self.stored_subject(route),
+            )
+            .await
+        })
+    }
+
+    fn write_anchor(&self, shard: ShardId) -> AckFuture {
+        let written = self
+            .spec(shard)
+            .map_err(|error| PublishError::Refused(error.to_string()))
+            .and_then(|spec| {
+                let subject = self.anchor_subject(spec);
+                self.publisher.publish(subject, envelope::anchor(), Bytes::new())
+            });
+        match written {
+            Ok(acknowledged) => Box::pin(acknowledged),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
+    }
+
+    fn epoch(&self, shard: ShardId) -> BoxFuture<'_, Result<Option<(EpochEntry, u64)>, ReadError>> {
+        Box::pin(async move { self.registry.epoch(&self.spec(shard)?.stream).await })
+    }
+
+    fn set_epoch<'a>(
+        &'a self,
+        shard: ShardId,
+        entry: &'a EpochEntry,
+        revision: u64,
+    ) -> BoxFuture<'a, Result<bool, ReadError>> {
+        Box::pin(async move {
+            self.registry
+                .set_epoch(&self.spec(shard)?.stream, entry, revision)
+                .await
+        })
+    }
+
+    fn events(&self) -> broadcast::Receiver<LogEvent> {
+        self.events.subscribe()
+    }
+
+    fn connected(&self) -> bool {
+        let connected = async_nats::connection::State::Connected;
+        self.connections
+            .all()
+            .iter()
+            .all(|client| client.connection_state() == connected)
+    }
+
+    fn tell(&self, topic: &str, data: Bytes) {
+        nodes::send(&self.connections.live, self.names.node(topic), data);
+    }
+
+    fn listen<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Box<dyn NodeMessages>, ReadError>> {
+        Box::pin(async move {
+            let subscriber = self.subscribe_to(self.names.node(topic)).await?;
+            Ok(Box::new(Topic(subscriber)) as Box<dyn NodeMessages>)
+        })
+    }
+
+    fn ask<'a>(
+        &'a self,
+        topic: &'a str,
+        data: Bytes,
+        wait: Duration,
+        enough: &'a (dyn Fn(&[Bytes]) -> bool + Send + Sync),
+    ) -> BoxFuture<'a, Vec<Bytes>> {
+        Box::pin(nodes::ask(
+            &self.connections.live,
+            self.names.node(topic),
+            data,
+            wait,
+            enough,
+        ))
+    }
+
+    fn answer(&self, reply: &str, data: Bytes) {
+        nodes::send(&self.connections.live, reply.to_owned(), data);
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            for client in self.connections.all() {
+                // Without a connection there is nothing to wait for.
+                let _ = timeout(self.request_timeout, client.flush()).await;
+            }
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! The headers of a message that the log reads, found in one pass and without allocating: NATS's
+//! own and ours.
+
+use async_nats::HeaderMap;
+
+use super::{envelope, stamp};
+use crate::model::Offset;
+
+/// The values of the headers the log knows, borrowed from the message. The first value of a
+/// repeated header counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Headers<'a> {
+    /// [`envelope::SLIP`].
+    pub(super) slip: Option<&'a str>,
+    /// [`envelope::INFO`].
+    pub(super) info: Option<&'a str>,
+    /// [`envelope::TAGS`].
+    pub(super) tags: Option<&'a str>,
+    /// The message's own sequence.
+    sequence: Option<&'a str>,
+    /// On a copy: the last stored sequence of the subject before it. In a batch: the sequence of
+    /// the message before it in the batch.
+    last_sequence: Option<&'a str>,
+    time_stamp: Option<&'a str>,
+    /// The subject it is stored under.
+    pub(super) subject: Option<&'a str>,
+    num_pending: Option<&'a str>,
+    up_to_sequence: Option<&'a str>,
+    kv_operation: Option<&'a str>,
+}
+
+impl<'a> Headers<'a> {
+    /// Those of a message from async-nats.
+    pub(super) fn of(map: Option<&'a HeaderMap>) -> Self {
+        let mut headers = Self::default();
+        for (name, values) in map.into_iter().flat_map(HeaderMap::iter) {
+            if let Some(value) = values.first() {
+                headers.take(name.as_ref(), value.as_str());
+            }
+        }
+        headers
+    }
+
+    /// Those of a raw header block (`NATS/1.0` and lines behind it), as STREAM.MSG.GET returns it.
+    pub(super) fn parse(block: &'a [u8]) -> Self {
+        let mut headers = Self::default();
+        let text = std::str::from_utf8(block).unwrap_or_default();
+        for line in text.split("\r\n").skip(1) {
+            if let Some((name, value)) = line.split_once(':') {
+                headers.take(name, value.trim());
+            }
+        }
+        headers
+    }
+
+    fn take(&mut self, name: &str, value: &'a str) {
+        let place = match name {
+            envelope::SLIP => &mut self.slip,
+            envelope::INFO => &mut self.info,
+            envelope::TAGS => &mut self.tags,
+            "Nats-Sequence" => &mut self.sequence,
+            "Nats-Last-Sequence" => &mut self.last_sequence,
+            "Nats-Time-Stamp" => &mut self.time_stamp,
+            "Nats-Subject" => &mut self.subject,
+            "Nats-Num-Pending" => &mut self.num_pending,
+            "Nats-UpTo-Sequence" => &mut self.up_to_sequence,
+            "KV-Operation" => &mut self.kv_operation,
+            _ => return,
+        };
+        place.get_or_insert(value);
+    }
+
+    /// `Nats-Sequence`.
+    pub(super) fn sequence(&self) -> Option<Offset> {
+        self.sequence?.parse().ok()
+    }
+
+    /// `Nats-Last-Sequence`.
+    pub(super) fn last_sequence(&self) -> Option<Offset> {
+        self.last_sequence?.parse().ok()
+    }
+
+    /// `Nats-Time-Stamp` in ms since 1970.
+    pub(super) fn time_ms(&self) -> Option<i64> {
+        stamp::parse_ms(self.time_stamp?)
+    }
+
+    /// `Nats-Num-Pending`.
+    pub(super) fn num_pending(&self) -> Option<u64> {
+        self.num_pending?.parse().ok()
+    }
+
+    /// `Nats-UpTo-Sequence`.
+    pub(super) fn up_to_sequence(&self) -> Option<Offset> {
+        self.up_to_sequence?.parse().ok()
+    }
+
+    /// Whether the message marks a removed key of a KV bucket.
+    pub(super) fn is_kv_removal(&self) -> bool {
+        matches!(self.kv_operation, Some("DEL" | "PURGE"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raw_block_and_a_map_give_the_same() {
+        let block =
+            b"NATS/1.0\r\nSlip: 1j\r\nSlip: 9x\r\nNats-Sequence: 7\r\nX: y\r\nNats-Last-Sequence:6\r\n\r\n";
+        let mut map = HeaderMap::new();
+        map.append("Slip", "1j");
+        map.append("Slip", "9x");
+        map.insert("Nats-Sequence", "7");
+        map.insert("Nats-Last-Sequence", "6");
+        map.insert("X", "y");
+        for headers in [Headers::parse(block), Headers::of(Some(&map))] {
+            assert_eq!(headers.slip, Some("1j"));
+            assert_eq!((headers.sequence(), headers.last_sequence()), (Some(7), Some(6)));
+            assert_eq!((headers.info, headers.time_ms()), (None, None));
+        }
+        assert_eq!(Headers::of(None).slip, None);
+    }
+}

@@ -1,0 +1,254 @@
+//! Reads of stored messages, on a connection of their own (L10): batched Direct Get from any
+//! replica, single messages from the leader.
+
+mod batch;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Message;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use self::batch::Batch;
+use super::{
+    api::{Api, ApiError, Refusal},
+    envelope,
+    headers::Headers,
+    inbox::{Inbox, Unanswered},
+    stamp,
+};
+use crate::{
+    log::{LastOf, Page, ReadError, Stored, Sweep},
+    model::Offset,
+};
+
+/// A replica that hangs answers nothing: after this long another one is asked (by the caller).
+const SILENCE: Duration = Duration::from_millis(300);
+/// The most subjects that one `multi_last` may match (1,024), less the anchor and a reserve.
+const MAX_SUBJECTS: usize = 1_000;
+
+/// The reading side of the log. Payloads are slices of the connection's read buffer: who keeps one
+/// for long copies it.
+#[derive(Clone, Debug)]
+pub(super) struct Reads {
+    inbox: Arc<Inbox>,
+    api: Api,
+    timeout: Duration,
+}
+
+impl Reads {
+    /// Reads through `inbox`; each is given up after `timeout`, or earlier if nothing comes.
+    pub(super) fn new(inbox: Arc<Inbox>, timeout: Duration) -> Self {
+        let api = Api::new(inbox.clone(), timeout);
+        Self { inbox, api, timeout }
+    }
+
+    /// At most `messages` messages of one subject from `from` on.
+    pub(super) async fn page(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: Offset,
+        messages: u32,
+        bytes: u32,
+    ) -> Result<Page, ReadError> {
+        let request = json!({
+            "seq": from.max(1), "next_by_subj": subject, "batch": messages.max(1), "max_bytes": bytes.max(1),
+        });
+        let batch = self.batch(stream, &request, messages.max(1) as usize).await?;
+        let messages = batch
+            .messages
+            .into_iter()
+            .map(|message| stored(message).map(|(_, stored)| stored))
+            .collect::<Result<_, _>>()?;
+        Ok(Page {
+            messages,
+            pending: batch.pending,
+        })
+    }
+
+    /// At most `messages` messages of a stream from `from` on, with their addresses: what stands
+    /// behind `root` in their subjects.
+    pub(super) async fn sweep(
+        &self,
+        stream: &str,
+        root: &str,
+        from: Offset,
+        messages: u32,
+        bytes: u32,
+    ) -> Result<Sweep, ReadError> {
+        let request = json!({ "seq": from.max(1), "batch": messages.max(1), "max_bytes": bytes.max(1) });
+        let batch = self.batch(stream, &request, messages.max(1) as usize).await?;
+        let mut sweep = Sweep {
+            messages: Vec::with_capacity(batch.messages.len()),
+            pending: batch.pending,
+        };
+        for message in batch.messages {
+            let (subject, stored) = stored(message)?;
+            let address = subject
+                .strip_prefix(root)
+                .and_then(|address| address.strip_prefix('.'));
+            sweep
+                .messages
+                .push((address.ok_or_else(unusable)?.to_owned(), stored));
+        }
+        Ok(sweep)
+    }
+
+    /// The last sequence of each subject. `anchor` is asked for too, so that the answer always says
+    /// how far the replica is: without a match it would not.
+    pub(super) async fn last_of(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        anchor: &str,
+    ) -> Result<LastOf, ReadError> {
+        if subjects.len() > MAX_SUBJECTS {
+            return Err(ReadError::Failed(format!(
+                "more than {MAX_SUBJECTS} channels asked for at once"
+            )));
+        }
+        let asked: Vec<_> = subjects.iter().map(String::as_str).chain([anchor]).collect();
+        let batch = self
+            .batch(stream, &json!({ "multi_last": asked }), asked.len())
+            .await?;
+        if batch.pending > 0 {
+            // The replica stopped at its limit of bytes. Fewer channels at once will do.
+            return Err(ReadError::NotNow("the answer is too large".to_owned()));
+        }
+        let Some(up_to) = batch.up_to else {
+            return Err(ReadError::NotNow("the shard has no anchor yet".to_owned()));
+        };
+        let mut found = std::collections::HashMap::with_capacity(batch.messages.len());
+        for message in &batch.messages {
+            let headers = Headers::of(message.headers.as_ref());
+            let (Some(subject), Some(seq)) = (headers.subject, headers.sequence()) else {
+                return Err(unusable());
+            };
+            found.insert(subject, seq);
+        }
+        let last = subjects
+            .iter()
+            .map(|subject| found.get(subject.as_str()).copied())
+            .collect();
+        Ok(LastOf { up_to, last })
+    }
+
+    /// The first message of a subject from `from` on, from the leader.
+    pub(super) async fn leader_next(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: Offset,
+    ) -> Result<Option<Stored>, ReadError> {
+        let request = json!({ "seq": from.max(1), "next_by_subj": subject });
+        self.leader(stream, &request)
+            .await?
+            .map(LeaderMessage::stored)
+            .transpose()
+    }
+
+    /// The time stamp of the message at `seq`, from the leader.
+    pub(super) async fn time_at(&self, stream: &str, seq: Offset) -> Result<Option<i64>, ReadError> {
+        let message = self
+            .leader(stream, &json!({ "seq": seq.max(1), "no_hdr": true }))
+            .await?;
+        message.map(|message| message.time_ms()).transpose()
+    }
+
+    /// The first message stored at or after a time, from the leader.
+    pub(super) async fn first_since(&self, stream: &str, time_ms: i64) -> Result<Option<Offset>, ReadError> {
+        let start_time = stamp::format_ms(time_ms);
+        let message = self
+            .leader(stream, &json!({ "start_time": start_time, "no_hdr": true }))
+            .await?;
+        Ok(message.map(|message| message.seq))
+    }
+
+    /// The time stamp of the last message of a subject, from the leader.
+    pub(super) async fn last_time(&self, stream: &str, subject: &str) -> Result<Option<i64>, ReadError> {
+        let message = self.leader(stream, &json!({ "last_by_subj": subject })).await?;
+        message.map(|message| message.time_ms()).transpose()
+    }
+
+    async fn leader(&self, stream: &str, request: &Value) -> Result<Option<LeaderMessage>, ReadError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            message: LeaderMessage,
+        }
+        match self
+            .api
+            .call::<Answer>(&format!("STREAM.MSG.GET.{stream}"), request)
+            .await
+        {
+            Ok(answer) => Ok(Some(answer.message)),
+            Err(ApiError::Refused(refusal)) if refusal.err_code == Refusal::NO_MESSAGE => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn batch(&self, stream: &str, request: &Value, most: usize) -> Result<Batch, ReadError> {
+        let payload = serde_json::to_vec(request).map_err(|error| ReadError::Failed(error.to_string()))?;
+        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let silence = SILENCE.min(self.timeout);
+        let answer = self
+            .inbox
+            .many(subject, payload.into(), most, silence, self.timeout)
+            .await;
+        Batch::of(answer.map_err(|error| match error {
+            Unanswered::Silence => ReadError::NoAnswer,
+            Unanswered::NoResponders => ReadError::NotNow("no server has the shard".to_owned()),
+        })?)
+    }
+}
+
+/// A message of a Direct Get with the subject it is stored under.
+fn stored(message: Message) -> Result<(String, Stored), ReadError> {
+    let headers = Headers::of(message.headers.as_ref());
+    let (Some(subject), Some(seq), Some(time_ms)) = (headers.subject, headers.sequence(), headers.time_ms())
+    else {
+        return Err(unusable());
+    };
+    let body = envelope::body(&headers, message.payload);
+    Ok((subject.to_owned(), Stored { seq, time_ms, body }))
+}
+
+fn unusable() -> ReadError {
+    ReadError::Failed("a message without its sequence, time or subject".to_owned())
+}
+
+/// A message as STREAM.MSG.GET returns it.
+#[derive(Deserialize)]
+struct LeaderMessage {
+    seq: Offset,
+    /// The header block in base64.
+    #[serde(default)]
+    hdrs: String,
+    /// The payload in base64.
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+impl LeaderMessage {
+    fn time_ms(&self) -> Result<i64, ReadError> {
+        stamp::parse_ms(&self.time).ok_or_else(unusable)
+    }
+
+    fn stored(self) -> Result<Stored, ReadError> {
+        let decode = |text: &str| {
+            STANDARD
+                .decode(text)
+                .map_err(|error| ReadError::Failed(error.to_string()))
+        };
+        let headers = decode(&self.hdrs)?;
+        let data = Bytes::from(decode(&self.data)?);
+        Ok(Stored {
+            seq: self.seq,
+            time_ms: self.time_ms()?,
+            body: envelope::body(&Headers::parse(&headers), data),
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! The closed sets of label values. A label whose values were open could grow without bound.
+
+use std::marker::PhantomData;
+
+/// A label with a fixed set of values.
+pub trait Label: Copy + Send + Sync + 'static {
+    /// The label's name.
+    const NAME: &'static str;
+    /// Every value, in the order of [`Label::index`].
+    const ALL: &'static [Self];
+    /// The value's place in [`Label::ALL`].
+    fn index(self) -> usize;
+    /// The value as it is exported.
+    fn as_str(self) -> &'static str;
+}
+
+/// One metric per value of a label, all of them present from the start, so that a rate over a
+/// counter that has never moved is 0 and not "no data". Access is an array index.
+#[derive(Clone, Debug)]
+pub struct ByLabel<L, M> {
+    metrics: Box<[M]>,
+    label: PhantomData<fn(L)>,
+}
+
+impl<L: Label, M> ByLabel<L, M> {
+    pub(super) fn new(make: impl FnMut(L) -> M) -> Self {
+        Self {
+            metrics: L::ALL.iter().copied().map(make).collect(),
+            label: PhantomData,
+        }
+    }
+
+    /// The metric of `value`.
+    pub fn of(&self, value: L) -> &M {
+        &self.metrics[value.index()]
+    }
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident($label:literal) { $($(#[$value_doc:meta])* $value:ident = $text:literal,)+ })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$value_doc])* $value,)+ }
+
+        impl Label for $name {
+            const NAME: &'static str = $label;
+            const ALL: &'static [Self] = &[$(Self::$value,)+];
+            fn index(self) -> usize { self as usize }
+            fn as_str(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+        }
+    )+};
+}
+
+labels! {
+    /// What became of a publication.
+    PublishOutcome("outcome") {
+        /// Acknowledged by the log.
+        Stored = "stored",
+        /// The log had one with the same idempotency key.
+        Duplicate = "duplicate",
+        /// Sent on an ephemeral channel.
+        Ephemeral = "ephemeral",
+        /// Over a limit; not sent.
+        Limited = "limited",
+        /// Bad, or not permitted; not sent.
+        Rejected = "rejected",
+        /// The log refused it.
+        Refused = "refused",
+        /// The log took nothing; not sent.
+        Unavailable = "unavailable",
+        /// Sent, but never acknowledged (L14).
+        Unknown = "unknown",
+    }
+
+    /// What a client's resume came to.
+    RecoveryOutcome("outcome") {
+        /// Everything after its position, proven.
+        Recovered = "recovered",
+        /// Its position could not be proven whole: `recovered:false`.
+        Unproven = "unproven",
+        /// Another epoch: `recovered:false`.
+        OtherEpoch = "other_epoch",
+        /// No proof in time: error 100, the client keeps its position (L9).
+        TimedOut = "timed_out",
+    }
+
+    /// Why a cursor was behind.
+    CatchupKind("kind") {
+        /// A client came back with a position.
+        Resume = "resume",
+        /// The reader was slower than the channel.
+        SlowReader = "slow_reader",
+        /// The tail had a gap.
+        Gap = "gap",
+    }
+
+    /// Where the publications of a catch-up came from.
+    CatchupSource("source") {
+        /// The tail's ring.
+        Ring = "ring",
+        /// A read of the channel.
+        Log = "log",
+        /// A sweep of the shard (L12).
+        Sweep = "sweep",
+        /// Another node's tail that vouched (L8).
+        Peer = "peer",
+    }
+
+    /// How a gap of a tail ended (L7).
+    GapOutcome("outcome") {
+        /// The missing publications were read.
+        Closed = "closed",
+        /// They could not be: subscribers were told with code 2500.
+        Open = "open",
+    }
+
+    /// What a check of a shard found (L11).
+    CheckOutcome("outcome") {
+        /// The shard had not moved.
+        Unmoved = "unmoved",
+        /// All tails were whole.
+        Whole = "whole",
+        /// A tail had missed a copy.
+        Missed = "missed",
+        /// There was no usable answer.
+        Failed = "failed",
+    }
+
+    /// Why something was dropped.
+    DropReason("reason") {
+        /// An ephemeral publication for a reader that was too slow.
+        SlowEphemeral = "slow_ephemeral",
+        /// A stored message that no program can read (L3).
+        Malformed = "malformed",
+        /// Live copies of a tail whose gap buffer was full; they are read again.
+        GapBuffer = "gap_buffer",
+        /// Live copies that the NATS client had no room for; they are read again.
+        SlowConsumer = "slow_consumer",
+        /// An event for an observer that lagged.
+        Event = "event",
+    }
+
+    /// Which bound was met.
+    Limit("limit") {
+        /// `apps.limits.publish_rate`.
+        PublishRate = "publish_rate",
+        /// `apps.limits.publish_bytes`.
+        PublishBytes = "publish_bytes",
+        /// A rule's `rate`.
+        ChannelRate = "channel_rate",
+        /// A rule's `max_size`.
+        MessageSize = "message_size",
+        /// `apps.limits.max_connections`.
+        AppConnections = "app_connections",
+        /// `edge.max_connections`.
+        NodeConnections = "node_connections",
+        /// `edge.max_channels`.
+        Channels = "channels",
+        /// `edge.max_in_flight`.
+        ConnectionInFlight = "connection_in_flight",
+        /// `log.max_in_flight`.
+        LogInFlight = "log_in_flight",
+        /// `edge.mailbox_max_bytes`.
+        Mailbox = "mailbox",
+        /// `channel.max_tails`.
+        Tails = "tails",
+        /// `apps.limits.ring_bytes`.
+        AppRings = "app_rings",
+        /// `channel.rings_bytes`.
+        NodeRings = "node_rings",
+        /// `catchup.max_waiting`.
+        CatchupWaiting = "catchup_waiting",
+    }
+
+    /// Why publications left a ring.
+    RingEviction("reason") {
+        /// `channel.ring_messages` or `channel.ring_bytes`.
+        Size = "size",
+        /// Older than the class's `max_age`.
+        Age = "age",
+        /// Nobody read it for `channel.ring_idle`.
+        Idle = "idle",
+        /// `channel.rings_bytes` or `apps.limits.ring_bytes`.
+        Budget = "budget",
+        /// The channel's history was removed (L15).
+        Tombstone = "tombstone",
+    }
+
+    /// Why a connection was turned away before it had a session.
+    RefusedHandshake("reason") {
+        /// The origin is not allowed.
+        Origin = "origin",
+        /// No such app, or none named.
+        App = "app",
+        /// Over a limit of connections.
+        Limit = "limit",
+        /// Not a WebSocket handshake.
+        Malformed = "malformed",
+        /// No valid handshake in time.
+        Timeout = "timeout",
+        /// The node drains.
+        Draining = "draining",
+    }
+
+    /// Why a token or key was not accepted.
+    AuthFailure("reason") {
+        /// It is past its `exp`.
+        Expired = "expired",
+        /// Signature, algorithm or claims are wrong.
+        Invalid = "invalid",
+        /// No key with its id is known.
+        UnknownKey = "unknown_key",
+        /// A wrong API key.
+        ApiKey = "api_key",
+        /// The JWK set could not be fetched.
+        Jwks = "jwks",
+    }
+
+    /// The first digit of an HTTP status.
+    StatusClass("status") {
+        /// 1xx and 2xx.
+        Success = "2xx",
+        /// 3xx.
+        Redirect = "3xx",
+        /// 4xx.
+        Client = "4xx",
+        /// 5xx.
+        Server = "5xx",
+    }
+}
+
+impl From<u16> for StatusClass {
+    fn from(status: u16) -> Self {
+        match status {
+            0..=299 => Self::Success,
+            300..=399 => Self::Redirect,
+            400..=499 => Self::Client,
+            _ => Self::Server,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_found_at_its_own_place() {
+        let by_label: ByLabel<Limit, &str> = ByLabel::new(Limit::as_str);
+        for &limit in Limit::ALL {
+            assert_eq!(*by_label.of(limit), limit.as_str());
+        }
+    }
+
+    #[test]
+    fn a_status_has_a_class() {
+        for (status, class) in [
+            (101, StatusClass::Success),
+            (204, StatusClass::Success),
+            (304, StatusClass::Redirect),
+            (429, StatusClass::Client),
+            (503, StatusClass::Server),
+        ] {
+            assert_eq!(StatusClass::from(status), class);
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! What a node measures. Handles are typed fields: using one is an atomic operation (a short lock
+//! for a histogram), never a lookup by name. `docs/operations.md` explains each one.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::RwLock;
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
+
+use super::{
+    labels::{
+        AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
+        PublishOutcome, RecoveryOutcome, RefusedHandshake, RingEviction, StatusClass,
+    },
+    registry::{Builder, Exporter, Labels, MetricInfo, by_label},
+};
+use crate::model::AppId;
+
+/// Buckets for what takes from microseconds (a fan-out) to seconds (an election), in seconds.
+const LATENCY: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0,
+    10.0,
+];
+
+/// The metrics of one node.
+#[derive(Debug)]
+pub struct Metrics {
+    exporter: Exporter,
+    app_families: AppFamilies,
+    shard_families: ShardFamilies,
+    apps: RwLock<HashMap<AppId, Arc<AppMetrics>>>,
+    shards: RwLock<HashMap<String, Arc<ShardMetrics>>>,
+    closed: Family<Labels, Counter>,
+
+    /// 1 while `/readyz` says so.
+    pub ready: Gauge,
+    /// Tasks running.
+    pub tasks: Gauge,
+    /// Handshakes turned away.
+    pub handshakes_refused: ByLabel<RefusedHandshake, Counter>,
+    /// HTTP requests, WebSocket handshakes included.
+    pub http_requests: ByLabel<StatusClass, Counter>,
+    /// How long an HTTP request took, seconds.
+    pub http_seconds: Histogram,
+    /// From the arrival of a live copy to its place in the last mailbox, seconds.
+    pub fanout_seconds: Histogram,
+    /// From a publish to its acknowledgement, seconds.
+    pub publish_seconds: Histogram,
+    /// Publications sent to the log and not yet acknowledged.
+    pub publishes_in_flight: Gauge,
+    /// Bytes queued for clients.
+    pub mailbox_bytes: Gauge,
+    /// Cursors that were behind.
+    pub catchups: ByLabel<CatchupKind, Counter>,
+    /// Publications delivered by catch-ups.
+    pub catchup_publications: ByLabel<CatchupSource, Counter>,
+    /// How long a catch-up took, seconds.
+    pub catchup_seconds: Histogram,
+    /// Reads waiting for their turn.
+    pub catchup_waiting: Gauge,
+    /// Bytes asked of the log and not yet received.
+    pub catchup_in_flight_bytes: Gauge,
+    /// Gaps of tails.
+    pub gaps: ByLabel<GapOutcome, Counter>,
+    /// Checks of shards.
+    pub checks: ByLabel<CheckOutcome, Counter>,
+    /// What was dropped.
+    pub drops: ByLabel<DropReason, Counter>,
+    /// Publications that left a ring.
+    pub ring_evictions: ByLabel<RingEviction, Counter>,
+    /// 1 while connected to NATS.
+    pub nats_connected: Gauge,
+    /// Connections made to NATS again.
+    pub nats_reconnects: Counter,
+    /// Tokens and keys that were not accepted.
+    pub auth_failures: ByLabel<AuthFailure, Counter>,
+}
+
+/// The metrics of one app on this node.
+#[derive(Debug)]
+pub struct AppMetrics {
+    /// Connections open.
+    pub connections: Gauge,
+    /// Connections opened.
+    pub connections_opened: Counter,
+    /// Subscriptions.
+    pub subscriptions: Gauge,
+    /// Channels with a tail.
+    pub tails: Gauge,
+    /// Bytes in rings.
+    pub ring_bytes: Gauge,
+    /// Publications by what became of them.
+    pub publishes: ByLabel<PublishOutcome, Counter>,
+    /// Bytes of payloads acknowledged.
+    pub publish_bytes: Counter,
+    /// Publications put into mailboxes.
+    pub deliveries: Counter,
+    /// Resumes by what they came to.
+    pub recoveries: ByLabel<RecoveryOutcome, Counter>,
+    /// Subscriptions that are behind because their reader is slow.
+    pub slow_readers: Gauge,
+    /// Limits that were met.
+    pub limits_hit: ByLabel<Limit, Counter>,
+}
+
+/// The metrics of one shard as this node sees it.
+#[derive(Debug)]
+pub struct ShardMetrics {
+    /// The last sequence its leader told.
+    pub last_sequence: Gauge,
+    /// When its oldest message was stored, seconds since 1970; 0 if it is empty.
+    pub oldest_seconds: Gauge,
+    /// Bytes stored.
+    pub bytes: Gauge,
+    /// Bytes it may store.
+    pub max_bytes: Gauge,
+    /// 1 while this node proves nothing on it (L4).
+    pub unproven: Gauge,
+    /// Its epoch was replaced.
+    pub epoch_changes: Counter,
+    /// Something looked like going back and was examined (L4).
+    pub epoch_suspicions: Counter,
+}
+
+#[derive(Debug)]
+struct AppFamilies {
+    connections: Family<Labels, Gauge>,
+    connections_opened: Family<Labels, Counter>,
+    subscriptions: Family<Labels, Gauge>,
+    tails: Family<Labels, Gauge>,
+    ring_bytes: Family<Labels, Gauge>,
+    publishes: Family<Labels, Counter>,
+    publish_bytes: Family<Labels, Counter>,
+    deliveries: Family<Labels, Counter>,
+    recoveries: Family<Labels, Counter>,
+    slow_readers: Family<Labels, Gauge>,
+    limits_hit: Family<Labels, Counter>,
+}
+
+#[derive(Debug)]
+struct ShardFamilies {
+    last_sequence: Family<Labels, Gauge>,
+    oldest_seconds: Family<Labels, Gauge>,
+    bytes: Family<Labels, Gauge>,
+    max_bytes: Family<Labels, Gauge>,
+    unproven: Family<Labels, Gauge>,
+    epoch_changes: Family<Labels, Counter>,
+    epoch_suspicions: Family<Labels, Counter>,
+}
+
+// === impl Metrics ===
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A node's metrics, all at zero.
+    pub fn new() -> Self {
+        let mut b = Builder::default();
+        let build: Family<Labels, Gauge> =
+            b.family("slipstream_build_info", "Always 1; the label is the version.");
+        build
+            .get_or_create_owned(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])
+            .set(1);
+        Self {
+            app_families: AppFamilies::new(&mut b),
+            shard_families: ShardFamilies::new(&mut b),
+            apps: RwLock::default(),
+            shards: RwLock::default(),
+            closed: b.family(
+                "slipstream_connections_closed_total",
+                "Connections closed, by close code.",
+            ),
+            ready: b.gauge("slipstream_ready", "1 while the node is ready."),
+            tasks: b.gauge("slipstream_tasks", "Tasks running."),
+            handshakes_refused: b.counters("slipstream_handshakes_refused_total", "Handshakes turned away."),
+            http_requests: b.counters("slipstream_http_requests_total", "HTTP requests answered."),
+            http_seconds: b.histogram(
+                "slipstream_http_seconds",
+                "Time to answer an HTTP request.",
+                &LATENCY,
+            ),
+            fanout_seconds: b.histogram(
+                "slipstream_fanout_seconds",
+                "From the arrival of a live copy to its place in the last mailbox.",
+                &LATENCY,
+            ),
+            publish_seconds: b.histogram(
+                "slipstream_publish_seconds",
+                "From a publish to its acknowledgement by the log.",
+                &LATENCY,
+            ),
+            publishes_in_flight: b.gauge(
+                "slipstream_publishes_in_flight",
+                "Publications sent to the log and not yet acknowledged.",
+            ),
+            mailbox_bytes: b.gauge("slipstream_mailbox_bytes", "Bytes queued for clients."),
+            catchups: b.counters("slipstream_catchups_total", "Cursors that were behind."),
+            catchup_publications: b.counters(
+                "slipstream_catchup_publications_total",
+                "Publications delivered by catch-ups.",
+            ),
+            catchup_seconds: b.histogram(
+                "slipstream_catchup_seconds",
+                "How long a catch-up took.",
+                &LATENCY,
+            ),
+            catchup_waiting: b.gauge("slipstream_catchup_waiting", "Reads waiting for their turn."),
+            catchup_in_flight_bytes: b.gauge(
+                "slipstream_catchup_in_flight_bytes",
+                "Bytes asked of the log and not yet received.",
+            ),
+            gaps: b.counters("slipstream_gaps_total", "Gaps in the live copies of a tail."),
+            checks: b.counters("slipstream_checks_total", "Checks of shards for lost copies."),
+            drops: b.counters("slipstream_drops_total", "What was dropped."),
+            ring_evictions: b.counters(
+                "slipstream_ring_evictions_total",
+                "Publications that left a ring.",
+            ),
+            nats_connected: b.gauge("slipstream_nats_connected", "1 while connected to NATS."),
+            nats_reconnects: b.counter(
+                "slipstream_nats_reconnects_total",
+                "Connections made to NATS again.",
+            ),
+            auth_failures: b.counters(
+                "slipstream_auth_failures_total",
+                "Tokens and keys that were not accepted.",
+            ),
+            exporter: b.finish(),
+        }
+    }
+
+    /// The metrics of `app`. Look them up once per connection or channel and keep them. Call it
+    /// only with apps that exist, since the label stays as long as the node.
+    pub fn app(&self, app: &AppId) -> Arc<AppMetrics> {
+        if let Some(known) = self.apps.read().get(app) {
+            return Arc::clone(known);
+        }
+        let mut apps = self.apps.write();
+        let new = || Arc::new(self.app_families.of(app));
+        Arc::clone(apps.entry(app.clone()).or_insert_with(new))
+    }
+
+    /// The metrics of the shard whose stream is called `stream`.
+    pub fn shard(&self, stream: &str) -> Arc<ShardMetrics> {
+        if let Some(known) = self.shards.read().get(stream) {
+            return Arc::clone(known);
+        }
+        let mut shards = self.shards.write();
+        let new = || Arc::new(self.shard_families.of(stream));
+        Arc::clone(shards.entry(stream.to_owned()).or_insert_with(new))
+    }
+
+    /// Counts a connection of `app` that ended. `code` is the close code this node sent, of which
+    /// there are few; `None` if the client or the network ended it, whatever code that sent.
+    pub fn connection_closed(&self, app: &AppId, code: Option<u16>) {
+        let code = code.map_or_else(|| "none".to_owned(), |code| code.to_string());
+        self.closed
+            .get_or_create_owned(&vec![("app", app.to_string()), ("code", code)])
+            .inc();
+    }
+
+    /// All metrics in the OpenMetrics text format, for `/metrics`.
+    pub fn encode(&self) -> String {
+        self.exporter.encode()
+    }
+
+    /// Every metric there is, also those without a value yet.
+    pub fn described(&self) -> &[MetricInfo] {
+        self.exporter.described()
+    }
+}
+
+// === impl AppMetrics ===
+
+impl AppFamilies {
+    fn new(b: &mut Builder) -> Self {
+        Self {
+            connections: b.family("slipstream_connections", "Connections open."),
+            connections_opened: b.family("slipstream_connections_opened_total", "Connections opened."),
+            subscriptions: b.family("slipstream_subscriptions", "Subscriptions."),
+            tails: b.family("slipstream_tails", "Channels with a tail."),
+            ring_bytes: b.family("slipstream_ring_bytes", "Bytes in rings."),
+            publishes: b.family(
+                "slipstream_publishes_total",
+                "Publications by what became of them.",
+            ),
+            publish_bytes: b.family("slipstream_publish_bytes_total", "Payload bytes acknowledged."),
+            deliveries: b.family("slipstream_deliveries_total", "Publications put into mailboxes."),
+            recoveries: b.family("slipstream_recoveries_total", "Resumes by what they came to."),
+            slow_readers: b.family(
+                "slipstream_slow_readers",
+                "Subscriptions that are behind because their reader is slow.",
+            ),
+            limits_hit: b.family("slipstream_limits_hit_total", "Limits that were met."),
+        }
+    }
+
+    fn of(&self, app: &AppId) -> AppMetrics {
+        let labels = vec![("app", app.to_string())];
+        AppMetrics {
+            connections: self.connections.get_or_create_owned(&labels),
+            connections_opened: self.connections_opened.get_or_create_owned(&labels),
+            subscriptions: self.subscriptions.get_or_create_owned(&labels),
+            tails: self.tails.get_or_create_owned(&labels),
+            ring_bytes: self.ring_bytes.get_or_create_owned(&labels),
+            publishes: by_label(&self.publishes, &labels),
+            publish_bytes: self.publish_bytes.get_or_create_owned(&labels),
+            deliveries: self.deliveries.get_or_create_owned(&labels),
+            recoveries: by_label(&self.recoveries, &labels),
+            slow_readers: self.slow_readers.get_or_create_owned(&labels),
+            limits_hit: by_label(&self.limits_hit, &labels),
+        }
+    }
+}
+
+// === impl ShardMetrics ===
+
+impl ShardFamilies {
+    fn new(b: &mut Builder) -> Self {
+        Self {
+            last_sequence: b.family("slipstream_shard_last_sequence", "Last sequence the leader told."),
+            oldest_seconds: b.family(
+                "slipstream_shard_oldest_timestamp_seconds",
+                "When the oldest message was stored, seconds since 1970; 0 if empty.",
+            ),
+            bytes: b.family("slipstream_shard_bytes", "Bytes stored."),
+            max_bytes: b.family("slipstream_shard_max_bytes", "Bytes that may be stored."),
+            unproven: b.family(
+                "slipstream_shard_unproven",
+                "1 while this node proves nothing on the shard.",
+            ),
+            epoch_changes: b.family("slipstream_epoch_changes_total", "Epochs replaced."),
+            epoch_suspicions: b.family(
+                "slipstream_epoch_suspicions_total",
+                "Signs of a shard going back that were examined.",
+            ),
+        }
+    }
+
+    fn of(&self, stream: &str) -> ShardMetrics {
+        let labels = vec![("shard", stream.to_owned())];
+        ShardMetrics {
+            last_sequence: self.last_sequence.get_or_create_owned(&labels),
+            oldest_seconds: self.oldest_seconds.get_or_create_owned(&labels),
+            bytes: self.bytes.get_or_create_owned(&labels),
+            max_bytes: self.max_bytes.get_or_create_owned(&labels),
+            unproven: self.unproven.get_or_create_owned(&labels),
+            epoch_changes: self.epoch_changes.get_or_create_owned(&labels),
+            epoch_suspicions: self.epoch_suspicions.get_or_create_owned(&labels),
+        }
+    }
+}
+
+/// Counts itself in a gauge as long as it lives: for things that must never stay counted when they
+/// are gone.
+#[derive(Debug)]
+pub struct Held(Gauge);
+
+impl Held {
+    /// Adds one to `gauge` until dropped.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests;

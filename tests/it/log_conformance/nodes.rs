@@ -1,0 +1,126 @@
+//! What nodes share besides channels: epochs, anchors, messages to each other.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use slipstream::{
+    log::{EpochEntry, LogEvent, NodeMessages},
+    model::Epoch,
+};
+
+use super::suite::{Suite, event, next_message, soon};
+
+pub(super) async fn l4_the_epoch_changes_by_compare_and_set(suite: &Suite) {
+    let shard = suite.route("epoch").shard().unwrap();
+    let mut events = suite.log.events();
+    let before = soon(suite.log.epoch(shard)).await.unwrap();
+    let revision = before.map_or(0, |(_, revision)| revision);
+    let entry = |token: &str| EpochEntry {
+        created: "2026-01-01T00:00:00.123456789Z".into(),
+        token: Epoch::new(token),
+        mark_seq: (1 << 53) - 1,
+        mark_time_ms: 1_700_000_000_001,
+    };
+    let set = async |token: &str, revision| {
+        soon(suite.log.set_epoch(shard, &entry(token), revision))
+            .await
+            .unwrap()
+    };
+
+    assert!(!set("too late", revision + 1_000).await);
+    assert!(set("one", revision).await);
+    event(&mut events, |event| {
+        *event == LogEvent::Epoch(shard, entry("one"))
+    })
+    .await;
+    assert!(!set("not the first", 0).await);
+    let (stored, one) = soon(suite.log.epoch(shard)).await.unwrap().unwrap();
+    assert_eq!(stored, entry("one"));
+    assert!(one > revision);
+
+    assert!(set("two", one).await);
+    assert!(!set("slower", one).await);
+    event(&mut events, |event| {
+        *event == LogEvent::Epoch(shard, entry("two"))
+    })
+    .await;
+    let (stored, two) = soon(suite.log.epoch(shard)).await.unwrap().unwrap();
+    assert_eq!(stored, entry("two"));
+    assert!(two > one);
+}
+
+pub(super) async fn l4_anchors_ascend(suite: &Suite) {
+    let route = suite.route("anchor");
+    let shard = route.shard().unwrap();
+    let published = suite.publish(&route, "x").await;
+    let mut last = published;
+    for _ in 0..3 {
+        let ack = soon(suite.log.write_anchor(shard)).await.unwrap();
+        assert!(!ack.duplicate);
+        assert!(ack.seq > last, "{ack:?} after {last}");
+        last = ack.seq;
+    }
+    assert_eq!(soon(suite.log.info(shard)).await.unwrap().last_seq, last);
+    assert!(soon(suite.log.time_at(shard, last)).await.unwrap().is_some());
+    let mine = suite.read(&route, 0, 1).await;
+    assert_eq!(
+        mine.messages[0].seq, published,
+        "an anchor is on nobody's channel"
+    );
+}
+
+pub(super) async fn a_tell_reaches_all_listeners(suite: &Suite) {
+    let topic = format!("tell-{}", suite.app);
+    let mut first = soon(suite.log.listen(&topic)).await.unwrap();
+    let mut second = soon(suite.log.listen(&topic)).await.unwrap();
+    let mut other = soon(suite.log.listen("tell-another")).await.unwrap();
+    for text in ["1", "2"] {
+        suite.log.tell(&topic, Bytes::from_static(text.as_bytes()));
+        for messages in [&mut first, &mut second] {
+            let message = next_message(&mut **messages).await;
+            assert_eq!((&*message.data, message.reply), (text.as_bytes(), None));
+        }
+    }
+    suite.log.tell("tell-another", Bytes::from_static(b"3"));
+    assert_eq!(&*next_message(&mut *other).await.data, b"3", "topics are apart");
+}
+
+pub(super) async fn an_ask_collects_answers(suite: &Suite) {
+    let topic = format!("ask-{}", suite.app);
+    let question = Bytes::from_static(b"who?");
+    let wait = Duration::from_secs(10);
+    let mut first = soon(suite.log.listen(&topic)).await.unwrap();
+    let mut second = soon(suite.log.listen(&topic)).await.unwrap();
+    let answer = async |messages: &mut dyn NodeMessages, text: &'static [u8]| {
+        let message = next_message(messages).await;
+        assert_eq!(message.data, question);
+        suite
+            .log
+            .answer(&message.reply.unwrap(), Bytes::from_static(text));
+    };
+    let (mut answers, (), ()) = tokio::join!(
+        suite
+            .log
+            .ask(&topic, question.clone(), wait, &|answers| answers.len() == 2),
+        answer(&mut *first, b"first"),
+        answer(&mut *second, b""),
+    );
+    answers.sort();
+    assert_eq!(answers, [&b""[..], b"first"], "an empty answer is one too");
+
+    let (answers, (), ()) = tokio::join!(
+        suite.log.ask(&topic, question.clone(), wait, &|answers| {
+            answers.iter().any(|answer| &**answer == b"yes")
+        }),
+        answer(&mut *first, b"yes"),
+        async { drop(next_message(&mut *second).await) },
+    );
+    assert_eq!(answers, ["yes"], "enough ends it");
+
+    let nobody = format!("nobody-{}", suite.app);
+    let short = Duration::from_millis(50);
+    for (topic, why) in [(&topic, "nobody answers"), (&nobody, "nobody listens")] {
+        let asked = suite.log.ask(topic, question.clone(), short, &|_| true);
+        assert_eq!(soon(asked).await, Vec::<Bytes>::new(), "{why}");
+    }
+}

@@ -1,0 +1,278 @@
+//! What a node finds, creates or refuses when it starts (L1, L2).
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use slipstream::{
+    config::LogConfig,
+    log::{
+        Log,
+        nats::{Difference, StartError},
+    },
+    model::{AppId, ClassName, History},
+};
+
+use super::{publish, route};
+use crate::support::{
+    nats::{NatsServer, TestLog, class, log_config, nats_config},
+    until, within,
+};
+
+type Namespaces = Vec<(AppId, String, History)>;
+
+fn namespaces(list: &[(&str, Option<&str>)]) -> Namespaces {
+    list.iter()
+        .map(|(namespace, class)| {
+            let history = class.map_or(History::None, |class| {
+                History::Class(ClassName::new(class).unwrap())
+            });
+            (AppId::new("dev").unwrap(), (*namespace).to_owned(), history)
+        })
+        .collect()
+}
+
+fn fields(differences: &[Difference]) -> Vec<&str> {
+    differences
+        .iter()
+        .map(|difference| difference.field.as_str())
+        .collect()
+}
+
+/// The error of a start that must fail.
+async fn refused(
+    server: &NatsServer,
+    log: &LogConfig,
+    namespaces: &[(AppId, String, History)],
+) -> StartError {
+    let started = TestLog::start_with_namespaces(&nats_config(&[server.url()]), log, namespaces).await;
+    match started {
+        Ok(_) => panic!("the node has started"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l2_a_namespace_cannot_be_in_two_classes() {
+    let server = NatsServer::start().await;
+    let nats = nats_config(&[server.url()]);
+    let start = async |list: &Namespaces| TestLog::start_with_namespaces(&nats, &log_config(), list).await;
+    let first = namespaces(&[("chat", Some("std")), ("", Some("few")), ("live", None)]);
+    let _one = start(&first).await.unwrap();
+    let _same = start(&first).await.unwrap();
+    let _more = start(&namespaces(&[("chat", Some("std")), ("a.b c", Some("std"))]))
+        .await
+        .unwrap();
+
+    let other = namespaces(&[
+        ("new", Some("std")),
+        ("chat", Some("few")),
+        ("live", Some("std")),
+        ("", Some("few")),
+    ]);
+    let error = refused(&server, &log_config(), &other).await;
+    let StartError::NamespaceDiffers { differences } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(fields(differences), ["dev/chat", "dev/live"]);
+    assert!(
+        error.to_string().contains("dev/chat is std (configured: few)"),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("dev/live is none (ephemeral) (configured: std)"),
+        "{error}"
+    );
+    // What a refused node has not got through is not registered: `new` is free.
+    let _free = start(&namespaces(&[("new", Some("few"))])).await.unwrap();
+
+    let unknown = refused(&server, &log_config(), &namespaces(&[("x", Some("nope"))])).await;
+    assert!(matches!(unknown, StartError::UnknownClass { .. }), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l2_the_layout_never_changes_but_classes_can_be_added() {
+    let server = NatsServer::start().await;
+    let nats = nats_config(&[server.url()]);
+    let one = TestLog::start_with(&nats, &log_config()).await.unwrap();
+
+    let mut added = log_config();
+    added.classes.insert(0, class("aaa"));
+    let two = TestLog::start_with(&nats, &added).await.unwrap();
+    let streams = |log: &TestLog| {
+        log.shards()
+            .iter()
+            .map(|spec| spec.stream.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(streams(&one), ["slip_std_0", "slip_std_1", "slip_few_0"]);
+    assert_eq!(
+        streams(&two),
+        [
+            "slip_std_0",
+            "slip_std_1",
+            "slip_few_0",
+            "slip_aaa_0",
+            "slip_aaa_1"
+        ]
+    );
+    for log in [&one, &two] {
+        assert!(
+            log.shards()
+                .iter()
+                .enumerate()
+                .all(|(at, spec)| usize::from(spec.id.0) == at)
+        );
+    }
+    // A node whose file does not know the new class has it all the same.
+    let three = TestLog::start_with(&nats, &log_config()).await.unwrap();
+    assert_eq!(streams(&three), streams(&two));
+
+    let mut other = log_config();
+    other.classes[0].shards = 4;
+    other.classes[1].max_age = Duration::from_secs(60);
+    let error = refused(&server, &other, &[]).await;
+    let StartError::LayoutDiffers { differences } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(fields(differences), ["classes.std.shards", "classes.few.max_age"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_a_stream_that_differs_is_refused_and_left_alone() {
+    let server = NatsServer::start().await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let jetstream = jetstream::new(client);
+    let theirs = jetstream::stream::Config {
+        name: "slip_std_1".to_owned(),
+        subjects: vec!["h.std.1.>".to_owned()],
+        max_age: Duration::from_secs(60),
+        duplicate_window: Duration::from_secs(30),
+        ..Default::default()
+    };
+    jetstream.create_stream(theirs).await.unwrap();
+    let error = refused(&server, &log_config(), &[]).await;
+    let StartError::StreamDiffers { stream, differences } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(stream, "slip_std_1");
+    let mut found = fields(differences);
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [
+            "allow_direct",
+            "deny_delete",
+            "duplicate_window",
+            "max_age",
+            "max_bytes",
+            "republish"
+        ]
+    );
+    let left = jetstream
+        .get_stream("slip_std_1")
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .max_age;
+    assert_eq!(left, Duration::from_secs(60));
+    // Nothing was registered: with the stream out of the way, any layout is free.
+    jetstream.delete_stream("slip_std_1").await.unwrap();
+    let mut other = log_config();
+    other.classes[1].max_per_channel = Some(9);
+    TestLog::start_with(&nats_config(&[server.url()]), &other)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_deployments_share_an_account_without_meeting() {
+    let server = NatsServer::start().await;
+    let nats = nats_config(&[server.url()]);
+    let blue_config = LogConfig {
+        prefix: "blue".to_owned(),
+        ..log_config()
+    };
+    let slip = TestLog::start_with(&nats, &log_config()).await.unwrap();
+    let blue = TestLog::start_with(&nats, &blue_config).await.unwrap();
+    let (ours, theirs) = (route(&slip, "std", "chat:x"), route(&blue, "std", "chat:x"));
+    publish(&slip, &ours, "slip").await;
+    assert!(
+        within(blue.read(&theirs, 0, 10, 1_000))
+            .await
+            .unwrap()
+            .messages
+            .is_empty()
+    );
+    publish(&blue, &theirs, "blue").await;
+    assert_eq!(
+        within(slip.read(&ours, 0, 10, 1_000))
+            .await
+            .unwrap()
+            .messages
+            .len(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_two_nodes_can_start_at_once() {
+    let server = NatsServer::start().await;
+    let nats = nats_config(&[server.url()]);
+    let (config, list) = (log_config(), namespaces(&[("chat", Some("std"))]));
+    let start = || TestLog::start_with_namespaces(&nats, &config, &list);
+    let (one, two, three) = tokio::join!(start(), start(), start());
+    for log in [one.unwrap(), two.unwrap(), three.unwrap()] {
+        assert!(log.connected());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_cannot_succeed_says_what_to_do() {
+    let mut server = NatsServer::start_without_jetstream().await;
+    let error = refused(&server, &log_config(), &[]).await;
+    assert!(matches!(error, StartError::JetStreamDisabled), "{error}");
+    server.stop().await;
+    let error = refused(&server, &log_config(), &[]).await;
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("cannot connect to NATS at {}", server.url())),
+        "{error}"
+    );
+
+    let server = NatsServer::start().await;
+    let bad = LogConfig {
+        prefix: "a.b".to_owned(),
+        ..log_config()
+    };
+    assert!(matches!(refused(&server, &bad, &[]).await, StartError::Prefix));
+    let mut replicated = log_config();
+    replicated.classes[0].replicas = 3;
+    let error = refused(&server, &replicated, &[]).await;
+    assert!(error.to_string().contains("replicas"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_the_anchor_is_rewritten_before_it_expires() {
+    let server = NatsServer::start().await;
+    let mut config = log_config();
+    config.classes.truncate(1);
+    config.classes[0].shards = 1;
+    config.classes[0].max_age = Duration::from_millis(1_200);
+    config.classes[0].duplicate_window = Duration::from_millis(500);
+    let log = TestLog::start_with(&nats_config(&[server.url()]), &config)
+        .await
+        .unwrap();
+    let shard = log.shards()[0].id;
+    let first = within(log.info(shard)).await.unwrap().last_seq;
+    assert_eq!(first, 1);
+    until("the anchor was rewritten and the first has expired", || async {
+        let info = log.info(shard).await.ok()?;
+        assert!(info.first_seq <= info.last_seq, "the shard has no anchor");
+        (info.first_seq > first + 2).then_some(())
+    })
+    .await;
+}

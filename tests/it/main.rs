@@ -1,0 +1,16 @@
+//! The integration tests: one binary, real parts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it is surprised"
+)]
+
+mod listener;
+mod log_conformance;
+mod websocket;
+//! The integration tests: one binary, a real nats-server per test.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod log_nats;
+mod support;

@@ -1,0 +1,40 @@
+//! What the integration tests share.
+
+pub(crate) mod nats;
+
+use std::{future::Future, time::Duration};
+
+/// No await of a test may take longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Awaits `future`, but not for ever.
+#[track_caller]
+pub(crate) fn within<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, future).await {
+            Ok(value) => value,
+            Err(_) => panic!("nothing came within {PATIENCE:?} at {caller}"),
+        }
+    }
+}
+
+/// Asks again and again until there is an answer, at most for [`PATIENCE`]. Only for what tells
+/// nobody when it changes.
+pub(crate) async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let asked = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(value) = ask().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    match asked.await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}

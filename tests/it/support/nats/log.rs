@@ -1,0 +1,105 @@
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use slipstream::{
+    config::{ClassConfig, LogConfig, NatsConfig},
+    log::nats::{NatsLog, StartError},
+    model::{AppId, ClassName, History},
+    task::Tasks,
+};
+
+use super::within;
+
+/// A NATS log as one node has it. Dropping it ends its tasks, as if the node were gone.
+pub(crate) struct TestLog {
+    /// The log.
+    pub(crate) log: Arc<NatsLog>,
+    /// Its tasks.
+    pub(crate) tasks: Tasks,
+}
+
+impl TestLog {
+    /// Starts with [`nats_config`] and [`log_config`] on the servers at `urls`.
+    pub(crate) async fn start(urls: &[String]) -> Self {
+        Self::start_with(&nats_config(urls), &log_config()).await.unwrap()
+    }
+
+    /// Starts with these settings and no namespaces.
+    pub(crate) async fn start_with(nats: &NatsConfig, log: &LogConfig) -> Result<Self, StartError> {
+        Self::start_with_namespaces(nats, log, &[]).await
+    }
+
+    /// Starts with these settings and namespaces.
+    pub(crate) async fn start_with_namespaces(
+        nats: &NatsConfig,
+        log: &LogConfig,
+        namespaces: &[(AppId, String, History)],
+    ) -> Result<Self, StartError> {
+        let tasks = Tasks::default();
+        match within(NatsLog::start(nats, log, namespaces, &tasks)).await {
+            Ok(log) => Ok(Self { log, tasks }),
+            Err(error) => {
+                tasks.stop();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Deref for TestLog {
+    type Target = NatsLog;
+    fn deref(&self) -> &NatsLog {
+        &self.log
+    }
+}
+
+impl Drop for TestLog {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+/// Settings for tests: short timeouts.
+pub(crate) fn nats_config(urls: &[String]) -> NatsConfig {
+    NatsConfig {
+        servers: urls.to_vec(),
+        user: None,
+        password: None,
+        token: None,
+        credentials: None,
+        ca_file: None,
+        request_timeout: Duration::from_secs(2),
+        subscription_capacity: 512,
+        command_capacity: 2_048,
+    }
+}
+
+/// Two classes: `std` with two shards, and `few` with one that keeps three messages per channel.
+pub(crate) fn log_config() -> LogConfig {
+    let few = ClassConfig {
+        max_per_channel: Some(3),
+        shards: 1,
+        ..class("few")
+    };
+    LogConfig {
+        prefix: "slip".to_owned(),
+        classes: vec![class("std"), few],
+        max_in_flight: 1_024,
+        ack_timeout: Duration::from_secs(5),
+        mark_interval: Duration::from_secs(1),
+        clock_margin: Duration::from_secs(1),
+    }
+}
+
+/// A class with two shards, R1, an hour.
+pub(crate) fn class(name: &str) -> ClassConfig {
+    ClassConfig {
+        name: ClassName::new(name).unwrap(),
+        shards: 2,
+        max_age: Duration::from_secs(3_600),
+        max_bytes: 64 << 20,
+        max_per_channel: None,
+        duplicate_window: Duration::from_secs(60),
+        replicas: 1,
+        placement_tags: Vec::new(),
+    }
+}
