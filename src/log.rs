@@ -113,6 +113,20 @@ pub enum Body {
 }
 
 impl Stored {
+    /// Whether it is a publication.
+    pub fn is_publication(&self) -> bool {
+        matches!(self.body, Body::Publication(_))
+    }
+
+    /// About how many bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let data = match &self.body {
+            Body::Publication(record) => record.data.len(),
+            Body::Tombstone | Body::Unreadable { .. } => 0,
+        };
+        size_of::<Self>() + data
+    }
+
     /// The publication, if it is one.
     pub fn into_publication(self) -> Option<Publication> {
         match self.body {

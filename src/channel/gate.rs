@@ -59,13 +59,18 @@ impl Gate {
         }
     }
 
+    /// Takes `units` (at most all there are) if nobody waits and they are free.
+    pub fn try_enter(&self, units: usize) -> Option<Grant<'_>> {
+        let units = units.min(self.total);
+        self.state.lock().take(units).then_some(Grant { gate: self, units })
+    }
+
     /// Waits for `units` (at most all there are).
     pub async fn enter(&self, app: &AppId, units: usize) -> Result<Grant<'_>, Crowded> {
         let units = units.min(self.total);
         let granted = {
             let mut state = self.state.lock();
-            if state.waiting == 0 && state.free >= units {
-                state.free -= units;
+            if state.take(units) {
                 return Ok(Grant { gate: self, units });
             }
             if state.waiting >= self.max_waiting {
@@ -105,6 +110,15 @@ impl Gate {
 }
 
 impl State {
+    /// Takes units if nobody waits and they are free.
+    fn take(&mut self, units: usize) -> bool {
+        let free = self.waiting == 0 && self.free >= units;
+        if free {
+            self.free -= units;
+        }
+        free
+    }
+
     fn serve(&mut self) {
         while let Some(app) = self.turns.front() {
             let Some(queue) = self.queues.get_mut(app) else {

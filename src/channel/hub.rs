@@ -37,6 +37,7 @@ use super::{
     outlet::Outlet,
     reader::Reader,
     ring::RingLimits,
+    sweeper::Sweeper,
     tail::{Tail, TailLimits},
 };
 
@@ -61,6 +62,7 @@ pub struct Hub {
 struct Partition {
     keeper: Option<Arc<Keeper>>,
     checks: Option<Checks>,
+    sweeper: Option<Sweeper>,
     channels: Mutex<HashMap<ChannelKey, Arc<Channel>>>,
 }
 
@@ -148,12 +150,14 @@ impl Hub {
             partitions.push(Partition {
                 keeper: Some(keeper),
                 checks: Some(checks),
+                sweeper: Some(Sweeper::new()),
                 channels: Mutex::default(),
             });
         }
         partitions.push(Partition {
             keeper: None,
             checks: None,
+            sweeper: None,
             channels: Mutex::default(),
         });
         let limits = TailLimits {
@@ -181,6 +185,7 @@ impl Hub {
         });
         for (shard, receiver) in due {
             tasks.spawn(super::checks::run(hub.clone(), shard, receiver));
+            tasks.spawn(super::sweeper::run(hub.clone(), shard));
         }
         tasks.spawn(hub.clone().run_lingering());
         tasks.spawn(hub.clone().run_rings());
@@ -268,6 +273,13 @@ impl Hub {
 
     pub(super) fn checks(&self, shard: ShardId) -> Option<&Checks> {
         self.partitions.get(usize::from(shard.0))?.checks.as_ref()
+    }
+
+    pub(super) fn sweeper(&self, shard: ShardId) -> Option<&Sweeper> {
+        self.partitions
+            .get(usize::from(shard.0))?
+            .sweeper
+            .as_ref()
     }
 
     pub(super) fn channels_of(&self, shard: ShardId) -> Vec<Arc<Channel>> {
