@@ -23,14 +23,14 @@ const MODULES: &[(&str, &str)] = &[
     // Pure: wire formats.
     ("protocol", "model"),
     ("auth", "config model task telemetry"),
-    ("apps", "auth config limits model task telemetry"),
     ("log", "config model random task telemetry"),
     (
         "channel",
-        "apps auth config limits log model protocol random task telemetry",
+        "auth config limits log model protocol random task telemetry",
     ),
     // Pure: one connection's protocol state.
-    ("session", "apps auth channel config limits log model protocol"),
+    ("session", "auth channel config limits log model protocol"),
+    ("apps", "auth config limits model session task telemetry"),
     // The rim.
     (
         "edge",
