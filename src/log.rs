@@ -381,4 +381,11 @@ pub trait Log: Send + Sync + 'static {
 
     /// Sends what is buffered and waits until it is written; for drain.
     fn flush(&self) -> BoxFuture<'_, ()>;
+
+    /// The time that the time stamps of messages are compared with, ms since 1970: this machine's,
+    /// unless the log has a clock of its own.
+    fn now_ms(&self) -> i64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
 }

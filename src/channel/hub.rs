@@ -389,7 +389,7 @@ impl Hub {
             sleep(every).await;
             for partition in &self.partitions {
                 let Some(keeper) = &partition.keeper else { continue };
-                let oldest_ms = super::keeper::oldest_ms(keeper.spec());
+                let oldest_ms = keeper.oldest_ms();
                 let channels: Vec<_> = partition.channels.lock().values().cloned().collect();
                 for channel in channels {
                     self.trim_ring(&channel, oldest_ms);

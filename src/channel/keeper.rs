@@ -66,6 +66,11 @@ impl Keeper {
         &self.spec
     }
 
+    /// The time stamp before which the shard keeps nothing.
+    pub fn oldest_ms(&self) -> i64 {
+        self.log.now_ms() - millis(self.spec.max_age)
+    }
+
     /// An answer of the leader to a question that is asked after this call. Waits as long as there
     /// is none: the caller has a deadline.
     pub async fn fresh(&self) -> Fresh {
@@ -360,7 +365,7 @@ impl Keeper {
     }
 
     async fn floor(&self, info: &ShardInfo) -> Result<Offset, ReadError> {
-        let now = now_ms();
+        let now = self.log.now_ms();
         let since = match self.state.lock().shard.floor(info, now) {
             Ok(floor) => return Ok(floor),
             Err(since) => since,
@@ -374,18 +379,6 @@ impl Keeper {
         state.shard.on_first_since(since, first);
         Ok(first.max(info.first_seq))
     }
-}
-
-/// Milliseconds since 1970 by this machine's clock.
-pub(super) fn now_ms() -> i64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| millis(since))
-}
-
-/// The time stamp before which a shard keeps nothing.
-pub(super) fn oldest_ms(spec: &ShardSpec) -> i64 {
-    now_ms() - millis(spec.max_age)
 }
 
 fn millis(duration: Duration) -> i64 {

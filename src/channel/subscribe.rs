@@ -279,10 +279,7 @@ impl Hub {
     ) -> Step {
         durable.ring_used = Instant::now();
         if let Some(keeper) = &interest.channel().keeper {
-            durable
-                .tail
-                .ring_mut()
-                .evict_older(super::keeper::oldest_ms(keeper.spec()));
+            durable.tail.ring_mut().evict_older(keeper.oldest_ms());
         }
         match *wanted {
             Wanted::Fresh { .. } => {
