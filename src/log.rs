@@ -44,6 +44,8 @@ pub struct ShardSpec {
     pub max_age: Duration,
     /// How many publications of one channel are kept, if the class limits that.
     pub max_per_channel: Option<u64>,
+    /// How many bytes it may store before the oldest go early.
+    pub max_bytes: u64,
 }
 
 /// Where a channel lives, found once by [`Log::route`] and then kept with it. Cheap to clone.

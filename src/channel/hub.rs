@@ -142,7 +142,7 @@ impl Hub {
         let mut partitions = Vec::new();
         let mut due = Vec::new();
         for spec in log.shards() {
-            let keeper = Arc::new(Keeper::new(log.clone(), spec.clone(), log_config.clock_margin));
+            let keeper = Arc::new(Keeper::new(log.clone(), spec.clone(), log_config.clock_margin, &metrics));
             let (checks, receiver) = Checks::new();
             due.push((spec.id, receiver));
             tasks.spawn(keeper.clone().run());
