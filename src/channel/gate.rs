@@ -62,7 +62,9 @@ impl Gate {
     /// Takes `units` (at most all there are) if nobody waits and they are free.
     pub fn try_enter(&self, units: usize) -> Option<Grant<'_>> {
         let units = units.min(self.total);
-        self.state.lock().take(units).then_some(Grant { gate: self, units })
+        let taken = self.state.lock().take(units);
+        // Lazily: a grant that is made and dropped gives back what was never taken.
+        taken.then(|| Grant { gate: self, units })
     }
 
     /// Waits for `units` (at most all there are).
@@ -227,6 +229,16 @@ mod tests {
         }
         assert_eq!(gate.load(), (0, 0));
         assert!(gate.enter(&app("b"), 2).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn trying_takes_only_what_is_free() {
+        let gate = Gate::new(2, 1);
+        let first = gate.try_enter(2);
+        assert!(first.is_some() && gate.try_enter(1).is_none());
+        assert_eq!(gate.load(), (0, 2));
+        drop(first);
+        assert_eq!(gate.load(), (0, 0));
     }
 
     #[tokio::test]
