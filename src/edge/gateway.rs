@@ -177,11 +177,12 @@ impl Gateway {
         app: Arc<App>,
         open: Open,
     ) {
+        let stream = Arc::new(stream);
         let limits = MailboxLimits {
             soft: self.config.mailbox_bytes,
             hard: self.config.mailbox_max_bytes,
         };
-        let mailbox = Arc::new(Mailbox::held(limits));
+        let mailbox = Arc::new(Mailbox::held(limits, Some(stream.clone())));
         let session = Session::new(
             app.view.clone(),
             self.limits.clone(),
