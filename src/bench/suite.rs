@@ -128,6 +128,7 @@ fn run_step(args: &SuiteArgs, stack: &Stack, step: &str, runs: u32) -> Result<Re
     match parse(&line)? {
         BenchCommand::Fanout(mut options) => {
             options.duration = args.duration;
+            options.over = args.over;
             aim(&mut options.common, false)?;
             fanout::run(&options)
         }
@@ -139,10 +140,12 @@ fn run_step(args: &SuiteArgs, stack: &Stack, step: &str, runs: u32) -> Result<Re
         }
         BenchCommand::Resume(mut options) => {
             options.nats = Some(stack.nats());
+            options.over = args.over;
             aim(&mut options.common, false)?;
             resume::run(&options)
         }
         BenchCommand::Idle(mut options) => {
+            options.over = args.over;
             aim(&mut options.common, true)?;
             idle::run(&options)
         }
