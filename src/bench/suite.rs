@@ -61,7 +61,13 @@ pub(crate) fn run(args: &SuiteArgs) -> Result<(), BenchError> {
     if args.data_dir.is_none() {
         let _ = fs::remove_dir_all(&dir);
     }
-    let table = table(&results);
+    let mut table = table(&results);
+    if args.small || cfg!(debug_assertions) {
+        table.insert_str(
+            0,
+            "**A tenth of the load, or a debug build: the figures mean nothing.**\n\n",
+        );
+    }
     match &args.markdown {
         Some(path) => fs::write(path, &table)?,
         None => report::io_out(&table)?,
