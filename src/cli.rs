@@ -70,6 +70,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Telemetry(_) | Self::File { .. } | Self::Config(_) => USAGE,
+            Self::Bench(BenchError::Usage(_)) => USAGE,
             Self::Runtime(_) | Self::DataDir(_) | Self::Dev(_) | Self::Start(_) | Self::Bench(_) => 1,
         }
     }

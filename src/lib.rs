@@ -15,6 +15,7 @@ pub mod limits;
 pub mod log;
 pub mod model;
 pub mod protocol;
+pub mod publish;
 pub mod random;
 pub mod session;
 pub mod task;

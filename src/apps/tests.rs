@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     config::{AuthConfig, Config, Secret, Sources},
     model::{Access, TokenError},
+    telemetry::Limit,
 };
 
 fn configs(file: &str) -> Vec<AppConfig> {
@@ -47,7 +48,7 @@ async fn each_app_has_its_own() {
     let apps = apps(TWO);
     let (a, b) = (apps.get("a").unwrap(), apps.get("b").unwrap());
     assert!(apps.get("c").is_none() && apps.get("").is_none());
-    assert_eq!((a.anonymous, b.anonymous), (true, false));
+    assert_eq!((a.view.anonymous, b.view.anonymous), (true, false));
     assert_eq!(a.allowed_origins, ["https://a.example"]);
     let subscribe = |app: &App| app.rules.rule(&channel("chat:x")).map(|rule| rule.subscribe);
     assert_eq!(
@@ -115,27 +116,27 @@ async fn publishing_is_held_to_every_rate() {
     let (a, b) = (apps.get("a").unwrap(), apps.get("b").unwrap());
     let (slow, other, free) = (channel("slow:1"), channel("slow:2"), channel("free:1"));
     let start = Instant::now();
-    let after = |what, ms| {
+    let after = |limit, ms| {
         Err(Throttled {
-            what,
+            limit,
             retry_after: Duration::from_millis(ms),
         })
     };
     for (app, ms, channel, count, bytes, outcome) in [
         (&a, 0, &slow, 2, 2, Ok(())),
-        (&a, 0, &slow, 1, 1, after("of the channel", 500)),
+        (&a, 0, &slow, 1, 1, after(Limit::ChannelRate, 500)),
         // Another channel of the namespace has its own rate, and of the app six are left.
         (&a, 0, &other, 2, 2, Ok(())),
-        (&a, 0, &free, 5, 5, after("of the app", 100)),
+        (&a, 0, &free, 5, 5, after(Limit::PublishRate, 100)),
         // What was refused cost nothing.
         (&a, 0, &free, 4, 4, Ok(())),
-        (&a, 0, &free, 1, 1, after("of the app", 100)),
+        (&a, 0, &free, 1, 1, after(Limit::PublishRate, 100)),
         (&b, 0, &free, 1_000_000, 1_000_000, Ok(())),
         (&a, 1000, &free, 1, 1000, Ok(())),
-        (&a, 1000, &free, 1, 500, after("of the app, in bytes", 500)),
+        (&a, 1000, &free, 1, 500, after(Limit::PublishBytes, 500)),
         // More than a second's worth in one piece is delayed, not locked out.
         (&a, 2000, &free, 1, 3000, Ok(())),
-        (&a, 3000, &free, 1, 1, after("of the app, in bytes", 1001)),
+        (&a, 3000, &free, 1, 1, after(Limit::PublishBytes, 1001)),
         (&a, 5000, &slow, 2, 2, Ok(())),
     ] {
         let now = start + Duration::from_millis(ms);

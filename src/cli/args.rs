@@ -16,10 +16,11 @@ pub(super) struct Args {
 pub(super) enum Command {
     Dev(DevArgs),
     Serve(ServeArgs),
-    Bench(BenchArgs),
     /// Look at a configuration without starting anything.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Measure a server that speaks the Centrifuge protocol.
+    Bench(BenchArgs),
 }
 
 /// Run everything on this machine, with nothing to set up.

@@ -33,6 +33,7 @@ mod subject;
 use std::{future::ready, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::{sync::broadcast, time::timeout};
 
 pub use self::error::{Difference, StartError};
@@ -344,6 +345,8 @@ impl Log for NatsLog {
     fn listen<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Box<dyn NodeMessages>, ReadError>> {
         Box::pin(async move {
             let subscriber = self.subscribe_to(self.names.node(topic)).await?;
+            // Who listens can be asked: the subscription must be at the server.
+            self.api.round_trip().await?;
             Ok(Box::new(Topic(subscriber)) as Box<dyn NodeMessages>)
         })
     }
@@ -370,10 +373,12 @@ impl Log for NatsLog {
 
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            for client in self.connections.all() {
-                // Without a connection there is nothing to wait for.
-                let _ = timeout(self.request_timeout, client.flush()).await;
-            }
+            let flushed = self
+                .connections
+                .all()
+                .map(|client| timeout(self.request_timeout, client.flush()));
+            // Without a connection there is nothing to wait for.
+            let _ = join_all(flushed).await;
         })
     }
 }

@@ -13,7 +13,7 @@ use slipstream::{
 };
 
 use crate::support::{
-    nats::{NatsServer, TestLog},
+    nats::{NatsServer, TestLog, fresh_log},
     within,
 };
 
@@ -82,8 +82,7 @@ async fn event(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_published_is_acknowledged_copied_and_read() {
-    let server = NatsServer::start().await;
-    let log = TestLog::start(&[server.url()]).await;
+    let (_server, log) = fresh_log().await;
     let route = route(&log, "std", "chat:room.1");
     let shard = route.shard().unwrap();
     let mut copies = subscribe(&log, &route).await;
@@ -147,8 +146,7 @@ async fn what_is_published_is_acknowledged_copied_and_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l11_last_of_says_how_far_the_replica_is_even_of_empty_channels() {
-    let server = NatsServer::start().await;
-    let log = TestLog::start(&[server.url()]).await;
+    let (_server, log) = fresh_log().await;
     let busy = route(&log, "few", "chat:busy");
     let shard = busy.shard().unwrap();
     let quiet = route(&log, "few", "chat:quiet");
@@ -179,9 +177,33 @@ async fn l11_last_of_says_how_far_the_replica_is_even_of_empty_channels() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l11_large_last_messages_do_not_come_all_at_once() {
+    let (_server, log) = fresh_log().await;
+    let big = "x".repeat(900_000);
+    let mut routes = Vec::new();
+    let mut seqs = Vec::new();
+    for n in 0..12 {
+        let route = route(&log, "few", &format!("chat:{n}"));
+        if n != 5 {
+            seqs.push(Some(publish(&log, &route, &big).await));
+        } else {
+            seqs.push(None);
+        }
+        routes.push(route);
+    }
+    let last = within(log.last_of(routes[0].shard().unwrap(), &routes))
+        .await
+        .unwrap();
+    assert_eq!((last.up_to, &last.last), (seqs[11].unwrap(), &seqs));
+    let one = within(log.last_of(routes[0].shard().unwrap(), &routes[2..3]))
+        .await
+        .unwrap();
+    assert_eq!(one.last, seqs[2..3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l14_publishes_are_pipelined_in_order_and_copied_in_order() {
-    let server = NatsServer::start().await;
-    let log = TestLog::start(&[server.url()]).await;
+    let (_server, log) = fresh_log().await;
     let route = route(&log, "std", "chat:fast");
     let mut copies = subscribe(&log, &route).await;
     let mut previous = 0;
@@ -212,8 +234,7 @@ async fn l14_publishes_are_pipelined_in_order_and_copied_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l14_the_same_id_is_stored_once() {
-    let server = NatsServer::start().await;
-    let log = TestLog::start(&[server.url()]).await;
+    let (_server, log) = fresh_log().await;
     let route = route(&log, "std", "chat:once");
     let first = within(log.publish(&route, &record("a"), Some("id-1")).unwrap())
         .await
@@ -235,8 +256,7 @@ async fn l14_the_same_id_is_stored_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l10_a_page_ends_at_its_bytes_and_says_what_is_left() {
-    let server = NatsServer::start().await;
-    let log = TestLog::start(&[server.url()]).await;
+    let (_server, log) = fresh_log().await;
     let route = route(&log, "std", "chat:big");
     let big = "x".repeat(10_000);
     for _ in 0..20 {
@@ -254,8 +274,7 @@ async fn l10_a_page_ends_at_its_bytes_and_says_what_is_left() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l16_ephemeral_messages_are_copied_and_never_stored() {
-    let server = NatsServer::start().await;
-    let log = TestLog::start(&[server.url()]).await;
+    let (_server, log) = fresh_log().await;
     let route = log.route(&key("dev", "live:cursor"), None).unwrap();
     assert_eq!(route.shard(), None);
     let mut copies = within(log.subscribe(&route)).await.unwrap();
@@ -270,8 +289,7 @@ async fn l16_ephemeral_messages_are_copied_and_never_stored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l1_no_name_meets_another() {
-    let server = NatsServer::start().await;
-    let log = TestLog::start(&[server.url()]).await;
+    let (_server, log) = fresh_log().await;
     let keys = [
         key("dev", "chat:a"),
         key("other", "chat:a"),
@@ -307,8 +325,7 @@ async fn l1_no_name_meets_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l15_removal_leaves_a_tombstone_and_nothing_below() {
-    let server = NatsServer::start().await;
-    let log = TestLog::start(&[server.url()]).await;
+    let (_server, log) = fresh_log().await;
     let (gone, kept) = (route(&log, "few", "chat:gone"), route(&log, "few", "chat:kept"));
     publish(&log, &gone, "secret").await;
     publish(&log, &kept, "fine").await;
@@ -369,7 +386,6 @@ async fn nodes_tell_ask_and_answer() {
     let one = TestLog::start(&[server.url()]).await;
     let two = Arc::new(TestLog::start(&[server.url()]).await);
     let mut listening = within(two.listen("vouch")).await.unwrap();
-    within(two.flush()).await;
 
     one.tell("vouch", Bytes::from_static(b"hello"));
     let message = within(poll_fn(|cx| listening.poll_next(cx))).await.unwrap();

@@ -7,10 +7,6 @@
 
 mod listener;
 mod log_conformance;
-mod websocket;
-//! The integration tests: one binary, a real nats-server per test.
-
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
-
 mod log_nats;
 mod support;
+mod websocket;

@@ -3,7 +3,7 @@
 
 mod batch;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::Message;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -28,6 +28,8 @@ use crate::{
 const SILENCE: Duration = Duration::from_millis(300);
 /// The most subjects that one `multi_last` may match (1,024), less the anchor and a reserve.
 const MAX_SUBJECTS: usize = 1_000;
+/// What the answer to one `multi_last` of several channels may hold.
+const MAX_LAST_BYTES: u32 = 4 << 20;
 
 /// The reading side of the log. Payloads are slices of the connection's read buffer: who keeps one
 /// for long copies it.
@@ -99,6 +101,9 @@ impl Reads {
 
     /// The last sequence of each subject. `anchor` is asked for too, so that the answer always says
     /// how far the replica is: without a match it would not.
+    ///
+    /// JetStream sends the messages themselves. If they are more than [`MAX_LAST_BYTES`], the
+    /// subjects are asked for in smaller groups, and the answer is as old as its oldest part.
     pub(super) async fn last_of(
         &self,
         stream: &str,
@@ -110,30 +115,33 @@ impl Reads {
                 "more than {MAX_SUBJECTS} channels asked for at once"
             )));
         }
-        let asked: Vec<_> = subjects.iter().map(String::as_str).chain([anchor]).collect();
-        let batch = self
-            .batch(stream, &json!({ "multi_last": asked }), asked.len())
-            .await?;
-        if batch.pending > 0 {
-            // The replica stopped at its limit of bytes. Fewer channels at once will do.
-            return Err(ReadError::NotNow("the answer is too large".to_owned()));
-        }
-        let Some(up_to) = batch.up_to else {
-            return Err(ReadError::NotNow("the shard has no anchor yet".to_owned()));
+        let mut answer = LastOf {
+            up_to: Offset::MAX,
+            last: Vec::with_capacity(subjects.len()),
         };
-        let mut found = std::collections::HashMap::with_capacity(batch.messages.len());
-        for message in &batch.messages {
-            let headers = Headers::of(message.headers.as_ref());
-            let (Some(subject), Some(seq)) = (headers.subject, headers.sequence()) else {
-                return Err(unusable());
+        let mut groups = vec![subjects];
+        while let Some(group) = groups.pop() {
+            let asked: Vec<_> = group.iter().map(String::as_str).chain([anchor]).collect();
+            let mut request = json!({ "multi_last": asked });
+            if group.len() > 1 {
+                request["max_bytes"] = MAX_LAST_BYTES.into();
+            }
+            let batch = self.batch(stream, &request, asked.len()).await?;
+            if batch.pending > 0 && group.len() > 1 {
+                let (first, second) = group.split_at(group.len() / 2);
+                groups.extend([second, first]);
+                continue;
+            }
+            let (Some(up_to), 0) = (batch.up_to, batch.pending) else {
+                return Err(ReadError::NotNow("the shard has no anchor yet".to_owned()));
             };
-            found.insert(subject, seq);
+            answer.up_to = answer.up_to.min(up_to);
+            let found = sequences(&batch)?;
+            answer
+                .last
+                .extend(group.iter().map(|subject| found.get(subject.as_str()).copied()));
         }
-        let last = subjects
-            .iter()
-            .map(|subject| found.get(subject.as_str()).copied())
-            .collect();
-        Ok(LastOf { up_to, last })
+        Ok(answer)
     }
 
     /// The first message of a subject from `from` on, from the leader.
@@ -202,6 +210,15 @@ impl Reads {
             Unanswered::NoResponders => ReadError::NotNow("no server has the shard".to_owned()),
         })?)
     }
+}
+
+/// The sequence of each subject in an answer.
+fn sequences(batch: &Batch) -> Result<HashMap<&str, Offset>, ReadError> {
+    let found = batch.messages.iter().map(|message| {
+        let headers = Headers::of(message.headers.as_ref());
+        headers.subject.zip(headers.sequence()).ok_or_else(unusable)
+    });
+    found.collect()
 }
 
 /// A message of a Direct Get with the subject it is stored under.

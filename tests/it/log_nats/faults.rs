@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use slipstream::{
     config::LogConfig,
-    log::{Log, LogEvent, PublishError, ReadError},
+    log::{EpochEntry, Log, LogEvent, PublishError, ReadError},
+    model::Epoch,
 };
 
 use super::{event, next, publish, record, route, subscribe, text};
@@ -64,6 +65,36 @@ async fn until_copy(copies: &mut Box<dyn slipstream::log::Copies>, wanted: &str)
             return copy;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_epochs_are_watched_across_a_restart_of_the_server() {
+    let mut server = NatsServer::start().await;
+    let one = TestLog::start(&[server.url()]).await;
+    let two = TestLog::start(&[server.url()]).await;
+    let shard = one.shards()[0].id;
+    let mut entry = EpochEntry {
+        created: "c".to_owned(),
+        token: Epoch::new("t"),
+        mark_seq: 1,
+        mark_time_ms: 2,
+    };
+    let mut events = two.events();
+    assert!(within(one.set_epoch(shard, &entry, 0)).await.unwrap());
+    event(&mut events, |event| matches!(event, LogEvent::Epoch(..))).await;
+
+    server.kill().await;
+    server.restart().await;
+    let (stored, revision) = until("the registry answers", || async { one.epoch(shard).await.ok() })
+        .await
+        .expect("the entry is stored");
+    assert_eq!(stored, entry);
+    entry.mark_seq = 3;
+    assert!(within(one.set_epoch(shard, &entry, revision)).await.unwrap());
+    event(&mut events, |event| {
+        *event == LogEvent::Epoch(shard, entry.clone())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use slipstream::{
-    config::LogConfig,
+    config::{LogConfig, Secret},
     log::{
         Log,
         nats::{Difference, StartError},
@@ -275,4 +275,27 @@ async fn l1_the_anchor_is_rewritten_before_it_expires() {
         (info.first_seq > first + 2).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_are_used_and_never_shown() {
+    let server = NatsServer::start_with("authorization { user: edge, password: hunter2 }").await;
+    let mut nats = nats_config(&[server.url()]);
+    nats.user = Some("edge".to_owned());
+    nats.password = Some(Secret::new("hunter2"));
+    let _log = TestLog::start_with(&nats, &log_config()).await.unwrap();
+    nats.password = Some(Secret::new("hunter3"));
+    nats.servers = vec![server.url().replace("//", "//edge:hunter4@")];
+    let Err(error) = TestLog::start_with(&nats, &log_config()).await else {
+        panic!("a wrong password is accepted");
+    };
+    assert!(matches!(error, StartError::Connect { .. }), "{error}");
+    for text in [error.to_string(), format!("{error:?}")] {
+        assert!(!text.contains("hunter"), "{text}");
+    }
+    nats.credentials = Some("/nowhere/x.creds".into());
+    let Err(error) = TestLog::start_with(&nats, &log_config()).await else {
+        panic!("a missing file is accepted");
+    };
+    assert!(error.to_string().contains("/nowhere/x.creds"), "{error}");
 }

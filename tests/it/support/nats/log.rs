@@ -7,7 +7,7 @@ use slipstream::{
     task::Tasks,
 };
 
-use super::within;
+use super::{NatsServer, within};
 
 /// A NATS log as one node has it. Dropping it ends its tasks, as if the node were gone.
 pub(crate) struct TestLog {
@@ -56,6 +56,13 @@ impl Drop for TestLog {
     fn drop(&mut self) {
         self.tasks.stop();
     }
+}
+
+/// A server of its own and a log on it, with [`log_config`]'s classes.
+pub(crate) async fn fresh_log() -> (NatsServer, TestLog) {
+    let server = NatsServer::start().await;
+    let log = TestLog::start(&[server.url()]).await;
+    (server, log)
 }
 
 /// Settings for tests: short timeouts.
