@@ -151,7 +151,12 @@ impl Hub {
         let mut partitions = Vec::new();
         let mut due = Vec::new();
         for spec in log.shards() {
-            let keeper = Arc::new(Keeper::new(log.clone(), spec.clone(), log_config.clock_margin, &metrics));
+            let keeper = Arc::new(Keeper::new(
+                log.clone(),
+                spec.clone(),
+                log_config.clock_margin,
+                &metrics,
+            ));
             let (checks, receiver) = Checks::new();
             due.push((spec.id, receiver));
             tasks.spawn(keeper.clone().run());
@@ -288,10 +293,7 @@ impl Hub {
     }
 
     pub(super) fn sweeper(&self, shard: ShardId) -> Option<&Sweeper> {
-        self.partitions
-            .get(usize::from(shard.0))?
-            .sweeper
-            .as_ref()
+        self.partitions.get(usize::from(shard.0))?.sweeper.as_ref()
     }
 
     pub(super) fn channels_of(&self, shard: ShardId) -> Vec<Arc<Channel>> {

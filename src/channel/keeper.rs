@@ -181,13 +181,6 @@ impl Keeper {
     /// What the log's connection noticed.
     pub fn on_event(&self, event: &LogEvent) {
         match event {
-<<<<<<< HEAD
-            LogEvent::Connected => {
-                self.state.lock().shard.on_reconnect();
-                self.metrics.unproven.set(1);
-            }
-            LogEvent::Epoch(shard, entry) if *shard == self.spec.id => self.adopt(entry.clone(), None),
-=======
             LogEvent::Connected => self.on_gap_in_events(),
             LogEvent::Epoch(shard, entry) if *shard == self.spec.id => {
                 let mut state = self.state.lock();
@@ -205,7 +198,6 @@ impl Keeper {
                     }
                 }
             }
->>>>>>> e63b5c082caa05620f195d133d69f29191e72e91
             _ => {}
         }
     }
@@ -214,6 +206,7 @@ impl Keeper {
     pub fn on_gap_in_events(&self) {
         let mut state = self.state.lock();
         state.shard.on_reconnect();
+        self.metrics.unproven.set(1);
         state.stale = true;
         drop(state);
         self.asked.notify_one();
@@ -403,11 +396,7 @@ impl Keeper {
         };
         let epoch = entry.token.clone();
         state.shard.proven(&info);
-<<<<<<< HEAD
         self.measure(&info);
-        let incarnation = state.shard.incarnation();
-=======
->>>>>>> e63b5c082caa05620f195d133d69f29191e72e91
         Ok(Some(Fresh {
             epoch,
             incarnation: state.shard.incarnation(),
@@ -431,7 +420,6 @@ impl Keeper {
         Ok(())
     }
 
-<<<<<<< HEAD
     fn measure(&self, info: &ShardInfo) {
         let metrics = &self.metrics;
         metrics.unproven.set(0);
@@ -440,10 +428,7 @@ impl Keeper {
         metrics.bytes.set(gauge(info.bytes));
     }
 
-    async fn floor(&self, info: &ShardInfo) -> Result<Offset, ReadError> {
-=======
     async fn floor(&self, info: &ShardInfo, round: u64) -> Result<Offset, ReadError> {
->>>>>>> e63b5c082caa05620f195d133d69f29191e72e91
         let now = self.log.now_ms();
         let since = match self.state.lock().shard.floor(info, now) {
             Ok(floor) => return Ok(floor),

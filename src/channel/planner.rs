@@ -97,7 +97,14 @@ struct Channel<T> {
 impl<T: Clone> Sweep<T> {
     /// A sweep that begins at `from`.
     pub fn new(from: Offset, limits: SweepLimits) -> Self {
-        Self { at: from, broken_at: None, channels: HashMap::new(), riders: 0, bytes: 0, limits }
+        Self {
+            at: from,
+            broken_at: None,
+            channels: HashMap::new(),
+            riders: 0,
+            bytes: 0,
+            limits,
+        }
     }
 
     /// The next page has to be read from here (inclusive): pages overlap by one message.
@@ -119,7 +126,11 @@ impl<T: Clone> Sweep<T> {
         if let Some(channel) = self.channels.get_mut(address) {
             channel.riders.push(rider);
         } else {
-            let channel = Channel { riders: vec![rider], messages: Vec::new(), bytes: 0 };
+            let channel = Channel {
+                riders: vec![rider],
+                messages: Vec::new(),
+                bytes: 0,
+            };
             self.channels.insert(address.to_owned(), channel);
         }
         true
@@ -141,21 +152,28 @@ impl<T: Clone> Sweep<T> {
             if repeated {
                 continue;
             }
-            let Some(channel) = self.channels.get_mut(&address) else { continue };
+            let Some(channel) = self.channels.get_mut(&address) else {
+                continue;
+            };
             let seq = stored.seq;
             let size = stored.size();
             channel.bytes += size;
             self.bytes += size;
             channel.messages.push(Arc::new(stored));
             let full = channel.bytes >= self.limits.page_bytes;
-            let done = channel.riders.iter().all(|rider| rider.target.last.is_some_and(|last| last <= seq));
+            let done = channel
+                .riders
+                .iter()
+                .all(|rider| rider.target.last.is_some_and(|last| last <= seq));
             if done || full {
                 self.leave(&address, &mut arrived);
             }
         }
         while self.bytes > self.limits.total_bytes {
             let largest = self.channels.iter().max_by_key(|(_, channel)| channel.bytes);
-            let Some(address) = largest.map(|(address, _)| address.clone()) else { break };
+            let Some(address) = largest.map(|(address, _)| address.clone()) else {
+                break;
+            };
             self.leave(&address, &mut arrived);
         }
         // Whose last message has been passed without being seen: it has gone.
@@ -163,7 +181,12 @@ impl<T: Clone> Sweep<T> {
         let missed: Vec<_> = self
             .channels
             .iter()
-            .filter(|(_, channel)| channel.riders.iter().all(|rider| rider.target.last.is_none_or(|it| it < at)))
+            .filter(|(_, channel)| {
+                channel
+                    .riders
+                    .iter()
+                    .all(|rider| rider.target.last.is_none_or(|it| it < at))
+            })
             .map(|(address, _)| address.clone())
             .collect();
         for address in missed {
@@ -183,12 +206,16 @@ impl<T: Clone> Sweep<T> {
     }
 
     fn seen(&self, address: &str, seq: Offset) -> bool {
-        let Some(channel) = self.channels.get(address) else { return true };
+        let Some(channel) = self.channels.get(address) else {
+            return true;
+        };
         channel.messages.last().is_some_and(|last| last.seq == seq)
     }
 
     fn leave(&mut self, address: &str, arrived: &mut Vec<Arrived<T>>) {
-        let Some(channel) = self.channels.remove(address) else { return };
+        let Some(channel) = self.channels.remove(address) else {
+            return;
+        };
         self.bytes -= channel.bytes;
         self.riders -= channel.riders.len();
         for rider in channel.riders {
@@ -198,7 +225,11 @@ impl<T: Clone> Sweep<T> {
 }
 
 fn judge<T>(rider: Rider<T>, messages: &[Arc<Stored>], broken_at: Option<Offset>) -> Arrived<T> {
-    let Rider { ticket, position, target } = rider;
+    let Rider {
+        ticket,
+        position,
+        target,
+    } = rider;
     let passed = messages.iter().any(|stored| stored.seq == position);
     let after = messages.partition_point(|stored| stored.seq <= position);
     let messages = messages[after..].to_vec();
@@ -216,7 +247,12 @@ fn judge<T>(rider: Rider<T>, messages: &[Arc<Stored>], broken_at: Option<Offset>
         Proof::Passed
     };
     let covered_to = if complete { last.max(target.whole_to) } else { last };
-    Arrived { ticket, messages, covered_to, proof }
+    Arrived {
+        ticket,
+        messages,
+        covered_to,
+        proof,
+    }
 }
 
 #[cfg(test)]
@@ -227,19 +263,41 @@ mod tests {
         model::{Kind, Record},
     };
 
-    const LIMITS: SweepLimits = SweepLimits { page_bytes: 1 << 20, total_bytes: 1 << 20 };
+    const LIMITS: SweepLimits = SweepLimits {
+        page_bytes: 1 << 20,
+        total_bytes: 1 << 20,
+    };
 
     fn stored(seq: Offset) -> Stored {
-        let record = Record { kind: Kind::Json, data: "1".into(), info: None, tags: vec![] };
-        Stored { seq, time_ms: 0, body: Body::Publication(record) }
+        let record = Record {
+            kind: Kind::Json,
+            data: "1".into(),
+            info: None,
+            tags: vec![],
+        };
+        Stored {
+            seq,
+            time_ms: 0,
+            body: Body::Publication(record),
+        }
     }
 
     fn page(messages: &[(&str, Offset)]) -> Vec<(String, Stored)> {
-        messages.iter().map(|(address, seq)| ((*address).to_owned(), stored(*seq))).collect()
+        messages
+            .iter()
+            .map(|(address, seq)| ((*address).to_owned(), stored(*seq)))
+            .collect()
     }
 
     fn rider(ticket: u8, position: Offset, last: Offset) -> Rider<u8> {
-        Rider { ticket, position, target: Target { last: Some(last), whole_to: 100 } }
+        Rider {
+            ticket,
+            position,
+            target: Target {
+                last: Some(last),
+                whole_to: 100,
+            },
+        }
     }
 
     fn seqs(arrived: &Arrived<u8>) -> (u8, Vec<Offset>, Offset, Proof) {
@@ -256,7 +314,11 @@ mod tests {
         assert_eq!(sweep_count(&mut storm.clone(), 10_000_000, 50), 0);
         assert_eq!(sweep_count(&mut storm, 74_000, 50), 1_002);
         assert_eq!(sweep_count(&mut [5; 10], 20, 50), 0, "too few to bother");
-        assert_eq!(sweep_count(&mut [0; 60], 1_000_000, 50), 0, "a long way for a few");
+        assert_eq!(
+            sweep_count(&mut [0; 60], 1_000_000, 50),
+            0,
+            "a long way for a few"
+        );
     }
 
     #[test]
@@ -268,7 +330,13 @@ mod tests {
         assert!(!sweep.board("b", rider(4, 2, 9)), "passed already");
         let arrived = sweep.on_page(page(&[("a", 3), ("b", 4), ("a", 5), ("x", 6), ("a", 7)]));
         let arrived: Vec<_> = arrived.iter().map(seqs).collect();
-        assert_eq!(arrived, [(1, vec![5, 7], 100, Proof::Passed), (2, vec![7], 100, Proof::Passed)]);
+        assert_eq!(
+            arrived,
+            [
+                (1, vec![5, 7], 100, Proof::Passed),
+                (2, vec![7], 100, Proof::Passed)
+            ]
+        );
         assert_eq!((sweep.next(), sweep.riders()), (7, 1));
         let arrived = sweep.on_page(page(&[("a", 7), ("b", 8), ("b", 9)]));
         assert_eq!(seqs(&arrived[0]), (3, vec![8, 9], 100, Proof::Passed));
@@ -308,16 +376,29 @@ mod tests {
         let arrived = sweep.on_page(page(&[("a", 3), ("a", 5), ("x", 10)]));
         let mut arrived: Vec<_> = arrived.iter().map(seqs).collect();
         arrived.sort_by_key(|(ticket, ..)| *ticket);
-        assert_eq!(arrived, [(1, vec![5], 5, Proof::Passed), (2, vec![], 4, Proof::Alone)]);
+        assert_eq!(
+            arrived,
+            [(1, vec![5], 5, Proof::Passed), (2, vec![], 4, Proof::Alone)]
+        );
     }
 
     #[test]
     fn l12_what_is_kept_is_bounded() {
         let size = stored(1).size();
-        let mut sweep = Sweep::new(1, SweepLimits { page_bytes: 2 * size, total_bytes: 3 * size });
+        let mut sweep = Sweep::new(
+            1,
+            SweepLimits {
+                page_bytes: 2 * size,
+                total_bytes: 3 * size,
+            },
+        );
         sweep.board("a", rider(1, 1, 90));
         let arrived = sweep.on_page(page(&[("a", 1), ("a", 2), ("a", 3)]));
-        assert_eq!(seqs(&arrived[0]), (1, vec![2], 2, Proof::Passed), "a page, and back for more");
+        assert_eq!(
+            seqs(&arrived[0]),
+            (1, vec![2], 2, Proof::Passed),
+            "a page, and back for more"
+        );
         for (ticket, address) in [(2, "b"), (3, "c"), (4, "d"), (5, "e")] {
             sweep.board(address, rider(ticket, 3, 90));
         }

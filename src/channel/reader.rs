@@ -78,7 +78,8 @@ impl Reader {
         max_bytes: u32,
     ) -> Result<Page, Refused> {
         let grant = self.enter(&self.bytes, route, max_bytes as usize).await?;
-        self.read_granted(grant, route, from, max_messages, max_bytes).await
+        self.read_granted(grant, route, from, max_messages, max_bytes)
+            .await
     }
 
     async fn read_granted(
@@ -132,7 +133,14 @@ impl Reader {
         from: Offset,
         max_messages: u32,
     ) -> Result<Sweep, ReadError> {
-        self.log.sweep(shard, from, max_messages, self.config.page_bytes.saturating_mul(2)).await
+        self.log
+            .sweep(
+                shard,
+                from,
+                max_messages,
+                self.config.page_bytes.saturating_mul(2),
+            )
+            .await
     }
 
     /// From how many waiting readers of a shard on a sweep is thought of.
@@ -155,12 +163,7 @@ impl Reader {
         self.config.short_reads
     }
 
-    async fn enter<'a>(
-        &self,
-        gate: &'a Gate,
-        route: &Route,
-        units: usize,
-    ) -> Result<Grant<'a>, Refused> {
+    async fn enter<'a>(&self, gate: &'a Gate, route: &Route, units: usize) -> Result<Grant<'a>, Refused> {
         let grant = gate
             .enter(&route.key().app, units)
             .await
@@ -197,7 +200,11 @@ impl Hub {
         loop {
             let (messages, bytes) = self.reader.page_size();
             let page = match grant.take() {
-                Some(grant) => self.reader.read_granted(grant, route, position, messages, bytes).await?,
+                Some(grant) => {
+                    self.reader
+                        .read_granted(grant, route, position, messages, bytes)
+                        .await?
+                }
                 None => self.reader.read(route, position, messages, bytes).await?,
             };
             let found = Found {

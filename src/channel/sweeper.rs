@@ -65,7 +65,11 @@ struct Seat(Arc<Mutex<Option<Waiting>>>);
 
 impl Sweeper {
     pub(super) fn new() -> Self {
-        Self { waiting: Mutex::default(), wake: Notify::new(), last_ticket: AtomicU64::new(0) }
+        Self {
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+            last_ticket: AtomicU64::new(0),
+        }
     }
 
     /// Waits to be picked up by a sweep. `worth` = how many must wait before one is thought of.
@@ -73,11 +77,21 @@ impl Sweeper {
         let number = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.waiting.lock();
-        waiting.push(Waiting { ticket: number, route: route.clone(), position, target, answer: sender });
+        waiting.push(Waiting {
+            ticket: number,
+            route: route.clone(),
+            position,
+            target,
+            answer: sender,
+        });
         if waiting.len() >= worth {
             self.wake.notify_one();
         }
-        Ticket { sweeper: self, number, answer }
+        Ticket {
+            sweeper: self,
+            number,
+            answer,
+        }
     }
 
     /// Takes those who are to be served by one sweep now; none if that is not worth it.
@@ -123,7 +137,9 @@ impl Drop for Ticket<'_> {
 
 /// Sweeps a shard whenever that is worth it, until the node stops.
 pub(super) async fn run(hub: Arc<Hub>, shard: ShardId) {
-    let Some((keeper, sweeper)) = hub.keeper(shard).zip(hub.sweeper(shard)) else { return };
+    let Some((keeper, sweeper)) = hub.keeper(shard).zip(hub.sweeper(shard)) else {
+        return;
+    };
     loop {
         sweeper.wake.notified().await;
         loop {
@@ -138,7 +154,12 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId) {
 
 async fn sweep(hub: &Arc<Hub>, shard: ShardId, keeper: &Keeper, sweeper: &Sweeper, picked: Vec<Waiting>) {
     let incarnation = keeper.incarnation();
-    let from = picked.iter().map(|waiter| waiter.position).min().unwrap_or(0).max(1);
+    let from = picked
+        .iter()
+        .map(|waiter| waiter.position)
+        .min()
+        .unwrap_or(0)
+        .max(1);
     let mut sweep = Sweep::new(from, hub.reader.sweep_limits());
     board(&mut sweep, picked);
     let mut idle = 0;
@@ -167,7 +188,14 @@ fn board(sweep: &mut Sweep<Seat>, waiting: Vec<Waiting>) {
         let address = waiter.route.address().to_owned();
         let ticket = Seat(Arc::new(Mutex::new(Some(waiter))));
         // One that it has passed already finds its answer gone, and reads alone.
-        sweep.board(&address, Rider { ticket, position, target });
+        sweep.board(
+            &address,
+            Rider {
+                ticket,
+                position,
+                target,
+            },
+        );
     }
 }
 
@@ -175,10 +203,22 @@ async fn answer(hub: &Hub, keeper: &Keeper, incarnation: u64, arrived: Vec<Arriv
     let limit = keeper.spec().max_per_channel;
     let asks = |arrived: &Arrived<Seat>| limit.is_some() || matches!(arrived.proof, Proof::Floor(_));
     // One question serves all who arrive together.
-    let fresh = if arrived.iter().any(asks) { Some(keeper.fresh().await) } else { None };
+    let fresh = if arrived.iter().any(asks) {
+        Some(keeper.fresh().await)
+    } else {
+        None
+    };
     let same = keeper.incarnation() == incarnation;
-    for Arrived { ticket, messages, covered_to, proof } in arrived {
-        let Some(waiter) = ticket.0.lock().take() else { continue };
+    for Arrived {
+        ticket,
+        messages,
+        covered_to,
+        proof,
+    } in arrived
+    {
+        let Some(waiter) = ticket.0.lock().take() else {
+            continue;
+        };
         let retained = match (proof, &fresh) {
             (Proof::Passed, _) => true,
             (Proof::Floor(position), Some(fresh)) => floor_holds(position, fresh.floor),
@@ -191,7 +231,10 @@ async fn answer(hub: &Hub, keeper: &Keeper, incarnation: u64, arrived: Vec<Arriv
             (Some(_), None) => false,
         };
         let proven = (same && retained && untrimmed).then(|| {
-            hub.metrics.catchup_publications.of(CatchupSource::Sweep).inc_by(messages.len() as u64);
+            hub.metrics
+                .catchup_publications
+                .of(CatchupSource::Sweep)
+                .inc_by(messages.len() as u64);
             let messages: Vec<Message> = messages
                 .into_iter()
                 .map(|stored| hub.message(&waiter.route, Arc::unwrap_or_clone(stored)))
@@ -205,6 +248,9 @@ async fn answer(hub: &Hub, keeper: &Keeper, incarnation: u64, arrived: Vec<Arriv
 
 impl super::reader::Reader {
     pub(super) fn sweep_limits(&self) -> SweepLimits {
-        SweepLimits { page_bytes: self.page_size().1 as usize, total_bytes: self.sweep_bytes() }
+        SweepLimits {
+            page_bytes: self.page_size().1 as usize,
+            total_bytes: self.sweep_bytes(),
+        }
     }
 }

@@ -12,8 +12,8 @@ use crate::{
     },
     model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError},
     protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
-    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder},
     publish::Target,
+    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder},
     telemetry::AppMetrics,
 };
 
@@ -262,12 +262,22 @@ fn parts(
 }
 
 fn publish(gateway: &Gateway, app: &App, order: PublishOrder) -> Order {
-    let PublishOrder { id, channel, rule, record, idempotency_key } = order;
+    let PublishOrder {
+        id,
+        channel,
+        rule,
+        record,
+        idempotency_key,
+    } = order;
     let target = Target { channel, rule };
-    match gateway.publisher.publish(app, &target, &record, idempotency_key.as_deref()) {
+    match gateway
+        .publisher
+        .publish(app, &target, &record, idempotency_key.as_deref())
+    {
         Ok(acknowledged) => Box::pin(async move {
             let result = acknowledged.await.map_err(|error| error.code());
-            let result = result.map(|Published { position, duplicate }| PublishResult { position, duplicate });
+            let result =
+                result.map(|Published { position, duplicate }| PublishResult { position, duplicate });
             Completion::Published { id, result }
         }),
         Err(error) => {
