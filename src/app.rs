@@ -35,7 +35,10 @@ pub struct Roles {
 
 impl Roles {
     /// Everything.
-    pub const ALL: Self = Self { edge: true, api: true };
+    pub const ALL: Self = Self {
+        edge: true,
+        api: true,
+    };
 }
 
 /// A node that has its configuration and holds nothing yet.
@@ -90,7 +93,10 @@ impl From<ListenError> for StartError {
     fn from(error: ListenError) -> Self {
         match error.source.kind() {
             std::io::ErrorKind::AddrInUse => Self::AddressTaken(error.address),
-            _ => Self::Listen { addr: error.address, source: error.source },
+            _ => Self::Listen {
+                addr: error.address,
+                source: error.source,
+            },
         }
     }
 }
@@ -98,7 +104,11 @@ impl From<ListenError> for StartError {
 impl App {
     /// Puts a node together from its configuration. Nothing is opened yet.
     pub fn new(config: Config, roles: Roles) -> Self {
-        Self { config, roles, metrics: Arc::new(Metrics::new()) }
+        Self {
+            config,
+            roles,
+            metrics: Arc::new(Metrics::new()),
+        }
     }
 
     /// Starts it. When this resolves it serves.
@@ -107,7 +117,11 @@ impl App {
     ///
     /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, roles, metrics } = self;
+        let Self {
+            config,
+            roles,
+            metrics,
+        } = self;
         let background = Tasks::default();
         let clients = Tasks::default();
         // First of all: a taken port is the most likely mistake, and costs nothing to find.
@@ -128,8 +142,11 @@ impl App {
                 return Err(error.into());
             }
         };
-        let ring_shares: Vec<_> =
-            config.apps.iter().map(|app| (app.id.clone(), app.limits.ring_bytes)).collect();
+        let ring_shares: Vec<_> = config
+            .apps
+            .iter()
+            .map(|app| (app.id.clone(), app.limits.ring_bytes))
+            .collect();
         let hub = Hub::start(
             log.clone(),
             &config.log,
@@ -153,11 +170,23 @@ impl App {
         let stop_accepting = CancellationToken::new();
         let mut router = Router::new();
         if roles.edge {
-            router = router.route("/", get(|| async { Html(PAGE) })).merge(gateway.router());
+            router = router
+                .route("/", get(|| async { Html(PAGE) }))
+                .merge(gateway.router());
         }
         background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);
-        Ok(Running { addr, config, metrics, log, hub, gateway, background, clients, stop_accepting })
+        Ok(Running {
+            addr,
+            config,
+            metrics,
+            log,
+            hub,
+            gateway,
+            background,
+            clients,
+            stop_accepting,
+        })
     }
 }
 
@@ -167,7 +196,11 @@ impl Running {
     /// `drain.deadline`.
     pub async fn drain(self) {
         let began = Instant::now();
-        let DrainTimes { grace, duration, deadline } = DrainTimes::of(&self.config);
+        let DrainTimes {
+            grace,
+            duration,
+            deadline,
+        } = DrainTimes::of(&self.config);
         self.metrics.ready.set(0);
         let drained = timeout(deadline, async {
             tokio::time::sleep(grace).await;
@@ -178,7 +211,10 @@ impl Running {
             self.log.close().await;
         });
         if drained.await.is_err() {
-            warn!(connections = self.gateway.connections(), "drain took too long; ending what is left");
+            warn!(
+                connections = self.gateway.connections(),
+                "drain took too long; ending what is left"
+            );
         }
         self.background.stop();
         info!(duration_ms = began.elapsed().as_millis(), "drained");
@@ -204,6 +240,10 @@ struct DrainTimes {
 impl DrainTimes {
     fn of(config: &Config) -> Self {
         let drain = &config.drain;
-        Self { grace: drain.grace, duration: drain.duration, deadline: drain.deadline }
+        Self {
+            grace: drain.grace,
+            duration: drain.duration,
+            deadline: drain.deadline,
+        }
     }
 }

@@ -186,10 +186,7 @@ impl Hub {
                 return None;
             }
             if let Some(keeper) = &channel.keeper {
-                durable
-                    .tail
-                    .ring_mut()
-                    .evict_older(super::keeper::oldest_ms(keeper.spec()));
+                durable.tail.ring_mut().evict_older(keeper.oldest_ms());
             }
             durable.tail.vouch(question.position)?
         };

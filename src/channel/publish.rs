@@ -38,8 +38,7 @@ impl Hub {
         route: &Route,
         record: &Record,
         idempotency_key: Option<&str>,
-    ) -> Result<impl Future<Output = Result<Published, PublishFailure>> + Send + use<>, PublishFailure>
-    {
+    ) -> Result<impl Future<Output = Result<Published, PublishFailure>> + Send + use<>, PublishFailure> {
         let app = self.metrics.app(&route.key().app);
         let keeper = route.shard().and_then(|shard| self.keeper(shard)).cloned();
         let sending = keeper.as_ref().map(|keeper| keeper.sending());

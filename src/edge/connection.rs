@@ -98,7 +98,11 @@ impl Connection {
 
     /// Serves the connection to its end. `first` is what came behind the handshake.
     pub(super) async fn run(mut self, first: Bytes) -> Ended {
-        let ended = if first.is_empty() { None } else { self.receive(&mut first.to_vec()) };
+        let ended = if first.is_empty() {
+            None
+        } else {
+            self.receive(&mut first.to_vec())
+        };
         let ended = match ended {
             Some(ended) => ended,
             None => {
@@ -157,11 +161,12 @@ impl Connection {
 
     fn next_deadline(&self) -> Instant {
         let far = self.gateway.started + Duration::from_secs(u64::from(u32::MAX));
-        let session = self
-            .session
-            .next_deadline()
-            .map_or(far, |ms| (self.gateway.started + Duration::from_millis(ms)).min(far));
-        self.writer.deadline(&self.gateway.config).map_or(session, |writer| writer.min(session))
+        let session = self.session.next_deadline().map_or(far, |ms| {
+            (self.gateway.started + Duration::from_millis(ms)).min(far)
+        });
+        self.writer
+            .deadline(&self.gateway.config)
+            .map_or(session, |writer| writer.min(session))
     }
 
     fn tick(&mut self) -> Option<Ended> {
@@ -260,7 +265,12 @@ impl Connection {
                 self.writer.push(taken.frames);
                 for Notice::Insufficient { channel, tag } in taken.notices {
                     let code = UnsubscribeCode::InsufficientState;
-                    self.session.on_unsubscribed_by_server(&channel, Generation(tag), code, &mut self.effects);
+                    self.session.on_unsubscribed_by_server(
+                        &channel,
+                        Generation(tag),
+                        code,
+                        &mut self.effects,
+                    );
                     if let Some(ended) = self.carry_out() {
                         return Ok(Some(ended));
                     }
@@ -313,7 +323,11 @@ impl Connection {
                     self.flush_mailbox();
                     break;
                 }
-                Effect::Unsubscribe { channel: _, generation, unanswered } => {
+                Effect::Unsubscribe {
+                    channel: _,
+                    generation,
+                    unanswered,
+                } => {
                     if self.joins.leave(generation, &self.metrics) {
                         if let Some((id, code)) = unanswered {
                             self.send(frames::reply(&crate::protocol::Reply::Error { id, code }));
@@ -371,13 +385,26 @@ impl Connection {
         match completion {
             Completion::ConnectVerified(result) => session.on_connect_verified(result, now, out),
             Completion::RefreshVerified { id, result } => session.on_refresh_verified(id, result, now, out),
-            Completion::SubscribeVerified { channel, generation, result } => {
+            Completion::SubscribeVerified {
+                channel,
+                generation,
+                result,
+            } => {
                 session.on_subscribe_verified(&channel, generation, result, now, out);
             }
-            Completion::SubRefreshVerified { id, channel, generation, result } => {
+            Completion::SubRefreshVerified {
+                id,
+                channel,
+                generation,
+                result,
+            } => {
                 session.on_sub_refresh_verified(id, &channel, generation, result, now, out);
             }
-            Completion::Subscribed { channel, generation, result } => {
+            Completion::Subscribed {
+                channel,
+                generation,
+                result,
+            } => {
                 let result = self.joins.joined(generation, result, &self.metrics);
                 session.on_subscribed(&channel, generation, result, out);
             }
@@ -432,5 +459,7 @@ fn ended(code: DisconnectCode) -> Ended {
 }
 
 fn shut_down(stream: &TcpStream) -> bool {
-    socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write).is_ok()
+    socket2::SockRef::from(stream)
+        .shutdown(std::net::Shutdown::Write)
+        .is_ok()
 }

@@ -100,8 +100,20 @@ mod tests {
         let channel = ChannelName::new("public:a\"b").unwrap();
         for size in [1, 100, 300, 70_000] {
             let data = format!("\"{}\"", "x".repeat(size));
-            let record = Record { kind: Kind::Json, data: data.clone().into(), info: None, tags: vec![] };
-            let entry = publication(&channel, &Publication { offset: 7, time_ms: 9, record });
+            let record = Record {
+                kind: Kind::Json,
+                data: data.clone().into(),
+                info: None,
+                tags: vec![],
+            };
+            let entry = publication(
+                &channel,
+                &Publication {
+                    offset: 7,
+                    time_ms: 9,
+                    record,
+                },
+            );
             let frame = entry.frame();
             let header = match frame[1] {
                 126 => 4,

@@ -26,6 +26,7 @@ use crate::{
     config::{CatchupConfig, EdgeConfig},
     model::AppId,
     protocol::DisconnectCode,
+    publish::Publisher,
     random,
     session::{Limits, Session},
     task::Tasks,
@@ -41,6 +42,7 @@ use super::{
 /// All client connections of a node.
 pub struct Gateway {
     pub(super) hub: Arc<Hub>,
+    pub(super) publisher: Publisher,
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: EdgeConfig,
     pub(super) started: Instant,
@@ -65,6 +67,7 @@ impl Gateway {
         tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Self {
+            publisher: Publisher::new(hub.clone(), metrics.clone()),
             hub,
             metrics,
             limits: Arc::new(Limits::new(config, catchup)),
@@ -95,7 +98,12 @@ impl Gateway {
     /// Turns new connections away, and closes all others with 3001, spread over `duration`.
     pub async fn drain(&self, duration: Duration) {
         self.draining.store(true, Ordering::Relaxed);
-        let mailboxes: Vec<_> = self.mailboxes.lock().iter().map(|(_, mailbox)| mailbox.clone()).collect();
+        let mailboxes: Vec<_> = self
+            .mailboxes
+            .lock()
+            .iter()
+            .map(|(_, mailbox)| mailbox.clone())
+            .collect();
         info!(connections = mailboxes.len(), "closing connections");
         let began = Instant::now();
         let count = u32::try_from(mailboxes.len().max(1)).unwrap_or(u32::MAX);
@@ -120,15 +128,22 @@ impl Gateway {
         }
         let named = app.or_else(|| self.default_app.as_ref().map(AppId::as_str));
         let Some(app) = named.and_then(|app| self.apps.get(app)) else {
-            return refuse(RefusedHandshake::App, error(StatusCode::NOT_FOUND, "unknown_app", "no such app"));
+            return refuse(
+                RefusedHandshake::App,
+                error(StatusCode::NOT_FOUND, "unknown_app", "no such app"),
+            );
         };
         let connections = self.metrics.app(&app.id);
         let of_app = usize::try_from(connections.connections.get()).unwrap_or(0);
         let limit = app.limits.max_connections;
-        if self.open.load(Ordering::Relaxed) >= self.config.max_connections || (limit > 0 && of_app >= limit) {
+        if self.open.load(Ordering::Relaxed) >= self.config.max_connections || (limit > 0 && of_app >= limit)
+        {
             return refuse(RefusedHandshake::Limit, unavailable("too many connections"));
         }
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
+        let peer = request
+            .extensions()
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|peer| peer.0);
         let (mut parts, _) = request.into_parts();
         let options = ClientOptions::from(&self.config);
         let accepted = match accept_websocket(&mut parts, &app.allowed_origins, options) {
@@ -162,9 +177,17 @@ impl Gateway {
         app: Arc<App>,
         open: Open,
     ) {
-        let limits = MailboxLimits { soft: self.config.mailbox_bytes, hard: self.config.mailbox_max_bytes };
+        let limits = MailboxLimits {
+            soft: self.config.mailbox_bytes,
+            hard: self.config.mailbox_max_bytes,
+        };
         let mailbox = Arc::new(Mailbox::held(limits));
-        let session = Session::new(app.view.clone(), self.limits.clone(), random::name(22), self.now());
+        let session = Session::new(
+            app.view.clone(),
+            self.limits.clone(),
+            random::name(22),
+            self.now(),
+        );
         let slot = self.mailboxes.lock().insert(mailbox.clone());
         if self.draining.load(Ordering::Relaxed) {
             mailbox.close(DisconnectCode::Shutdown);
@@ -230,10 +253,16 @@ fn app_of(query: &str) -> Option<&str> {
 
 fn unavailable(message: &'static str) -> Response {
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
-    response.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static("1"));
+    response
+        .headers_mut()
+        .insert("retry-after", axum::http::HeaderValue::from_static("1"));
     response
 }
 
 fn error(status: StatusCode, code: &'static str, message: &'static str) -> Response {
-    (status, axum::Json(serde_json::json!({ "error": { "code": code, "message": message } }))).into_response()
+    (
+        status,
+        axum::Json(serde_json::json!({ "error": { "code": code, "message": message } })),
+    )
+        .into_response()
 }

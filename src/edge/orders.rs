@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use crate::{
     apps::App,
     channel::{
-        HistoryError, HistoryRead, Hub, Mailbox, Outlet, PublishFailure, Resume, SubscribeError, Subscription,
+        HistoryError, HistoryRead, Hub, Mailbox, Outlet, Published, Resume, SubscribeError, Subscription,
     },
     model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError},
     protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
-    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder, publish_failure},
+    publish::Target,
+    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder},
     telemetry::AppMetrics,
 };
 
@@ -24,13 +25,35 @@ pub(super) type Order = Pin<Box<dyn Future<Output = Completion> + Send>>;
 /// What became of an order.
 pub(super) enum Completion {
     ConnectVerified(Result<ConnectClaims, TokenError>),
-    RefreshVerified { id: u32, result: Result<ConnectClaims, TokenError> },
-    SubscribeVerified { channel: ChannelName, generation: Generation, result: Result<SubscribeClaims, TokenError> },
-    SubRefreshVerified { id: u32, channel: ChannelName, generation: Generation, result: Result<SubscribeClaims, TokenError> },
-    Subscribed { channel: ChannelName, generation: Generation, result: Result<Subscription, ErrorCode> },
+    RefreshVerified {
+        id: u32,
+        result: Result<ConnectClaims, TokenError>,
+    },
+    SubscribeVerified {
+        channel: ChannelName,
+        generation: Generation,
+        result: Result<SubscribeClaims, TokenError>,
+    },
+    SubRefreshVerified {
+        id: u32,
+        channel: ChannelName,
+        generation: Generation,
+        result: Result<SubscribeClaims, TokenError>,
+    },
+    Subscribed {
+        channel: ChannelName,
+        generation: Generation,
+        result: Result<Subscription, ErrorCode>,
+    },
     ServerSubscribed(Result<Vec<(Generation, Subscription, ServerSubscription)>, ErrorCode>),
-    Published { id: u32, result: Result<PublishResult, ErrorCode> },
-    History { id: u32, result: Result<HistoryPage, ErrorCode> },
+    Published {
+        id: u32,
+        result: Result<PublishResult, ErrorCode>,
+    },
+    History {
+        id: u32,
+        result: Result<HistoryPage, ErrorCode>,
+    },
     /// The client unsubscribed before it was joined.
     Abandoned,
 }
@@ -50,7 +73,9 @@ enum Join {
 impl Joins {
     /// Ends a subscription, or the attempt at one; true if there was either.
     pub(super) fn leave(&mut self, generation: Generation, metrics: &AppMetrics) -> bool {
-        let Some(at) = self.all.iter().position(|(known, _)| *known == generation) else { return false };
+        let Some(at) = self.all.iter().position(|(known, _)| *known == generation) else {
+            return false;
+        };
         match self.all.swap_remove(at).1 {
             Join::UnderWay(handle) => handle.abort(),
             Join::Joined(_) => {
@@ -118,13 +143,31 @@ pub(super) fn order(
             let result = app.verify_connect(token.as_str()).await;
             Completion::RefreshVerified { id, result }
         }),
-        Effect::VerifySubscribe { channel, generation, token } => Box::pin(async move {
+        Effect::VerifySubscribe {
+            channel,
+            generation,
+            token,
+        } => Box::pin(async move {
             let result = app.verify_subscribe(token.as_str()).await;
-            Completion::SubscribeVerified { channel, generation, result }
+            Completion::SubscribeVerified {
+                channel,
+                generation,
+                result,
+            }
         }),
-        Effect::VerifySubRefresh { id, channel, generation, token } => Box::pin(async move {
+        Effect::VerifySubRefresh {
+            id,
+            channel,
+            generation,
+            token,
+        } => Box::pin(async move {
             let result = app.verify_subscribe(token.as_str()).await;
-            Completion::SubRefreshVerified { id, channel, generation, result }
+            Completion::SubRefreshVerified {
+                id,
+                channel,
+                generation,
+                result,
+            }
         }),
         Effect::Subscribe(order) => {
             let (channel, generation) = (order.channel.clone(), order.generation);
@@ -132,7 +175,11 @@ pub(super) fn order(
             let mailbox = mailbox.clone();
             let joining = async move {
                 let result = subscribe(&hub, &app, &mailbox, &order).await;
-                Completion::Subscribed { channel, generation, result }
+                Completion::Subscribed {
+                    channel,
+                    generation,
+                    result,
+                }
             };
             let joining = Abortable::new(joining, registration);
             Box::pin(async move { joining.await.unwrap_or(Completion::Abandoned) })
@@ -150,7 +197,7 @@ pub(super) fn order(
                 Completion::ServerSubscribed(Ok(joined))
             })
         }
-        Effect::Publish(order) => publish(&hub, &app, order),
+        Effect::Publish(order) => publish(gateway, &app, order),
         Effect::History(order) => Box::pin(history(hub, app, *order)),
         // Carried out by the connection itself.
         Effect::Send(_) | Effect::Ping | Effect::Unsubscribe { .. } | Effect::Close(_) => {
@@ -170,7 +217,9 @@ async fn subscribe(
         let result = order.result(told.position, told.recovered);
         mailbox.send(frames::subscribe_reply(order.id, &result, told.missed));
     };
-    hub.subscribe(&route, resume, outlet, reply).await.map_err(subscribe_error)
+    hub.subscribe(&route, resume, outlet, reply)
+        .await
+        .map_err(subscribe_error)
 }
 
 async fn subscribe_server_side(
@@ -188,7 +237,10 @@ async fn subscribe_server_side(
             result: order.result(subscribed.position, subscribed.recovered),
         });
     };
-    let subscription = hub.subscribe(&route, resume, outlet, reply).await.map_err(subscribe_error)?;
+    let subscription = hub
+        .subscribe(&route, resume, outlet, reply)
+        .await
+        .map_err(subscribe_error)?;
     let told = told.into_inner().ok_or(ErrorCode::Internal)?;
     Ok((subscription, told))
 }
@@ -201,38 +253,52 @@ fn parts(
 ) -> Result<(crate::log::Route, Resume, Outlet), ErrorCode> {
     let route = hub.route(&app.id, &order.channel, &order.rule.history);
     let route = route.ok_or(ErrorCode::Internal)?;
-    let resume = Resume { position: order.recover.clone(), reject_unrecovered: order.reject_unrecovered };
+    let resume = Resume {
+        position: order.recover.clone(),
+        reject_unrecovered: order.reject_unrecovered,
+    };
     let outlet = Outlet::new(mailbox.clone(), order.channel.clone(), order.generation.0);
     Ok((route, resume, outlet))
 }
 
-fn publish(hub: &Arc<Hub>, app: &App, order: PublishOrder) -> Order {
-    let PublishOrder { id, channel, rule, record, idempotency_key } = order;
-    let sent = hub
-        .route(&app.id, &channel, &rule.history)
-        .ok_or(PublishFailure::Unavailable("no such retention class"))
-        .and_then(|route| hub.publish(&route, &record, idempotency_key.as_deref()));
-    match sent {
+fn publish(gateway: &Gateway, app: &App, order: PublishOrder) -> Order {
+    let PublishOrder {
+        id,
+        channel,
+        rule,
+        record,
+        idempotency_key,
+    } = order;
+    let target = Target { channel, rule };
+    match gateway
+        .publisher
+        .publish(app, &target, &record, idempotency_key.as_deref())
+    {
         Ok(acknowledged) => Box::pin(async move {
-            let result = match acknowledged.await {
-                Ok(published) => {
-                    Ok(PublishResult { position: published.position, duplicate: published.duplicate })
-                }
-                Err(error) => Err(publish_failure(&error)),
-            };
+            let result = acknowledged.await.map_err(|error| error.code());
+            let result =
+                result.map(|Published { position, duplicate }| PublishResult { position, duplicate });
             Completion::Published { id, result }
         }),
         Err(error) => {
-            let result = Err(publish_failure(&error));
+            let result = Err(error.code());
             Box::pin(std::future::ready(Completion::Published { id, result }))
         }
     }
 }
 
 async fn history(hub: Arc<Hub>, app: Arc<App>, order: HistoryOrder) -> Completion {
-    let HistoryOrder { id, channel, rule, query } = order;
+    let HistoryOrder {
+        id,
+        channel,
+        rule,
+        query,
+    } = order;
     let Some(route) = hub.route(&app.id, &channel, &rule.history) else {
-        return Completion::History { id, result: Err(ErrorCode::Internal) };
+        return Completion::History {
+            id,
+            result: Err(ErrorCode::Internal),
+        };
     };
     let read = HistoryRead {
         since: query.since,
@@ -243,7 +309,10 @@ async fn history(hub: Arc<Hub>, app: Arc<App>, order: HistoryOrder) -> Completio
         reverse: query.reverse,
     };
     let result = match hub.history(&route, read).await {
-        Ok(page) => Ok(HistoryPage { publications: page.publications, top: page.top }),
+        Ok(page) => Ok(HistoryPage {
+            publications: page.publications,
+            top: page.top,
+        }),
         Err(HistoryError::NoHistory) => Err(ErrorCode::NotAvailable),
         Err(HistoryError::OtherEpoch) => Err(ErrorCode::UnrecoverablePosition),
         Err(HistoryError::TimedOut) => Err(ErrorCode::Internal),

@@ -102,7 +102,9 @@ impl Writer {
 
     fn advance(&mut self, mut taken: usize) {
         while taken > 0 {
-            let Some(first) = self.queue.front_mut() else { return };
+            let Some(first) = self.queue.front_mut() else {
+                return;
+            };
             if taken < first.len() {
                 first.advance(taken);
                 self.begun = true;
@@ -124,8 +126,13 @@ impl Writer {
             return;
         }
         let now = Instant::now();
-        let blocked =
-            self.blocked.get_or_insert_with(|| Box::new(Blocked { progress: now, window: now, taken: 0 }));
+        let blocked = self.blocked.get_or_insert_with(|| {
+            Box::new(Blocked {
+                progress: now,
+                window: now,
+                taken: 0,
+            })
+        });
         if written > 0 {
             blocked.progress = now;
             blocked.taken += written as u64;

@@ -363,4 +363,8 @@ impl Log for MemoryLog {
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+
+    fn now_ms(&self) -> i64 {
+        self.broker.state().now_ms
+    }
 }

@@ -248,11 +248,7 @@ impl Log for NatsLog {
     }
 
     fn first_since(&self, shard: ShardId, time_ms: i64) -> BoxFuture<'_, Result<Option<Offset>, ReadError>> {
-        Box::pin(async move {
-            self.reads
-                .first_since(&self.spec(shard)?.stream, time_ms)
-                .await
-        })
+        Box::pin(async move { self.reads.first_since(&self.spec(shard)?.stream, time_ms).await })
     }
 
     fn last_of<'a>(
@@ -349,6 +345,8 @@ impl Log for NatsLog {
     fn listen<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Box<dyn NodeMessages>, ReadError>> {
         Box::pin(async move {
             let subscriber = self.subscribe_to(self.names.node(topic)).await?;
+            // Who listens can be asked: the subscription must be at the server.
+            self.api.round_trip().await?;
             Ok(Box::new(Topic(subscriber)) as Box<dyn NodeMessages>)
         })
     }

@@ -169,7 +169,9 @@ impl Reads {
     /// The first message stored at or after a time, from the leader.
     pub(super) async fn first_since(&self, stream: &str, time_ms: i64) -> Result<Option<Offset>, ReadError> {
         let start_time = stamp::format_ms(time_ms);
-        let message = self.leader(stream, &json!({ "start_time": start_time, "no_hdr": true })).await?;
+        let message = self
+            .leader(stream, &json!({ "start_time": start_time, "no_hdr": true }))
+            .await?;
         Ok(message.map(|message| message.seq))
     }
 

@@ -39,12 +39,15 @@ pub(super) fn format_ms(time_ms: i64) -> String {
     // The civil calendar from a day number, by eras of 400 years that begin in March.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
@@ -111,7 +114,15 @@ mod tests {
     fn a_time_is_written_as_it_is_read() {
         assert_eq!(format_ms(951_826_154_321), "2000-02-29T12:09:14.321Z");
         assert_eq!(format_ms(-5), "1970-01-01T00:00:00.000Z");
-        for time_ms in [0, 1, 999, 86_399_999, 68_256_000_000, 1_795_327_200_123, 4_102_444_800_000] {
+        for time_ms in [
+            0,
+            1,
+            999,
+            86_399_999,
+            68_256_000_000,
+            1_795_327_200_123,
+            4_102_444_800_000,
+        ] {
             assert_eq!(parse_ms(&format_ms(time_ms)), Some(time_ms));
         }
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -115,9 +115,13 @@ impl NatsServer {
         );
     }
 
-    /// Freezes it (SIGSTOP): connections stay, nothing answers.
+    /// Freezes it (SIGSTOP): connections stay, nothing answers. When this returns, all its threads
+    /// have stopped.
     pub(crate) fn pause(&self) {
-        self.signal(Signal::STOP);
+        let pid = self.pid();
+        kill_process(pid, Signal::STOP).unwrap();
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "nats-server has ended:\n{}", self.output());
     }
 
     /// Thaws it.
@@ -131,8 +135,11 @@ impl NatsServer {
     }
 
     fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("the server is not running");
-        kill_process(Pid::from_child(child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("the server is not running"))
     }
 
     async fn end(&mut self, signal: Signal) {
