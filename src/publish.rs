@@ -16,6 +16,7 @@ use crate::{
     log::Route,
     model::{ChannelName, InvalidChannel, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule, Rules},
     protocol::ErrorCode,
+    session::publish_failure,
     telemetry::{Limit, Metrics, PublishOutcome},
 };
 
@@ -110,8 +111,7 @@ impl PublishError {
             Self::TooLarge { .. } => ErrorCode::LimitExceeded,
             Self::Throttled(_) => ErrorCode::TooManyRequests,
             Self::NoClass => ErrorCode::NotAvailable,
-            Self::Log(PublishFailure::Unavailable(_) | PublishFailure::Refused(_)) => ErrorCode::Internal,
-            Self::Log(PublishFailure::Unknown) => ErrorCode::OutcomeUnknown,
+            Self::Log(failure) => publish_failure(failure),
         }
     }
 
@@ -233,12 +233,12 @@ mod tests {
             (PublishError::NoClass, ErrorCode::NotAvailable, None),
             (
                 PublishFailure::Unavailable("").into(),
-                ErrorCode::Internal,
+                ErrorCode::TooManyRequests,
                 Some(1000),
             ),
             (
                 PublishFailure::Refused(String::new()).into(),
-                ErrorCode::Internal,
+                ErrorCode::NotAvailable,
                 None,
             ),
             // L14: trying again could store it twice.

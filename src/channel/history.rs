@@ -167,7 +167,9 @@ impl Hub {
             // Clocks may differ between replicas, so the times themselves are compared below.
             let Some(first) = first else { return Ok(gathered) };
             at = at.max(first.saturating_sub(1));
-        } else if let Some(since) = read.since.filter(|since| *since < last) {
+        }
+        // Also with a time: what is retained does not tell what the time left out.
+        if let Some(since) = read.since.filter(|since| *since < last) {
             gathered.gap = self.gap_after(route, keeper, since).await?;
         }
         while at < last {
