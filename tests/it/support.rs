@@ -5,7 +5,7 @@ pub(crate) mod nats;
 use std::{future::Future, time::Duration};
 
 /// No await of a test may take longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Awaits `future`, but not for ever.
 #[track_caller]
