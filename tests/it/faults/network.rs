@@ -45,7 +45,7 @@ async fn an_edge_is_killed_under_load_and_clients_resume_on_one_that_is_behind_t
     let witness = audience(far.addr, 1).await.remove(0);
     let publisher = Publisher::start(near.addr);
     let load = publisher.steadily(&[BUSY], EVERY);
-    slow_road.set(Weather::Late(Duration::from_millis(300)));
+    slow_road.set(Weather::Late(Duration::from_millis(100)));
     has_seen(&clients[0], 300).await;
 
     near.kill();

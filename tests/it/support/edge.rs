@@ -137,6 +137,8 @@ impl Builder {
 
     fn keys(&self) -> Vec<(String, String)> {
         let servers = ("nats.servers".to_owned(), self.nats.join(","));
-        std::iter::once(servers).chain(self.keys.iter().cloned()).collect()
+        std::iter::once(servers)
+            .chain(self.keys.iter().cloned())
+            .collect()
     }
 }

@@ -57,7 +57,7 @@ impl Filter {
 
     fn loses(&self, subject: &[u8]) -> bool {
         self.losses.all.load(Ordering::SeqCst)
-            || (self.losses.copies.load(Ordering::SeqCst) && subject.starts_with(b"l."))
+            || (self.losses.copies.load(Ordering::SeqCst) && subject.starts_with(b"l-slipstream."))
     }
 }
 
@@ -79,7 +79,7 @@ fn frame(bytes: &[u8]) -> Option<(usize, Option<&[u8]>)> {
 fn only_what_is_to_be_lost_is_lost() {
     let losses = Arc::new(Losses::default());
     let mut filter = Filter::new(losses.clone());
-    let stream = b"PING\r\nMSG l.a 1 2\r\nhi\r\nHMSG _INBOX.1 2 5 7\r\nh\r\n\r\n..\r\n+OK\r\n";
+    let stream = b"PING\r\nMSG l-slipstream.a 1 2\r\nhi\r\nHMSG _INBOX.1 2 5 7\r\nh\r\n\r\n..\r\n+OK\r\n";
     for lose in [false, true] {
         losses.copies(lose);
         // In pieces, as a socket gives them.
