@@ -19,12 +19,14 @@ mod keeper;
 mod mailbox;
 mod outlet;
 mod peers;
+mod planner;
 mod publish;
 mod reader;
 mod recovery;
 mod ring;
 mod shard;
 mod subscribe;
+mod sweeper;
 mod tail;
 
 pub use budget::Budgets;

@@ -186,6 +186,8 @@ pub struct CatchupConfig {
     pub short_reads: u32,
     /// From how many waiting channels of a shard on one sweep serves them all.
     pub sweep_from: usize,
+    /// Bytes that one sweep keeps for those it serves.
+    pub sweep_bytes: usize,
 }
 
 /// `[edge]`

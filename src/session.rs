@@ -20,7 +20,6 @@
 
 mod connect;
 mod effect;
-mod failure;
 mod heartbeat;
 mod history;
 mod publish;
@@ -46,7 +45,6 @@ use crate::{
 };
 
 pub use effect::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder};
-pub use failure::{publish_failure, read_failure};
 pub use settings::{AppView, Limits, Now};
 
 /// A deadline that never comes.

@@ -216,7 +216,7 @@ impl Hub {
         let Body::Durable(durable) = &mut *body else {
             return false;
         };
-        if durable.incarnation != fresh.incarnation || !durable.tail.has_begun() {
+        if durable.life.incarnation != fresh.incarnation || !durable.tail.has_begun() {
             return false;
         }
         durable.tail.on_check(fresh.last_seq, fresh.floor, last);

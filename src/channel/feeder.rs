@@ -30,7 +30,7 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             return;
         };
         mailbox.room().await;
-        let (step, incarnation, before) = {
+        let (step, life, before) = {
             let mut body = channel.body.lock();
             let Body::Durable(durable) = &mut *body else {
                 return;
@@ -38,11 +38,11 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             durable.ring_used = Instant::now();
             let step = durable.tail.feed(key);
             let effects = durable.tail.take_effects();
-            let incarnation = durable.incarnation;
+            let life = durable.life;
             drop(body);
             let delivered = effects.delivered;
             hub.settle(channel, effects);
-            (step, incarnation, delivered)
+            (step, life, delivered)
         };
         hub.metrics
             .catchup_publications
@@ -55,7 +55,7 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
         };
         let Some(keeper) = &channel.keeper else { return };
         let read = match hub
-            .read_proven(&channel.route, keeper, incarnation, from, target)
+            .read_proven(&channel.route, keeper, life.incarnation, from, target)
             .await
         {
             Ok(proven) => Some((proven, CatchupSource::Log)),
@@ -74,7 +74,7 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             Err(Refused::Epoch) => return,
         };
         mailbox.room().await;
-        let alive = hub.with_tail(channel, incarnation, |durable| match read {
+        let alive = hub.with_tail(channel, life, |durable| match read {
             Some((Proven { messages, covered_to }, source)) if covered_to > from => {
                 hub.metrics
                     .catchup_publications

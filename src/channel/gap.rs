@@ -2,23 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::telemetry::{CatchupKind, GapOutcome};
 
 use super::{
-    hub::{Body, Channel, Hub},
+    hub::{Body, Channel, Hub, Life},
     reader::{Proven, Refused},
     tail::Need,
 };
 
 const CROWDED: Duration = Duration::from_millis(50);
+const RESTART: Duration = Duration::from_millis(100);
 
 /// Works on the tail's gap until it has none, or begins anew.
 pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
     hub.metrics.catchups.of(CatchupKind::Gap).inc();
     loop {
-        let (need, incarnation) = {
+        let (need, life) = {
             let mut body = channel.body.lock();
             let Body::Durable(durable) = &mut *body else {
                 return;
@@ -28,20 +29,18 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
                 durable.closing_gap = false;
                 break;
             }
-            (need, durable.incarnation)
+            (need, durable.life)
         };
         let Some(keeper) = &channel.keeper else { return };
         let answer = match need {
             Need::Nothing => continue,
             Need::Floor { position, .. } => {
                 let fresh = keeper.fresh().await;
-                if fresh.incarnation != incarnation {
-                    wait_for_restart(&channel, incarnation).await;
+                if fresh.incarnation != life.incarnation {
+                    channel.restart().await;
                     continue;
                 }
-                if hub.with_tail(&channel, incarnation, |durable| {
-                    durable.tail.on_floor(fresh.floor)
-                }) != Some(false)
+                if hub.with_tail(&channel, life, |durable| durable.tail.on_floor(fresh.floor)) != Some(false)
                 {
                     continue;
                 }
@@ -49,7 +48,7 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
             }
             Need::Read { from, target } => {
                 match hub
-                    .read_proven(&channel.route, keeper, incarnation, from, target)
+                    .read_proven(&channel.route, keeper, life.incarnation, from, target)
                     .await
                 {
                     Ok(proven) => Some(proven),
@@ -62,52 +61,44 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
                         continue;
                     }
                     Err(Refused::Epoch) => {
-                        wait_for_restart(&channel, incarnation).await;
+                        channel.restart().await;
                         continue;
                     }
                 }
             }
         };
-        hub.with_tail(&channel, incarnation, |durable| match answer {
+        hub.with_tail(&channel, life, |durable| match answer {
             Some(Proven { messages, covered_to }) if covered_to > durable.tail.whole_to() => {
                 durable.tail.on_read(messages, covered_to);
             }
             _ => durable.tail.lose(),
         });
     }
+    channel.begun.notify_waiters();
     hub.metrics.gaps.of(GapOutcome::Closed).inc();
 }
 
-/// The tail's pump is about to begin it anew in the new epoch.
-async fn wait_for_restart(channel: &Channel, incarnation: u64) {
-    loop {
-        let begun = channel.begun.notified();
-        {
-            let body = channel.body.lock();
-            match &*body {
-                Body::Durable(durable) if durable.incarnation == incarnation => {}
-                _ => return,
-            }
-        }
-        channel.control.notify_one();
-        let _ = tokio::time::timeout(Duration::from_millis(100), begun).await;
+impl Channel {
+    /// The tail is of an old epoch, its pump is about to begin it anew: waits for that a while.
+    async fn restart(&self) {
+        let _ = timeout(RESTART, self.begun.notified()).await;
     }
 }
 
 impl Hub {
-    /// Does something to a tail of this incarnation, then what it asks for. `None` if it has begun
+    /// Does something to a tail in this life of it, then what it asks for. `None` if it has begun
     /// anew or is closed.
     pub(super) fn with_tail<T>(
         self: &Arc<Self>,
         channel: &Arc<Channel>,
-        incarnation: u64,
+        life: Life,
         act: impl FnOnce(&mut super::hub::Durable) -> T,
     ) -> Option<T> {
         let mut body = channel.body.lock();
         let Body::Durable(durable) = &mut *body else {
             return None;
         };
-        if durable.incarnation != incarnation || !durable.tail.has_begun() {
+        if durable.life != life || !durable.tail.has_begun() {
             return None;
         }
         let result = act(durable);

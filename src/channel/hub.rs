@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, broadcast, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tracing::warn;
@@ -37,6 +37,7 @@ use super::{
     outlet::Outlet,
     reader::Reader,
     ring::RingLimits,
+    sweeper::Sweeper,
     tail::{Tail, TailLimits},
 };
 
@@ -61,6 +62,7 @@ pub struct Hub {
 struct Partition {
     keeper: Option<Arc<Keeper>>,
     checks: Option<Checks>,
+    sweeper: Option<Sweeper>,
     channels: Mutex<HashMap<ChannelKey, Arc<Channel>>>,
 }
 
@@ -72,7 +74,7 @@ pub struct Channel {
     pub(super) body: Mutex<Body>,
     /// Wakes its pump: it is to stop, or to start over.
     pub(super) control: Notify,
-    /// Wakes those who wait for it to begin.
+    /// Wakes those who wait for it to begin, or to be whole.
     pub(super) begun: Notify,
     /// One read of the log for a join at a time: what it brings serves the next.
     pub(super) reading: tokio::sync::Mutex<()>,
@@ -95,13 +97,22 @@ pub(super) enum Body {
 pub(super) struct Durable {
     pub(super) tail: Tail<Outlet>,
     pub(super) epoch: Epoch,
-    pub(super) incarnation: u64,
+    pub(super) life: Life,
     /// A task is closing the tail's gap.
     pub(super) closing_gap: bool,
     /// When its ring was last read or written.
     pub(super) ring_used: Instant,
     /// What its ring has been charged for.
     pub(super) ring_charged: usize,
+}
+
+/// Tells apart what a tail was told before and after it began anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Life {
+    /// The shard's incarnation in which it began.
+    pub(super) incarnation: u64,
+    /// How often it has begun.
+    pub(super) begun: u64,
 }
 
 /// Keeps a channel's tail as long as it lives.
@@ -140,7 +151,12 @@ impl Hub {
         let mut partitions = Vec::new();
         let mut due = Vec::new();
         for spec in log.shards() {
-            let keeper = Arc::new(Keeper::new(log.clone(), spec.clone(), log_config.clock_margin));
+            let keeper = Arc::new(Keeper::new(
+                log.clone(),
+                spec.clone(),
+                log_config.clock_margin,
+                &metrics,
+            ));
             let (checks, receiver) = Checks::new();
             due.push((spec.id, receiver));
             tasks.spawn(keeper.clone().run());
@@ -148,12 +164,14 @@ impl Hub {
             partitions.push(Partition {
                 keeper: Some(keeper),
                 checks: Some(checks),
+                sweeper: Some(Sweeper::new()),
                 channels: Mutex::default(),
             });
         }
         partitions.push(Partition {
             keeper: None,
             checks: None,
+            sweeper: None,
             channels: Mutex::default(),
         });
         let limits = TailLimits {
@@ -181,10 +199,14 @@ impl Hub {
         });
         for (shard, receiver) in due {
             tasks.spawn(super::checks::run(hub.clone(), shard, receiver));
+            tasks.spawn(super::sweeper::run(hub.clone(), shard));
         }
         tasks.spawn(hub.clone().run_lingering());
         tasks.spawn(hub.clone().run_rings());
-        tasks.spawn(hub.clone().run_events());
+        tasks.spawn(hub.clone().run_events(hub.log.events()));
+        for keeper in hub.keepers() {
+            tasks.spawn(hub.clone().follow_epoch(keeper.clone(), keeper.incarnations()));
+        }
         tasks.spawn(super::peers::run(hub.clone()));
         hub
     }
@@ -270,6 +292,10 @@ impl Hub {
         self.partitions.get(usize::from(shard.0))?.checks.as_ref()
     }
 
+    pub(super) fn sweeper(&self, shard: ShardId) -> Option<&Sweeper> {
+        self.partitions.get(usize::from(shard.0))?.sweeper.as_ref()
+    }
+
     pub(super) fn channels_of(&self, shard: ShardId) -> Vec<Arc<Channel>> {
         self.partition(Some(shard))
             .channels
@@ -289,7 +315,7 @@ impl Hub {
             Some(_) => Body::Durable(Box::new(Durable {
                 tail: Tail::new(self.limits),
                 epoch: Epoch::new(""),
-                incarnation: 0,
+                life: Life::default(),
                 closing_gap: false,
                 ring_used: Instant::now(),
                 ring_charged: 0,
@@ -442,8 +468,7 @@ impl Hub {
     }
 
     /// Follows what the log's connection notices.
-    async fn run_events(self: Arc<Self>) {
-        let mut events = self.log.events();
+    async fn run_events(self: Arc<Self>, mut events: broadcast::Receiver<LogEvent>) {
         loop {
             use tokio::sync::broadcast::error::RecvError;
             let event = match events.recv().await {
@@ -453,6 +478,7 @@ impl Hub {
                         missed,
                         "events of the NATS connection were missed; checking all shards"
                     );
+                    self.keepers().for_each(|keeper| keeper.on_gap_in_events());
                     LogEvent::SlowConsumer
                 }
                 Err(RecvError::Closed) => return,
@@ -473,23 +499,18 @@ impl Hub {
                         checks.want(Due::AllSpread);
                     }
                 }
-                LogEvent::Epoch(shard, _) => self.restart_of_other_epochs(shard),
-                LogEvent::Disconnected => {}
+                LogEvent::Epoch(..) | LogEvent::Disconnected => {}
             }
         }
     }
 
-    /// Wakes the pumps of tails that belong to an older epoch of the shard.
-    pub(super) fn restart_of_other_epochs(&self, shard: ShardId) {
-        let Some(keeper) = self.keeper(shard) else { return };
-        let incarnation = keeper.incarnation();
-        for channel in self.channels_of(shard) {
-            let older = match &*channel.body.lock() {
-                Body::Durable(durable) => durable.tail.has_begun() && durable.incarnation != incarnation,
-                Body::Ephemeral(_) | Body::Closed => false,
-            };
-            if older {
-                channel.control.notify_one();
+    /// Has the tails of a shard begin anew in each new epoch.
+    async fn follow_epoch(self: Arc<Self>, keeper: Arc<Keeper>, mut incarnations: watch::Receiver<u64>) {
+        while incarnations.changed().await.is_ok() {
+            for channel in self.channels_of(keeper.spec().id) {
+                if channel.is_outdated() {
+                    channel.control.notify_one();
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ use super::{
     checks::Due,
     cursor::Batch,
     entry::Message,
-    hub::{Body, Channel, Hub},
+    hub::{Body, Channel, Durable, Hub},
     mailbox::Offer,
     outlet::Outlet,
     tail::{Arrival, Effects, Need},
@@ -41,8 +41,12 @@ enum Left {
 pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
     let mut pause = RETRY_FIRST;
     while !channel.is_closed() {
-        let Ok(copies) = hub.log.subscribe(&channel.route).await else {
-            sleep(pause).await;
+        let subscribed = match channel.unless_closed(hub.log.subscribe(&channel.route)).await {
+            Some(subscribed) => subscribed,
+            None => return,
+        };
+        let Ok(copies) = subscribed else {
+            channel.unless_closed(sleep(pause)).await;
             pause = (pause * 2).min(RETRY_MOST);
             continue;
         };
@@ -55,21 +59,25 @@ pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
 }
 
 /// Learns where the tail begins: what is stored from here on arrives, or leaves a trace. False if
-/// the channel was closed meanwhile.
+/// the channel was closed meanwhile, or the epoch has changed.
 async fn begin(hub: &Arc<Hub>, channel: &Arc<Channel>) -> bool {
     if let Some(keeper) = &channel.keeper {
-        let fresh = tokio::select! {
-            fresh = keeper.fresh() => fresh,
-            () = channel.control.notified() => return false,
+        let Some(fresh) = channel.unless_closed(keeper.fresh()).await else {
+            return false;
         };
         let mut body = channel.body.lock();
         let Body::Durable(durable) = &mut *body else {
             return false;
         };
         durable.epoch = fresh.epoch;
-        durable.incarnation = fresh.incarnation;
+        durable.life.incarnation = fresh.incarnation;
+        durable.life.begun += 1;
         durable.tail.begin(fresh.last_seq);
         drop(body);
+        // Before it had begun nobody told it of a new epoch.
+        if channel.is_outdated() {
+            return false;
+        }
         if let Some(checks) = channel.route.shard().and_then(|shard| hub.checks(shard)) {
             checks.want(Due::Young(
                 channel.clone(),
@@ -123,11 +131,30 @@ impl Channel {
     }
 
     /// Whether the tail belongs to an older epoch of its shard.
-    fn is_outdated(&self) -> bool {
-        let (Some(keeper), Body::Durable(durable)) = (&self.keeper, &*self.body.lock()) else {
-            return false;
+    pub(super) fn is_outdated(&self) -> bool {
+        match &*self.body.lock() {
+            Body::Durable(durable) => durable.tail.has_begun() && self.is_of_old(durable),
+            Body::Ephemeral(_) | Body::Closed => false,
+        }
+    }
+
+    /// Whether a tail that has begun belongs to an older epoch.
+    pub(super) fn is_of_old(&self, durable: &Durable) -> bool {
+        let keeper = self.keeper.as_ref();
+        keeper.is_some_and(|keeper| durable.life.incarnation != keeper.incarnation())
+    }
+
+    /// Waits for something, or until the channel is closed.
+    async fn unless_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let closed = async {
+            while !self.is_closed() {
+                self.control.notified().await;
+            }
         };
-        durable.tail.has_begun() && durable.incarnation != keeper.incarnation()
+        tokio::select! {
+            result = future => Some(result),
+            () = closed => None,
+        }
     }
 }
 
@@ -161,7 +188,7 @@ impl Hub {
                 let effects = durable.tail.take_effects();
                 let gap = durable.tail.need() != Need::Nothing && !durable.closing_gap;
                 durable.closing_gap |= gap;
-                let incarnation = durable.incarnation;
+                let incarnation = durable.life.incarnation;
                 drop(body);
                 if let Some(keeper) = &channel.keeper {
                     keeper.saw(highest, incarnation);

@@ -16,14 +16,16 @@ use crate::{
     log::{Ack, EpochEntry, Log, LogEvent, ReadError, ShardInfo, ShardSpec},
     model::{Epoch, Offset},
     random,
+    telemetry::{Metrics, ShardMetrics},
 };
 
-use super::shard::{Fresh, Shard, Verdict};
+use super::shard::{Fresh, Shard, Verdict, is_another};
 
 /// The keeper of a shard. One per shard and node.
 pub struct Keeper {
     log: Arc<dyn Log>,
     spec: ShardSpec,
+    metrics: Arc<ShardMetrics>,
     state: Mutex<State>,
     waiting: Mutex<Vec<oneshot::Sender<Fresh>>>,
     asked: Notify,
@@ -35,6 +37,8 @@ struct State {
     shard: Shard,
     /// The revision of the registry entry that `shard` knows.
     revision: u64,
+    /// The registry may have another epoch than `shard`: it is loaded before anything else.
+    stale: bool,
 }
 
 /// What had been seen when a publish was sent.
@@ -49,12 +53,20 @@ const RETRY_MOST: Duration = Duration::from_millis(500);
 
 impl Keeper {
     /// A keeper that knows nothing yet. `margin` is how far clocks may differ.
-    pub fn new(log: Arc<dyn Log>, spec: ShardSpec, margin: Duration) -> Self {
+    pub fn new(log: Arc<dyn Log>, spec: ShardSpec, margin: Duration, metrics: &Metrics) -> Self {
         let shard = Shard::new(millis(spec.max_age), millis(margin));
+        let metrics = metrics.shard(&spec.stream);
+        metrics.max_bytes.set(gauge(spec.max_bytes));
+        metrics.unproven.set(1);
         Self {
             log,
+            metrics,
             spec,
-            state: Mutex::new(State { shard, revision: 0 }),
+            state: Mutex::new(State {
+                shard,
+                revision: 0,
+                stale: false,
+            }),
             waiting: Mutex::new(Vec::new()),
             asked: Notify::new(),
             incarnation: watch::Sender::new(0),
@@ -76,12 +88,25 @@ impl Keeper {
     pub async fn fresh(&self) -> Fresh {
         loop {
             let (answer, answered) = oneshot::channel();
-            self.waiting.lock().push(answer);
+            {
+                let mut waiting = self.waiting.lock();
+                if waiting.len() == waiting.capacity() {
+                    // While the log does not answer many come and give up.
+                    waiting.retain(|waiter| !waiter.is_closed());
+                }
+                waiting.push(answer);
+            }
             self.asked.notify_one();
             if let Ok(fresh) = answered.await {
                 return fresh;
             }
         }
+    }
+
+    /// Like [`Keeper::fresh`], and the epoch is the one the registry has then.
+    pub async fn confirmed(&self) -> Fresh {
+        self.state.lock().stale = true;
+        self.fresh().await
     }
 
     /// The epoch, once it is known.
@@ -156,10 +181,35 @@ impl Keeper {
     /// What the log's connection noticed.
     pub fn on_event(&self, event: &LogEvent) {
         match event {
-            LogEvent::Connected => self.state.lock().shard.on_reconnect(),
-            LogEvent::Epoch(shard, entry) if *shard == self.spec.id => self.adopt(entry.clone(), None),
+            LogEvent::Connected => self.on_gap_in_events(),
+            LogEvent::Epoch(shard, entry) if *shard == self.spec.id => {
+                let mut state = self.state.lock();
+                match state.shard.epoch() {
+                    Some(known) if known.token == entry.token => {
+                        if known.mark_seq < entry.mark_seq {
+                            state.shard.on_epoch(entry.clone());
+                        }
+                    }
+                    // Events may be late: which epoch is the present one only the registry says.
+                    _ => {
+                        state.stale = true;
+                        drop(state);
+                        self.asked.notify_one();
+                    }
+                }
+            }
             _ => {}
         }
+    }
+
+    /// The connection was lost and is back, or events were missed: everything may have changed.
+    pub fn on_gap_in_events(&self) {
+        let mut state = self.state.lock();
+        state.shard.on_reconnect();
+        self.metrics.unproven.set(1);
+        state.stale = true;
+        drop(state);
+        self.asked.notify_one();
     }
 
     /// Answers [`Keeper::fresh`] until the node stops.
@@ -173,7 +223,7 @@ impl Keeper {
                     .drain(..)
                     .filter(|waiter| !waiter.is_closed())
                     .collect();
-                if waiting.is_empty() {
+                if waiting.is_empty() && !self.state.lock().stale {
                     break;
                 }
                 let fresh = self.ask().await;
@@ -223,10 +273,9 @@ impl Keeper {
             };
             (entry, state.revision)
         };
-        match self.log.set_epoch(self.spec.id, &entry, revision).await {
-            Ok(true) => self.adopt(entry, Some(revision)),
-            Ok(false) => drop(self.load().await),
-            Err(_) => {}
+        if self.log.set_epoch(self.spec.id, &entry, revision).await.is_ok() {
+            // For its new revision, also if another node was faster. If this fails, the next does it.
+            let _ = self.load().await;
         }
     }
 
@@ -245,41 +294,30 @@ impl Keeper {
             mark_time_ms: 0,
         };
         if self.log.set_epoch(self.spec.id, &entry, revision).await? && revision != 0 {
+            self.metrics.epoch_changes.inc();
             warn!(shard = %self.spec.stream, epoch = %entry.token, why, "epoch replaced");
         }
         // Also if another node was faster: its entry is the one that counts.
         self.load().await
     }
 
+    /// Takes over the registry's entry.
     async fn load(&self) -> Result<(), ReadError> {
-        if let Some((entry, revision)) = self.log.epoch(self.spec.id).await? {
-            self.adopt(entry, Some(revision));
-        }
-        Ok(())
-    }
-
-    /// Takes over the registry's entry; `revision` is unknown if a watch told.
-    fn adopt(&self, entry: EpochEntry, revision: Option<u64>) {
+        let Some((entry, revision)) = self.log.epoch(self.spec.id).await? else {
+            return Ok(());
+        };
         let mut state = self.state.lock();
-        if let Some(revision) = revision {
-            if revision < state.revision {
-                return;
-            }
-            state.revision = revision;
-        } else if state
-            .shard
-            .epoch()
-            .is_some_and(|known| known.token == entry.token)
-        {
-            state.shard.on_epoch(entry);
-            return;
+        if revision < state.revision {
+            return Ok(());
         }
+        state.revision = revision;
         if state.shard.on_epoch(entry) {
             let incarnation = state.shard.incarnation();
             drop(state);
             info!(shard = %self.spec.stream, "epoch known");
             self.incarnation.send_replace(incarnation);
         }
+        Ok(())
     }
 
     /// Asks until an answer counts.
@@ -299,8 +337,20 @@ impl Keeper {
 
     /// One question; `None` if the answer did not count and has been dealt with.
     async fn ask_once(&self) -> Result<Option<Fresh>, ReadError> {
-        let seen_before = self.seen();
+        if std::mem::take(&mut self.state.lock().stale) {
+            self.load()
+                .await
+                .inspect_err(|_| self.state.lock().stale = true)?;
+        }
+        let (round, seen_before) = {
+            let state = self.state.lock();
+            (state.shard.round(), state.shard.seen())
+        };
+        let is_over = || self.state.lock().shard.round() != round;
         let info = self.log.info(self.spec.id).await?;
+        if is_over() {
+            return Ok(None);
+        }
         let verdict = self.state.lock().shard.on_info(&info, seen_before);
         match verdict {
             Verdict::Counts => {}
@@ -314,36 +364,42 @@ impl Keeper {
             Verdict::Replace => {
                 // Another node may have done it already.
                 self.load().await?;
-                let known = self.state.lock().shard.epoch().map(|entry| entry.created.clone());
-                if known.as_ref() != Some(&info.created) {
+                if !is_over() {
                     self.replace_for(&info, "the stream was created anew").await?;
                 }
                 return Ok(None);
             }
-            Verdict::CheckMark(seq) => {
-                let time_ms = self.log.time_at(self.spec.id, seq).await?;
-                if self.state.lock().shard.on_mark(time_ms) {
+            Verdict::CheckMark { seq, time_ms } => {
+                let found = self.log.time_at(self.spec.id, seq).await?;
+                if is_over() {
+                    return Ok(None);
+                }
+                if is_another(found, time_ms) {
                     self.replace_for(&info, "another message stands at the mark")
                         .await?;
                     return Ok(None);
                 }
             }
             Verdict::Suspect => {
+                self.metrics.epoch_suspicions.inc();
                 self.suspect().await?;
-                return Ok(None);
+                if is_over() {
+                    return Ok(None);
+                }
+                return Err(ReadError::NotNow("the answer is older than what was seen".into()));
             }
         }
-        let floor = self.floor(&info).await?;
+        let floor = self.floor(&info, round).await?;
         let mut state = self.state.lock();
-        let epoch = match state.shard.epoch() {
-            Some(entry) if entry.created == info.created => entry.token.clone(),
-            _ => return Ok(None),
+        let Some(entry) = state.shard.epoch().filter(|_| state.shard.round() == round) else {
+            return Ok(None);
         };
+        let epoch = entry.token.clone();
         state.shard.proven(&info);
-        let incarnation = state.shard.incarnation();
+        self.measure(&info);
         Ok(Some(Fresh {
             epoch,
-            incarnation,
+            incarnation: state.shard.incarnation(),
             last_seq: info.last_seq,
             floor,
         }))
@@ -364,7 +420,15 @@ impl Keeper {
         Ok(())
     }
 
-    async fn floor(&self, info: &ShardInfo) -> Result<Offset, ReadError> {
+    fn measure(&self, info: &ShardInfo) {
+        let metrics = &self.metrics;
+        metrics.unproven.set(0);
+        metrics.last_sequence.set(gauge(info.last_seq));
+        metrics.oldest_seconds.set(info.first_time_ms / 1_000);
+        metrics.bytes.set(gauge(info.bytes));
+    }
+
+    async fn floor(&self, info: &ShardInfo, round: u64) -> Result<Offset, ReadError> {
         let now = self.log.now_ms();
         let since = match self.state.lock().shard.floor(info, now) {
             Ok(floor) => return Ok(floor),
@@ -376,9 +440,15 @@ impl Keeper {
             .await?
             .unwrap_or(info.last_seq + 1);
         let mut state = self.state.lock();
-        state.shard.on_first_since(since, first);
+        if state.shard.round() == round {
+            state.shard.on_first_since(since, first);
+        }
         Ok(first.max(info.first_seq))
     }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -28,12 +28,24 @@ pub enum Verdict {
     LoadEpoch,
     /// The stream was created anew: replace the epoch's token.
     Replace,
-    /// Before anything is proven: look at the time stamp of the message at this sequence, and call
-    /// [`Shard::on_mark`].
-    CheckMark(Offset),
+    /// Before anything is proven: look at the time stamp of the message at the mark, and see
+    /// [`is_another`].
+    CheckMark {
+        /// Where the mark is.
+        seq: Offset,
+        /// The time stamp it should have.
+        time_ms: i64,
+    },
     /// It looks like going back. Write the anchor, and call [`Shard::on_ack`] with its answer; then
     /// ask again.
     Suspect,
+}
+
+/// Whether the message that the leader has at the mark (its time stamp, `None` if none is stored
+/// there: it was removed with its channel's history, which proves nothing) is another than the one
+/// that was marked: the sequence went back and grew again.
+pub fn is_another(found_ms: Option<i64>, marked_ms: i64) -> bool {
+    found_ms.is_some_and(|found_ms| found_ms != marked_ms)
 }
 
 /// See the module's documentation.
@@ -41,6 +53,8 @@ pub enum Verdict {
 pub struct Shard {
     epoch: Option<EpochEntry>,
     incarnation: u64,
+    /// Counts epochs and reconnects: what was asked before one of them tells nothing after it.
+    round: u64,
     /// The highest sequence seen in this epoch: in answers, acknowledgements and copies.
     seen: Offset,
     /// Since the start or the last reconnect, the mark has been found where it should be.
@@ -57,6 +71,7 @@ impl Shard {
         Self {
             epoch: None,
             incarnation: 0,
+            round: 0,
             seen: 0,
             proven: false,
             max_age_ms,
@@ -75,6 +90,11 @@ impl Shard {
         self.incarnation
     }
 
+    /// Changes with each epoch and each reconnect: an answer counts in the round it was asked in.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
     /// The highest sequence seen in this epoch.
     pub fn seen(&self) -> Offset {
         self.seen
@@ -87,6 +107,7 @@ impl Shard {
 
     /// The connection was lost and is back: the stream may have gone back meanwhile.
     pub fn on_reconnect(&mut self) {
+        self.round += 1;
         self.proven = false;
     }
 
@@ -108,6 +129,7 @@ impl Shard {
             self.seen = self.seen.max(entry.mark_seq);
         } else {
             self.incarnation += 1;
+            self.round += 1;
             self.seen = entry.mark_seq;
             self.known_since = None;
             self.proven = false;
@@ -133,15 +155,10 @@ impl Shard {
         if epoch.mark_seq == 0 || epoch.mark_seq < info.first_seq {
             return Verdict::Counts;
         }
-        Verdict::CheckMark(epoch.mark_seq)
-    }
-
-    /// The time stamp the leader has for the message at the mark; `None` if none is stored there
-    /// (it was removed with its channel's history, which proves nothing). Returns true if it is
-    /// another message: the sequence went back and grew again.
-    pub fn on_mark(&mut self, time_ms: Option<i64>) -> bool {
-        let expected = self.epoch.as_ref().map(|epoch| epoch.mark_time_ms);
-        time_ms.is_some() && time_ms != expected
+        Verdict::CheckMark {
+            seq: epoch.mark_seq,
+            time_ms: epoch.mark_time_ms,
+        }
     }
 
     /// An INFO answer counted: everything is proven from here on.
@@ -217,9 +234,13 @@ mod tests {
     fn l4_nothing_is_proven_before_the_mark_is_found() {
         let unknown = Shard::new(100_000, 1_000);
         assert_eq!(unknown.on_info(&info(1, 5), 0), Verdict::LoadEpoch);
+        let check = Verdict::CheckMark {
+            seq: 7,
+            time_ms: 1_000,
+        };
         for (mark, first, last, verdict) in [
             (0, 1, 0, Verdict::Counts),
-            (7, 1, 9, Verdict::CheckMark(7)),
+            (7, 1, 9, check.clone()),
             (7, 8, 9, Verdict::Counts),
             (7, 1, 6, Verdict::Suspect),
         ] {
@@ -230,13 +251,13 @@ mod tests {
             );
         }
         let mut marked = shard(7);
-        assert!(!marked.on_mark(Some(1_000)));
-        assert!(!marked.on_mark(None), "removed with its channel");
-        assert!(marked.on_mark(Some(2_000)), "another message");
+        assert!(!is_another(Some(1_000), 1_000));
+        assert!(!is_another(None, 1_000), "removed with its channel");
+        assert!(is_another(Some(2_000), 1_000));
         marked.proven(&info(1, 9));
         assert_eq!(marked.on_info(&info(1, 9), 9), Verdict::Counts);
         marked.on_reconnect();
-        assert_eq!(marked.on_info(&info(1, 9), 9), Verdict::CheckMark(7));
+        assert_eq!(marked.on_info(&info(1, 9), 9), check);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
 use super::{
     cursor::{Cursor, CursorKey},
     entry::Entry,
-    hub::{Body, Durable, Hub, Interest, TooManyTails},
+    hub::{Body, Durable, Hub, Interest, Life, TooManyTails},
     outlet::Outlet,
     reader::{Proven, Refused},
     recovery::floor_holds,
@@ -74,7 +74,9 @@ enum Wanted {
 enum Step {
     Joined(CursorKey, bool),
     Wait,
-    Need(Join, Offset, u64, Epoch),
+    Need(Join, Offset, Life, Epoch),
+    /// Whether the client's epoch is an old one is asked of the registry.
+    Confirm,
 }
 
 impl Hub {
@@ -128,6 +130,7 @@ impl Hub {
         let channel = interest.channel();
         let mut reply = Some(reply);
         let mut unproven: Option<RecoveryOutcome> = None;
+        let mut confirmed = false;
         // Held from the first read on: what it brings serves those who wait behind it.
         let mut reading = None;
         loop {
@@ -153,6 +156,13 @@ impl Hub {
                         return Ok((key, outcome));
                     }
                     Body::Durable(durable) if !durable.tail.has_begun() => Step::Wait,
+                    // It is about to begin anew.
+                    Body::Durable(durable) if channel.is_of_old(durable) => Step::Wait,
+                    Body::Durable(durable)
+                        if !confirmed && names_other_epoch(resume.position.as_ref(), &durable.epoch) =>
+                    {
+                        Step::Confirm
+                    }
                     Body::Durable(durable) => {
                         let wanted = match unproven {
                             Some(outcome) => Wanted::Fresh {
@@ -169,7 +179,7 @@ impl Hub {
                     }
                 }
             };
-            let (need, position, incarnation, epoch) = match step {
+            let (need, position, life, epoch) = match step {
                 Step::Joined(key, behind) => {
                     if behind {
                         self.metrics.catchups.of(CatchupKind::Resume).inc();
@@ -184,7 +194,15 @@ impl Hub {
                     begun.await;
                     continue;
                 }
-                Step::Need(need, position, incarnation, epoch) => (need, position, incarnation, epoch),
+                Step::Confirm => {
+                    if let Some(keeper) = &channel.keeper {
+                        // If this node has not heard of the client's epoch yet, it does now.
+                        keeper.confirmed().await;
+                    }
+                    confirmed = true;
+                    continue;
+                }
+                Step::Need(need, position, life, epoch) => (need, position, life, epoch),
             };
             let (Some(keeper), true) = (&channel.keeper, reading.is_some()) else {
                 reading = Some(channel.reading.lock().await);
@@ -224,7 +242,7 @@ impl Hub {
                 }
                 Join::Read { target } => {
                     match self
-                        .read_proven(&channel.route, keeper, incarnation, position, target)
+                        .read_proven(&channel.route, keeper, life.incarnation, position, target)
                         .await
                     {
                         Ok(proven) => {
@@ -245,7 +263,7 @@ impl Hub {
                 unproven = Some(RecoveryOutcome::Unproven);
                 continue;
             };
-            let joined = self.with_tail(channel, incarnation, |durable| {
+            let joined = self.with_tail(channel, life, |durable| {
                 let ahead = proven.covered_to > durable.tail.whole_to();
                 let joined = if ahead && proven.messages.is_empty() && proven.covered_to == position {
                     durable.tail.join_ahead(position, outlet.clone())
@@ -297,7 +315,8 @@ impl Hub {
                         .inc_by(from_ring);
                     Step::Joined(joined.key, joined.behind)
                 }
-                need => Step::Need(need, position, durable.incarnation, durable.epoch.clone()),
+                Join::Look if !durable.tail.is_whole() => Step::Wait,
+                need => Step::Need(need, position, durable.life, durable.epoch.clone()),
             },
         }
     }
@@ -317,6 +336,11 @@ fn wanted(position: Option<&Position>, epoch: &Epoch) -> Wanted {
         },
         Some(position) => Wanted::After(position.offset),
     }
+}
+
+/// Whether a client's position is of an epoch that a tail does not know.
+fn names_other_epoch(position: Option<&Position>, epoch: &Epoch) -> bool {
+    position.is_some_and(|position| !position.epoch.is_empty() && position.epoch != *epoch)
 }
 
 fn answer(

@@ -218,14 +218,24 @@ impl<O: Outlet> Tail<O> {
         if !floor_holds(position, floor) {
             return false;
         }
+        let Phase::Gap(gap) = std::mem::replace(&mut self.phase, Phase::Whole) else {
+            return true;
+        };
         let mut batch = Batch::default();
-        if let Phase::Gap(mut gap) = std::mem::replace(&mut self.phase, Phase::Whole) {
-            match gap.waiting.pop_front() {
-                Some(first) => self.append(first.message, &mut batch),
-                None => self.whole_to = self.whole_to.max(reach),
+        let mut waiting = gap.waiting;
+        match waiting.front().map(|first| first.message.offset()) {
+            // The copy that opened the gap.
+            Some(first) if first == reach => {
+                if let Some(first) = waiting.pop_front() {
+                    self.append(first.message, &mut batch);
+                }
             }
-            self.replay(gap.waiting, gap.dropped_to, &mut batch);
+            Some(first) if first < reach => {}
+            // It found no room with others: they are stored, and will be read.
+            None if gap.dropped_to > 0 => {}
+            _ => self.whole_to = self.whole_to.max(reach),
         }
+        self.replay(waiting, gap.dropped_to, &mut batch);
         self.deliver(&batch);
         true
     }
@@ -281,8 +291,15 @@ impl<O: Outlet> Tail<O> {
             Need::Floor { reach, .. } => reach,
             Need::Nothing => 0,
         };
-        let restart = behind_gap.unwrap_or(known).max(self.whole_to);
-        self.restart_at(restart);
+        match behind_gap {
+            Some(message) if message >= self.whole_to => self.restart_at(message),
+            _ => {
+                self.restart_at(known.max(self.whole_to));
+                // What was known to exist may be no message of this channel.
+                self.last = None;
+                self.looked = false;
+            }
+        }
         let mut batch = Batch::default();
         self.replay(gap.waiting, gap.dropped_to, &mut batch);
         self.deliver(&batch);
@@ -343,25 +360,26 @@ impl<O: Outlet> Tail<O> {
         self.cursors.remove(key).is_some()
     }
 
+    /// `known` is stored, above W.
     fn open_gap(&mut self, known: Offset) {
         self.effects.gaps += 1;
-        let from = if known > self.whole_to {
-            self.whole_to
-        } else {
-            self.last.unwrap_or(self.whole_to)
-        };
         let target = Target {
             last: Some(known),
             whole_to: known,
         };
-        self.phase = Phase::Gap(Gap::new(Need::Read { from, target }));
+        self.phase = Phase::Gap(Gap::new(Need::Read {
+            from: self.whole_to,
+            target,
+        }));
     }
 
     fn on_copy(&mut self, arrival: Arrival, batch: &mut Batch) {
         match &mut self.phase {
             Phase::Starting => return,
             Phase::Gap(gap) => {
-                gap.keep(arrival, self.limits.gap_bytes);
+                if arrival.message.offset() > self.whole_to {
+                    gap.keep(arrival, self.limits.gap_bytes);
+                }
                 return;
             }
             Phase::Whole => {}
@@ -370,15 +388,14 @@ impl<O: Outlet> Tail<O> {
         if offset <= self.whole_to {
             return;
         }
-        let continues = match self.last {
-            Some(last) => arrival.prev == last,
-            None => arrival.prev != 0 && arrival.prev <= self.whole_to,
-        };
-        if continues {
+        // What goes, goes oldest first: as `prev` was still stored, nothing stood between it and
+        // this one, and everything up to W is known.
+        let known = self.last.unwrap_or(1)..=self.whole_to;
+        if arrival.prev != 0 && known.contains(&arrival.prev) {
             self.append(arrival.message, batch);
             return;
         }
-        if arrival.prev > self.last.unwrap_or(self.whole_to) {
+        if arrival.prev > self.whole_to {
             self.open_gap(arrival.prev);
         } else {
             // The message before it has expired, or was never there: only the floor can tell.
@@ -396,13 +413,7 @@ impl<O: Outlet> Tail<O> {
     /// After a gap was closed: what arrived meanwhile.
     fn replay(&mut self, waiting: VecDeque<Arrival>, dropped_to: Offset, batch: &mut Batch) {
         for arrival in waiting {
-            let offset = arrival.message.offset();
-            let read_past = self.is_whole() && arrival.prev != 0 && arrival.prev <= self.whole_to;
-            if read_past && offset > self.whole_to && arrival.prev >= self.last.unwrap_or(0) {
-                self.append(arrival.message, batch);
-            } else {
-                self.on_copy(arrival, batch);
-            }
+            self.on_copy(arrival, batch);
         }
         if dropped_to > self.whole_to {
             match &mut self.phase {

@@ -112,6 +112,7 @@ section!(CatchupConfig {
     max_waiting: Count,
     short_reads: Count,
     sweep_from: Count,
+    sweep_bytes: Size,
 });
 
 section!(EdgeConfig {

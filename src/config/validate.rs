@@ -186,6 +186,7 @@ fn channel(config: &Config, checks: &mut Checks<'_>) {
         ("catchup.leader_reads", catchup.leader_reads),
         ("catchup.max_waiting", catchup.max_waiting),
         ("catchup.sweep_from", catchup.sweep_from),
+        ("catchup.sweep_bytes", catchup.sweep_bytes),
     ]);
     checks.not_zero(&[
         ("catchup.page_messages", catchup.page_messages),

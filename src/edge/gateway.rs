@@ -26,6 +26,7 @@ use crate::{
     config::{CatchupConfig, EdgeConfig},
     model::AppId,
     protocol::DisconnectCode,
+    publish::Publisher,
     random,
     session::{Limits, Session},
     task::Tasks,
@@ -41,6 +42,7 @@ use super::{
 /// All client connections of a node.
 pub struct Gateway {
     pub(super) hub: Arc<Hub>,
+    pub(super) publisher: Publisher,
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: EdgeConfig,
     pub(super) started: Instant,
@@ -65,6 +67,7 @@ impl Gateway {
         tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Self {
+            publisher: Publisher::new(hub.clone(), metrics.clone()),
             hub,
             metrics,
             limits: Arc::new(Limits::new(config, catchup)),

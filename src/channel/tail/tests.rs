@@ -205,6 +205,49 @@ fn copies_that_find_no_room_while_a_gap_is_read_are_read_again() {
 }
 
 #[test]
+fn l7_copies_that_find_no_room_while_the_floor_is_asked_are_read() {
+    let mut tail = Tail::new(TailLimits {
+        gap_bytes: 300,
+        ..LIMITS
+    });
+    tail.begin(10);
+    let inbox = live(&mut tail);
+    tail.on_copies([copy(0, 14)]);
+    tail.on_copies((14..40).map(|offset| copy(offset, offset + 1)));
+    assert!(tail.on_floor(11));
+    let Need::Read { from: 10, target } = tail.need() else {
+        panic!("{:?}", tail.need())
+    };
+    assert_eq!((target.last, inbox.got()), (Some(40), vec![]));
+    tail.on_read((14..=40).map(publication).collect(), 40);
+    assert_eq!(inbox.got(), (14..=40).collect::<Vec<_>>());
+}
+
+#[test]
+fn l7_a_repeat_that_comes_while_a_gap_is_open_stays_a_repeat() {
+    let mut tail = tail(10);
+    let inbox = live(&mut tail);
+    tail.on_copies([copy(7, 11), copy(11, 12)]);
+    tail.on_check(20, 18, None);
+    assert!(matches!(tail.need(), Need::Floor { reach: 20, .. }));
+    tail.on_copies([copy(7, 11), copy(12, 22)]);
+    assert!(tail.on_floor(13));
+    assert_eq!((inbox.got(), tail.whole_to()), (vec![11, 12, 22], 22));
+}
+
+#[test]
+fn l7_a_copy_behind_a_checked_gap_must_continue_too() {
+    let mut tail = tail(10);
+    let inbox = live(&mut tail);
+    tail.on_copies([copy(7, 11)]);
+    tail.on_check(20, 18, None);
+    tail.on_copies([copy(22, 24)]);
+    assert!(tail.on_floor(12));
+    assert_eq!(inbox.got(), [11], "22 is missing");
+    assert!(matches!(tail.need(), Need::Read { from: 20, .. }));
+}
+
+#[test]
 fn l11_a_check_finds_the_lost_last_copy_and_moves_a_quiet_tail() {
     let mut quiet = tail(10);
     quiet.on_check(25, 3, Some(8));
