@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    api::{self, ApiState, Readiness},
     apps::{AppError, Apps},
     channel::{Budgets, Hub},
     config::Config,
@@ -18,6 +19,7 @@ use crate::{
         listener::{ListenError, Listener},
     },
     log::nats::{self, NatsLog},
+    publish::Publisher,
     task::Tasks,
     telemetry::Metrics,
 };
@@ -62,6 +64,7 @@ pub struct Running {
     background: Tasks,
     /// Connections and requests: waited for.
     clients: Tasks,
+    readiness: Arc<Readiness>,
     stop_accepting: CancellationToken,
 }
 
@@ -157,9 +160,11 @@ impl App {
             metrics.clone(),
             background.clone(),
         );
+        let publisher = Publisher::new(hub.clone(), metrics.clone());
         let gateway = Gateway::new(
             hub.clone(),
-            apps,
+            publisher.clone(),
+            apps.clone(),
             config.node.default_app.clone(),
             &config.edge,
             &config.catchup,
@@ -168,11 +173,19 @@ impl App {
         );
         let addr = listener.local_addr();
         let stop_accepting = CancellationToken::new();
-        let mut router = Router::new();
+        let readiness = Arc::new(Readiness::default());
+        let state = ApiState::new(
+            &config.node.name,
+            &config.http,
+            apps,
+            publisher,
+            hub.clone(),
+            readiness.clone(),
+            metrics.clone(),
+        );
+        let mut router = if roles.api { api::router(state) } else { api::operations_router(state) };
         if roles.edge {
-            router = router
-                .route("/", get(|| async { Html(PAGE) }))
-                .merge(gateway.router());
+            router = router.route("/", get(|| async { Html(PAGE) })).merge(gateway.router());
         }
         background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);
@@ -185,6 +198,7 @@ impl App {
             gateway,
             background,
             clients,
+            readiness,
             stop_accepting,
         })
     }
@@ -202,6 +216,7 @@ impl Running {
             deadline,
         } = DrainTimes::of(&self.config);
         self.metrics.ready.set(0);
+        self.readiness.drain();
         let drained = timeout(deadline, async {
             tokio::time::sleep(grace).await;
             self.stop_accepting.cancel();

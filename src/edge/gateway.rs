@@ -59,6 +59,7 @@ impl Gateway {
     /// A gateway without connections.
     pub fn new(
         hub: Arc<Hub>,
+        publisher: Publisher,
         apps: Apps,
         default_app: Option<AppId>,
         config: &EdgeConfig,
@@ -67,8 +68,8 @@ impl Gateway {
         tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Self {
-            publisher: Publisher::new(hub.clone(), metrics.clone()),
             hub,
+            publisher,
             metrics,
             limits: Arc::new(Limits::new(config, catchup)),
             config: config.clone(),
