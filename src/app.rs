@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, response::Html, routing::get};
+use axum::{response::Html, routing::get};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -158,7 +158,7 @@ impl App {
             Budgets::divide(config.channel.rings_bytes, &ring_shares),
             frames::ENCODER,
             metrics.clone(),
-            background.clone(),
+            &background,
         );
         let publisher = Publisher::new(hub.clone(), metrics.clone());
         let gateway = Gateway::new(
@@ -183,9 +183,15 @@ impl App {
             readiness.clone(),
             metrics.clone(),
         );
-        let mut router = if roles.api { api::router(state) } else { api::operations_router(state) };
+        let mut router = if roles.api {
+            api::router(state)
+        } else {
+            api::operations_router(state)
+        };
         if roles.edge {
-            router = router.route("/", get(|| async { Html(PAGE) })).merge(gateway.router());
+            router = router
+                .route("/", get(|| async { Html(PAGE) }))
+                .merge(gateway.router());
         }
         background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);

@@ -2,8 +2,8 @@
 //!
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
-pub mod app;
 pub mod api;
+pub mod app;
 pub mod apps;
 pub mod auth;
 pub mod bench;

@@ -45,8 +45,8 @@ use crate::{
     protocol::{Command, DisconnectCode, ErrorCode, Push, Reply, Request, UnsubscribeCode, json},
 };
 
-pub use failure::publish_failure;
 pub use effect::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder};
+pub use failure::publish_failure;
 pub use settings::{AppView, Limits, Now};
 
 /// A deadline that never comes.

@@ -65,13 +65,8 @@ impl<O> Default for Cursors<O> {
 
 impl<O> Cursors<O> {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.len
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Adds a cursor.

@@ -66,6 +66,7 @@ pub enum HistoryError {
 }
 
 /// A page being gathered.
+#[derive(Default)]
 struct Gathered {
     publications: Vec<Publication>,
     bytes: usize,
@@ -344,17 +345,6 @@ impl Hub {
     async fn count_from(&self, route: &Route, from: Offset) -> Result<u64, HistoryError> {
         let page = self.reader.read(route, from, 1, 1).await.map_err(refused)?;
         Ok(page.messages.len() as u64 + page.pending)
-    }
-}
-
-impl Default for Gathered {
-    fn default() -> Self {
-        Self {
-            publications: Vec::new(),
-            bytes: 0,
-            gap: false,
-            more: false,
-        }
     }
 }
 

@@ -41,9 +41,9 @@ enum Left {
 pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
     let mut pause = RETRY_FIRST;
     while !channel.is_closed() {
-        let subscribed = match channel.unless_closed(hub.log.subscribe(&channel.route)).await {
-            Some(subscribed) => subscribed,
-            None => return,
+        let subscribing = hub.log.subscribe(&channel.route);
+        let Some(subscribed) = channel.unless_closed(subscribing).await else {
+            return;
         };
         let Ok(copies) = subscribed else {
             channel.unless_closed(sleep(pause)).await;
@@ -218,10 +218,10 @@ impl Hub {
         let mut body = channel.body.lock();
         match &mut *body {
             Body::Durable(durable) => {
-                let few = readers(durable.tail.cursors().len());
+                let few = readers(durable.tail.cursors().count());
                 durable
                     .tail
-                    .on_copies_at(rhythm.pace(arrivals.len(), few, arrived), arrivals);
+                    .on_copies(rhythm.pace(arrivals.len(), few, arrived), arrivals);
                 durable.ring_used = arrived;
                 self.charge_ring(channel, durable);
                 let effects = durable.tail.take_effects();
@@ -238,7 +238,7 @@ impl Hub {
                 }
             }
             Body::Ephemeral(cursors) => {
-                let few = readers(cursors.len());
+                let few = readers(cursors.count());
                 let mut batch = Batch::new(rhythm.pace(arrivals.len(), few, arrived));
                 for arrival in arrivals {
                     if let Message::Publication(entry) = arrival.message {

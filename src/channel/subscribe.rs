@@ -372,7 +372,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let channel = self.interest.channel();
-        let left = match &mut *channel.body.lock() {
+        match &mut *channel.body.lock() {
             Body::Durable(durable) => {
                 durable.tail.leave(self.key);
             }
@@ -380,7 +380,6 @@ impl Drop for Subscription {
                 cursors.remove(self.key);
             }
             Body::Closed => {}
-        };
-        left
+        }
     }
 }

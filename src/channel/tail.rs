@@ -162,6 +162,7 @@ impl<O: Outlet> Tail<O> {
     }
 
     /// L: the last message it has seen.
+    #[cfg(test)]
     pub fn last(&self) -> Option<Offset> {
         self.last
     }
@@ -199,13 +200,9 @@ impl<O: Outlet> Tail<O> {
         std::mem::take(&mut self.effects)
     }
 
-    /// Live copies in the order they came. They may repeat, and some may be missing.
-    pub fn on_copies(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
-        self.on_copies_at(Pace::Queued, arrivals);
-    }
-
-    /// As [`Tail::on_copies`]; `pace` says how what continues is handed to its readers.
-    pub fn on_copies_at(&mut self, pace: Pace, arrivals: impl IntoIterator<Item = Arrival>) {
+    /// Live copies in the order they came. They may repeat, and some may be missing. `pace` says how
+    /// what continues is handed to its readers.
+    pub fn on_copies(&mut self, pace: Pace, arrivals: impl IntoIterator<Item = Arrival>) {
         let mut batch = Batch::new(pace);
         for arrival in arrivals {
             self.on_copy(arrival, &mut batch);

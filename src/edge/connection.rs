@@ -331,10 +331,10 @@ impl Connection {
                     generation,
                     unanswered,
                 } => {
-                    if self.joins.leave(generation, &self.metrics) {
-                        if let Some((id, code)) = unanswered {
-                            self.send(frames::reply(&crate::protocol::Reply::Error { id, code }));
-                        }
+                    if self.joins.leave(generation, &self.metrics)
+                        && let Some((id, code)) = unanswered
+                    {
+                        self.send(frames::reply(&crate::protocol::Reply::Error { id, code }));
                     }
                 }
                 order => {

@@ -57,6 +57,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway without connections.
+    #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
     pub fn new(
         hub: Arc<Hub>,
         publisher: Publisher,

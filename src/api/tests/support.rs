@@ -138,7 +138,7 @@ impl Node {
                 body: |_, _, _, _| unreachable!("no other node vouches"),
             },
             metrics.clone(),
-            tasks.clone(),
+            &tasks,
         );
         let apps = Apps::new(config.apps, tasks.clone()).unwrap();
         let readiness = Arc::new(Readiness::default());
