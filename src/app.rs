@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    api::{self, ApiState, Readiness},
     apps::{AppError, Apps},
     channel::{Budgets, Hub},
     config::Config,
@@ -18,6 +19,7 @@ use crate::{
         listener::{ListenError, Listener},
     },
     log::nats::{self, NatsLog},
+    publish::Publisher,
     task::Tasks,
     telemetry::Metrics,
 };
@@ -58,6 +60,7 @@ pub struct Running {
     log: Arc<NatsLog>,
     hub: Arc<Hub>,
     gateway: Arc<Gateway>,
+    readiness: Arc<Readiness>,
     /// Ended by [`Tasks::stop`]: what serves the others.
     background: Tasks,
     /// Connections and requests: waited for.
@@ -159,7 +162,7 @@ impl App {
         );
         let gateway = Gateway::new(
             hub.clone(),
-            apps,
+            apps.clone(),
             config.node.default_app.clone(),
             &config.edge,
             &config.catchup,
@@ -174,6 +177,21 @@ impl App {
                 .route("/", get(|| async { Html(PAGE) }))
                 .merge(gateway.router());
         }
+        let readiness = Arc::new(Readiness::default());
+        let state = ApiState::new(
+            &node_name(&config),
+            &config.http,
+            apps,
+            Publisher::new(hub.clone(), metrics.clone()),
+            hub.clone(),
+            readiness.clone(),
+            metrics.clone(),
+        );
+        if roles.api {
+            router = router.merge(api::router(state));
+        } else if config.http.expose_operations {
+            router = router.merge(api::operations_router(state));
+        }
         background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);
         Ok(Running {
@@ -183,6 +201,7 @@ impl App {
             log,
             hub,
             gateway,
+            readiness,
             background,
             clients,
             stop_accepting,
@@ -201,6 +220,7 @@ impl Running {
             duration,
             deadline,
         } = DrainTimes::of(&self.config);
+        self.readiness.drain();
         self.metrics.ready.set(0);
         let drained = timeout(deadline, async {
             tokio::time::sleep(grace).await;
@@ -228,6 +248,14 @@ impl Running {
     /// The node's channels.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+}
+
+/// What the node is called: as configured, or as the host.
+fn node_name(config: &Config) -> String {
+    match config.node.name.as_str() {
+        "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        name => name.to_owned(),
     }
 }
 
