@@ -60,11 +60,11 @@ pub struct Running {
     log: Arc<NatsLog>,
     hub: Arc<Hub>,
     gateway: Arc<Gateway>,
-    readiness: Arc<Readiness>,
     /// Ended by [`Tasks::stop`]: what serves the others.
     background: Tasks,
     /// Connections and requests: waited for.
     clients: Tasks,
+    readiness: Arc<Readiness>,
     stop_accepting: CancellationToken,
 }
 
@@ -160,8 +160,10 @@ impl App {
             metrics.clone(),
             background.clone(),
         );
+        let publisher = Publisher::new(hub.clone(), metrics.clone());
         let gateway = Gateway::new(
             hub.clone(),
+            publisher.clone(),
             apps.clone(),
             config.node.default_app.clone(),
             &config.edge,
@@ -171,26 +173,19 @@ impl App {
         );
         let addr = listener.local_addr();
         let stop_accepting = CancellationToken::new();
-        let mut router = Router::new();
-        if roles.edge {
-            router = router
-                .route("/", get(|| async { Html(PAGE) }))
-                .merge(gateway.router());
-        }
         let readiness = Arc::new(Readiness::default());
         let state = ApiState::new(
             &node_name(&config),
             &config.http,
             apps,
-            Publisher::new(hub.clone(), metrics.clone()),
+            publisher,
             hub.clone(),
             readiness.clone(),
             metrics.clone(),
         );
-        if roles.api {
-            router = router.merge(api::router(state));
-        } else if config.http.expose_operations {
-            router = router.merge(api::operations_router(state));
+        let mut router = if roles.api { api::router(state) } else { api::operations_router(state) };
+        if roles.edge {
+            router = router.route("/", get(|| async { Html(PAGE) })).merge(gateway.router());
         }
         background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);
@@ -201,9 +196,9 @@ impl App {
             log,
             hub,
             gateway,
-            readiness,
             background,
             clients,
+            readiness,
             stop_accepting,
         })
     }
@@ -220,8 +215,8 @@ impl Running {
             duration,
             deadline,
         } = DrainTimes::of(&self.config);
-        self.readiness.drain();
         self.metrics.ready.set(0);
+        self.readiness.drain();
         let drained = timeout(deadline, async {
             tokio::time::sleep(grace).await;
             self.stop_accepting.cancel();

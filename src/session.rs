@@ -20,6 +20,7 @@
 
 mod connect;
 mod effect;
+mod failure;
 mod heartbeat;
 mod history;
 mod publish;
@@ -44,6 +45,7 @@ use crate::{
     protocol::{Command, DisconnectCode, ErrorCode, Push, Reply, Request, UnsubscribeCode, json},
 };
 
+pub use failure::publish_failure;
 pub use effect::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder};
 pub use settings::{AppView, Limits, Now};
 

@@ -11,7 +11,7 @@ use crate::model::Offset;
 use super::{
     cursor::{Batch, Cursor, CursorKey, Cursors, Outlet},
     entry::{Entry, Message},
-    mailbox::Offer,
+    mailbox::{Offer, Pace},
     recovery::{Target, floor_holds},
     ring::{Ring, RingLimits},
 };
@@ -201,7 +201,12 @@ impl<O: Outlet> Tail<O> {
 
     /// Live copies in the order they came. They may repeat, and some may be missing.
     pub fn on_copies(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
-        let mut batch = Batch::default();
+        self.on_copies_at(Pace::Queued, arrivals);
+    }
+
+    /// As [`Tail::on_copies`]; `pace` says how what continues is handed to its readers.
+    pub fn on_copies_at(&mut self, pace: Pace, arrivals: impl IntoIterator<Item = Arrival>) {
+        let mut batch = Batch::new(pace);
         for arrival in arrivals {
             self.on_copy(arrival, &mut batch);
         }
@@ -436,7 +441,7 @@ impl<O: Outlet> Tail<O> {
             Message::Malformed(_) => self.effects.malformed += 1,
             Message::Opaque(_) => {
                 self.deliver(batch);
-                *batch = Batch::default();
+                *batch = Batch::new(batch.pace());
                 self.restart_at(offset);
             }
         }

@@ -1,6 +1,11 @@
 //! What the integration tests share.
 
+pub(crate) mod checker;
+pub(crate) mod client;
+pub(crate) mod edge;
 pub(crate) mod nats;
+pub(crate) mod proxy;
+pub(crate) mod publisher;
 
 use std::{future::Future, time::Duration};
 

@@ -33,7 +33,7 @@ impl Inbox {
 }
 
 impl Outlet for Inbox {
-    fn offer(&self, frames: &[Bytes], _bytes: usize) -> Offer {
+    fn offer(&self, frames: &[Bytes], _bytes: usize, _pace: Pace) -> Offer {
         let mut state = self.0.borrow_mut();
         if state.0 < frames.len() {
             return Offer::Full;

@@ -213,7 +213,7 @@ fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("SLIPSTREAM_NATS_SERVER") {
         return path.into();
     }
-    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/nats-server/nats-server");
+    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/nats-server/bin/nats-server");
     if cached.exists() {
         cached
     } else {
