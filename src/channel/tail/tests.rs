@@ -389,7 +389,7 @@ fn a_page_larger_than_the_room_is_taken_in_parts() {
     let mut tail = tail(10);
     let slow = Inbox::with_room(1);
     let joined = tail.join_fresh(slow.clone());
-    tail.on_copies((11..=20).map(|offset| copy(offset - 1, offset)));
+    tail.on_copies(Pace::Queued, (11..=20).map(|offset| copy(offset - 1, offset)));
     let page: Vec<_> = (11..=16).map(publication).collect();
     assert!(matches!(tail.on_fed(joined.key, 10, &page, 16), Fed::Full(_)));
     assert_eq!(slow.got(), [11]);
