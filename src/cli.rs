@@ -14,6 +14,7 @@ use clap::Parser;
 
 use crate::{
     app::{App, Roles, StartError},
+    bench::{self, BenchError},
     config::{Config, ConfigErrors, Secret, Sources},
     dev::{self, DataDir, DataDirError, DevError, DevKeys},
     task::Tasks,
@@ -42,6 +43,8 @@ enum CliError {
     Dev(#[from] DevError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("bench: {0}")]
+    Bench(#[from] BenchError),
 }
 
 /// Runs the command that the process was called with.
@@ -67,7 +70,8 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Telemetry(_) | Self::File { .. } | Self::Config(_) => USAGE,
-            Self::Runtime(_) | Self::DataDir(_) | Self::Dev(_) | Self::Start(_) => 1,
+            Self::Bench(BenchError::Usage(_)) => USAGE,
+            Self::Runtime(_) | Self::DataDir(_) | Self::Dev(_) | Self::Start(_) | Self::Bench(_) => 1,
         }
     }
 }
@@ -77,6 +81,7 @@ fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Dev(args) => run_dev(args),
         Command::Serve(args) => run_serve(&args),
+        Command::Bench(args) => Ok(bench::run(*args)?),
         Command::Config(command) => run_config(&command),
     }
 }

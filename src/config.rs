@@ -157,6 +157,8 @@ pub struct ChannelConfig {
     pub rings_bytes: usize,
     /// How long a ring that nobody reads keeps publications.
     pub ring_idle: Duration,
+    /// Up to how many subscribers a lone publication is written to their sockets at once.
+    pub eager_subscribers: usize,
     /// Bytes of live copies kept while a gap is read.
     pub gap_bytes: usize,
     /// How long a subscribe may take to prove its position.
@@ -186,6 +188,8 @@ pub struct CatchupConfig {
     pub short_reads: u32,
     /// From how many waiting channels of a shard on one sweep serves them all.
     pub sweep_from: usize,
+    /// Bytes that one sweep keeps for those it serves.
+    pub sweep_bytes: usize,
 }
 
 /// `[edge]`
@@ -228,6 +232,8 @@ pub struct DrainConfig {
     pub grace: Duration,
     /// Over how long connections are closed.
     pub duration: Duration,
+    /// How long the node stays when its last client has left, to vouch for those who come back.
+    pub linger: Duration,
     /// After how long the process ends whatever is left.
     pub deadline: Duration,
 }

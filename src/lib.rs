@@ -2,9 +2,11 @@
 //!
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
+pub mod api;
 pub mod app;
 pub mod apps;
 pub mod auth;
+pub mod bench;
 pub mod channel;
 pub mod cli;
 pub mod config;
@@ -14,6 +16,7 @@ pub mod limits;
 pub mod log;
 pub mod model;
 pub mod protocol;
+pub mod publish;
 pub mod random;
 pub mod session;
 pub mod task;

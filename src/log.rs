@@ -44,6 +44,8 @@ pub struct ShardSpec {
     pub max_age: Duration,
     /// How many publications of one channel are kept, if the class limits that.
     pub max_per_channel: Option<u64>,
+    /// How many bytes it may store before the oldest go early.
+    pub max_bytes: u64,
 }
 
 /// Where a channel lives, found once by [`Log::route`] and then kept with it. Cheap to clone.
@@ -113,6 +115,20 @@ pub enum Body {
 }
 
 impl Stored {
+    /// Whether it is a publication.
+    pub fn is_publication(&self) -> bool {
+        matches!(self.body, Body::Publication(_))
+    }
+
+    /// About how many bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let data = match &self.body {
+            Body::Publication(record) => record.data.len(),
+            Body::Tombstone | Body::Unreadable { .. } => 0,
+        };
+        size_of::<Self>() + data
+    }
+
     /// The publication, if it is one.
     pub fn into_publication(self) -> Option<Publication> {
         match self.body {

@@ -15,6 +15,6 @@ pub use app::{AppId, InvalidAppId};
 pub use channel::{ChannelKey, ChannelName, InvalidChannel, MAX_CHANNEL_BYTES};
 pub use claims::{ConnectClaims, SubOptions, SubscribeClaims, TokenError};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position};
-pub use publication::{ClientInfo, Kind, Publication, Record};
+pub use publication::{ClientInfo, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Publication, Record};
 pub use rule::{Access, ClassName, History, Rule};
 pub use rules::Rules;

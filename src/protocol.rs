@@ -12,7 +12,8 @@ mod reply;
 
 pub use codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
 pub use command::{
-    Command, Connect, HistoryQuery, Payload, RecoverFrom, Request, Subscribe, SubscribeFeature, Token,
+    Command, Connect, HistoryQuery, Payload, PayloadError, RecoverFrom, Request, Subscribe, SubscribeFeature,
+    Token,
 };
 pub use reply::{
     ConnectResult, HistoryPage, PublishResult, Push, Reply, ServerSubscription, SubscribeResult,

@@ -46,7 +46,7 @@ use crate::{
 };
 
 pub use effect::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder};
-pub use failure::{publish_failure, read_failure};
+pub use failure::publish_failure;
 pub use settings::{AppView, Limits, Now};
 
 /// A deadline that never comes.

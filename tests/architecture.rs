@@ -23,28 +23,29 @@ const MODULES: &[(&str, &str)] = &[
     // Pure: wire formats.
     ("protocol", "model"),
     ("auth", "config model task telemetry"),
-    ("apps", "auth config limits model task telemetry"),
     ("log", "config model random task telemetry"),
     (
         "channel",
-        "apps auth config limits log model protocol random task telemetry",
+        "auth config limits log model protocol random task telemetry",
     ),
     // Pure: one connection's protocol state.
-    ("session", "apps auth channel config limits log model protocol"),
+    ("session", "config log model protocol"),
+    ("apps", "auth config limits model session task telemetry"),
+    ("publish", "apps channel config log model protocol telemetry"),
     // The rim.
     (
         "edge",
-        "apps auth channel config limits log model protocol random session task telemetry",
+        "apps auth channel config limits log model protocol publish random session task telemetry",
     ),
     (
         "api",
-        "apps auth channel config limits log model protocol random task telemetry",
+        "apps auth channel config limits log model protocol publish random task telemetry",
     ),
     ("bench", "config log model protocol task"),
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel config edge limits log model protocol random session task telemetry",
+        "api apps auth channel config edge limits log model protocol publish random session task telemetry",
     ),
     ("dev", "app config model task"),
     ("cli", "app bench config dev log model task telemetry"),

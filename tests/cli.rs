@@ -64,8 +64,13 @@ struct Dev {
 
 impl Dev {
     async fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[]).await
+    }
+
+    async fn start_with(data_dir: &Path, env: &[(&str, &str)]) -> Self {
         let data_dir = data_dir.to_str().unwrap();
         let mut child = slipstream(&["dev", "--listen", "127.0.0.1:0", "--data-dir", data_dir])
+            .envs(env.iter().copied())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
@@ -168,6 +173,24 @@ async fn a_killed_dev_takes_its_nats_server_along() {
         .expect("the nats-server is there");
     dev.signal(Signal::KILL);
     dev.end().await;
+    store_is_free(dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    // Longer than the patience of this test: only the second signal can end it in time.
+    let slow = [
+        ("SLIPSTREAM__DRAIN__GRACE", "10m"),
+        ("SLIPSTREAM__DRAIN__DEADLINE", "20m"),
+    ];
+    let dev = Dev::start_with(dir.path(), &slow).await;
+    dev.signal(Signal::INT);
+    while dev.get("/readyz").await.starts_with("HTTP/1.1 200") {
+        tokio::task::yield_now().await;
+    }
+    dev.signal(Signal::TERM);
+    assert_eq!(dev.end().await.0.code(), Some(130));
     store_is_free(dir.path()).await;
 }
 

@@ -7,14 +7,15 @@ use crate::{
     config::LimitsConfig,
     limits::{Gcra, Keyed, Quota},
     model::{ChannelName, Rule},
+    telemetry::{Label, Limit},
 };
 
 /// Refused because a rate is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many publications {what}")]
+#[error("too many publications: over the limit {}", limit.as_str())]
 pub struct Throttled {
-    /// Which rate: for messages and as the label of the metric.
-    pub what: &'static str,
+    /// Which rate.
+    pub limit: Limit,
     /// When it would be admitted, if nothing else comes.
     pub retry_after: Duration,
 }
@@ -50,19 +51,26 @@ impl Publishing {
         bytes: u64,
         now: Instant,
     ) -> Result<(), Throttled> {
-        let refused = |what| move |retry_after| Throttled { what, retry_after };
+        let refused = |limit| move |retry_after| Throttled { limit, retry_after };
         let mut own = self.channels.get_mut(channel.namespace());
         // All are asked before any is charged.
         if let Some(own) = &own {
-            own.peek(channel, now, count).map_err(refused("of the channel"))?;
+            own.peek(channel, now, count)
+                .map_err(refused(Limit::ChannelRate))?;
         }
-        self.messages.peek(now, count).map_err(refused("of the app"))?;
+        self.messages
+            .peek(now, count)
+            .map_err(refused(Limit::PublishRate))?;
         self.bytes
             .check(now, bytes)
-            .map_err(refused("of the app, in bytes"))?;
-        self.messages.check(now, count).map_err(refused("of the app"))?;
+            .map_err(refused(Limit::PublishBytes))?;
+        self.messages
+            .check(now, count)
+            .map_err(refused(Limit::PublishRate))?;
         match &mut own {
-            Some(own) => own.check(channel, now, count).map_err(refused("of the channel")),
+            Some(own) => own
+                .check(channel, now, count)
+                .map_err(refused(Limit::ChannelRate)),
             None => Ok(()),
         }
     }

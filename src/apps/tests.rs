@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     config::{AuthConfig, Config, Secret, Sources},
     model::{Access, TokenError},
+    telemetry::Limit,
 };
 
 fn configs(file: &str) -> Vec<AppConfig> {
@@ -58,8 +59,9 @@ async fn each_app_has_its_own() {
     assert!(a.verifier.is_none());
     let refused = b.verifier.as_ref().unwrap().connect("x.y.z").await;
     assert!(matches!(refused, Err(TokenError::Invalid(_))));
-    assert!(a.api_keys.accept("key-of-a") && !a.api_keys.accept("key-of-b"));
-    let owner = |key: &str| apps.by_api_key(key).map(|app| app.id.to_string());
+    let key = PresentedKey::new;
+    assert!(a.api_keys.accept(&key("key-of-a")) && !a.api_keys.accept(&key("key-of-b")));
+    let owner = |text: &str| apps.by_api_key(&key(text)).map(|app| app.id.to_string());
     assert_eq!(owner("key-of-a").as_deref(), Some("a"));
     assert_eq!(owner("another-key-of-b").as_deref(), Some("b"));
     assert_eq!((owner("key"), owner("")), (None, None));
@@ -86,8 +88,8 @@ async fn apps_are_replaced_whole_or_not_at_all() {
     one.truncate(1);
     one[0].api_keys = vec![Secret::new("new")];
     apps.replace(one).unwrap();
-    assert!(clone.get("b").is_none() && clone.by_api_key("new").is_some());
-    assert!(held.api_keys.accept("key-of-a"));
+    assert!(clone.get("b").is_none() && clone.by_api_key(&PresentedKey::new("new")).is_some());
+    assert!(held.api_keys.accept(&PresentedKey::new("key-of-a")));
 }
 
 #[tokio::test]
@@ -115,27 +117,27 @@ async fn publishing_is_held_to_every_rate() {
     let (a, b) = (apps.get("a").unwrap(), apps.get("b").unwrap());
     let (slow, other, free) = (channel("slow:1"), channel("slow:2"), channel("free:1"));
     let start = Instant::now();
-    let after = |what, ms| {
+    let after = |limit, ms| {
         Err(Throttled {
-            what,
+            limit,
             retry_after: Duration::from_millis(ms),
         })
     };
     for (app, ms, channel, count, bytes, outcome) in [
         (&a, 0, &slow, 2, 2, Ok(())),
-        (&a, 0, &slow, 1, 1, after("of the channel", 500)),
+        (&a, 0, &slow, 1, 1, after(Limit::ChannelRate, 500)),
         // Another channel of the namespace has its own rate, and of the app six are left.
         (&a, 0, &other, 2, 2, Ok(())),
-        (&a, 0, &free, 5, 5, after("of the app", 100)),
+        (&a, 0, &free, 5, 5, after(Limit::PublishRate, 100)),
         // What was refused cost nothing.
         (&a, 0, &free, 4, 4, Ok(())),
-        (&a, 0, &free, 1, 1, after("of the app", 100)),
+        (&a, 0, &free, 1, 1, after(Limit::PublishRate, 100)),
         (&b, 0, &free, 1_000_000, 1_000_000, Ok(())),
         (&a, 1000, &free, 1, 1000, Ok(())),
-        (&a, 1000, &free, 1, 500, after("of the app, in bytes", 500)),
+        (&a, 1000, &free, 1, 500, after(Limit::PublishBytes, 500)),
         // More than a second's worth in one piece is delayed, not locked out.
         (&a, 2000, &free, 1, 3000, Ok(())),
-        (&a, 3000, &free, 1, 1, after("of the app, in bytes", 1001)),
+        (&a, 3000, &free, 1, 1, after(Limit::PublishBytes, 1001)),
         (&a, 5000, &slow, 2, 2, Ok(())),
     ] {
         let now = start + Duration::from_millis(ms);

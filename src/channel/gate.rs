@@ -59,13 +59,20 @@ impl Gate {
         }
     }
 
+    /// Takes `units` (at most all there are) if nobody waits and they are free.
+    pub fn try_enter(&self, units: usize) -> Option<Grant<'_>> {
+        let units = units.min(self.total);
+        let taken = self.state.lock().take(units);
+        // Lazily: a grant that is made and dropped gives back what was never taken.
+        taken.then(|| Grant { gate: self, units })
+    }
+
     /// Waits for `units` (at most all there are).
     pub async fn enter(&self, app: &AppId, units: usize) -> Result<Grant<'_>, Crowded> {
         let units = units.min(self.total);
         let granted = {
             let mut state = self.state.lock();
-            if state.waiting == 0 && state.free >= units {
-                state.free -= units;
+            if state.take(units) {
                 return Ok(Grant { gate: self, units });
             }
             if state.waiting >= self.max_waiting {
@@ -105,6 +112,15 @@ impl Gate {
 }
 
 impl State {
+    /// Takes units if nobody waits and they are free.
+    fn take(&mut self, units: usize) -> bool {
+        let free = self.waiting == 0 && self.free >= units;
+        if free {
+            self.free -= units;
+        }
+        free
+    }
+
     fn serve(&mut self) {
         while let Some(app) = self.turns.front() {
             let Some(queue) = self.queues.get_mut(app) else {
@@ -213,6 +229,16 @@ mod tests {
         }
         assert_eq!(gate.load(), (0, 0));
         assert!(gate.enter(&app("b"), 2).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn trying_takes_only_what_is_free() {
+        let gate = Gate::new(2, 1);
+        let first = gate.try_enter(2);
+        assert!(first.is_some() && gate.try_enter(1).is_none());
+        assert_eq!(gate.load(), (0, 2));
+        drop(first);
+        assert_eq!(gate.load(), (0, 0));
     }
 
     #[tokio::test]

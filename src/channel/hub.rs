@@ -37,6 +37,7 @@ use super::{
     outlet::Outlet,
     reader::Reader,
     ring::RingLimits,
+    sweeper::Sweeper,
     tail::{Tail, TailLimits},
 };
 
@@ -61,6 +62,7 @@ pub struct Hub {
 struct Partition {
     keeper: Option<Arc<Keeper>>,
     checks: Option<Checks>,
+    sweeper: Option<Sweeper>,
     channels: Mutex<HashMap<ChannelKey, Arc<Channel>>>,
 }
 
@@ -136,6 +138,7 @@ pub struct TooManyTails;
 
 impl Hub {
     /// A hub over `log`. It runs on `tasks` from now on.
+    #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
     pub fn start(
         log: Arc<dyn Log>,
         log_config: &LogConfig,
@@ -144,12 +147,17 @@ impl Hub {
         rings: Budgets,
         encoder: Encoder,
         metrics: Arc<Metrics>,
-        tasks: Tasks,
+        tasks: &Tasks,
     ) -> Arc<Self> {
         let mut partitions = Vec::new();
         let mut due = Vec::new();
         for spec in log.shards() {
-            let keeper = Arc::new(Keeper::new(log.clone(), spec.clone(), log_config.clock_margin));
+            let keeper = Arc::new(Keeper::new(
+                log.clone(),
+                spec.clone(),
+                log_config.clock_margin,
+                &metrics,
+            ));
             let (checks, receiver) = Checks::new();
             due.push((spec.id, receiver));
             tasks.spawn(keeper.clone().run());
@@ -157,12 +165,14 @@ impl Hub {
             partitions.push(Partition {
                 keeper: Some(keeper),
                 checks: Some(checks),
+                sweeper: Some(Sweeper::new()),
                 channels: Mutex::default(),
             });
         }
         partitions.push(Partition {
             keeper: None,
             checks: None,
+            sweeper: None,
             channels: Mutex::default(),
         });
         let limits = TailLimits {
@@ -190,6 +200,7 @@ impl Hub {
         });
         for (shard, receiver) in due {
             tasks.spawn(super::checks::run(hub.clone(), shard, receiver));
+            tasks.spawn(super::sweeper::run(hub.clone(), shard));
         }
         tasks.spawn(hub.clone().run_lingering());
         tasks.spawn(hub.clone().run_rings());
@@ -280,6 +291,10 @@ impl Hub {
 
     pub(super) fn checks(&self, shard: ShardId) -> Option<&Checks> {
         self.partitions.get(usize::from(shard.0))?.checks.as_ref()
+    }
+
+    pub(super) fn sweeper(&self, shard: ShardId) -> Option<&Sweeper> {
+        self.partitions.get(usize::from(shard.0))?.sweeper.as_ref()
     }
 
     pub(super) fn channels_of(&self, shard: ShardId) -> Vec<Arc<Channel>> {
@@ -506,11 +521,6 @@ impl Interest {
     /// The channel.
     pub(super) fn channel(&self) -> &Arc<Channel> {
         &self.channel
-    }
-
-    /// The hub.
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     log::{Ack, EpochEntry, Log, LogEvent, ReadError, ShardInfo, ShardSpec},
     model::{Epoch, Offset},
     random,
+    telemetry::{Metrics, ShardMetrics},
 };
 
 use super::shard::{Fresh, Shard, Verdict, is_another};
@@ -24,6 +25,7 @@ use super::shard::{Fresh, Shard, Verdict, is_another};
 pub struct Keeper {
     log: Arc<dyn Log>,
     spec: ShardSpec,
+    metrics: Arc<ShardMetrics>,
     state: Mutex<State>,
     waiting: Mutex<Vec<oneshot::Sender<Fresh>>>,
     asked: Notify,
@@ -51,10 +53,14 @@ const RETRY_MOST: Duration = Duration::from_millis(500);
 
 impl Keeper {
     /// A keeper that knows nothing yet. `margin` is how far clocks may differ.
-    pub fn new(log: Arc<dyn Log>, spec: ShardSpec, margin: Duration) -> Self {
+    pub fn new(log: Arc<dyn Log>, spec: ShardSpec, margin: Duration, metrics: &Metrics) -> Self {
         let shard = Shard::new(millis(spec.max_age), millis(margin));
+        let metrics = metrics.shard(&spec.stream);
+        metrics.max_bytes.set(gauge(spec.max_bytes));
+        metrics.unproven.set(1);
         Self {
             log,
+            metrics,
             spec,
             state: Mutex::new(State {
                 shard,
@@ -213,6 +219,7 @@ impl Keeper {
     pub fn on_gap_in_events(&self) {
         let mut state = self.state.lock();
         state.shard.on_reconnect();
+        self.metrics.unproven.set(1);
         state.stale = true;
         drop(state);
         self.asked.notify_one();
@@ -300,6 +307,7 @@ impl Keeper {
             mark_time_ms: 0,
         };
         if self.log.set_epoch(self.spec.id, &entry, revision).await? && revision != 0 {
+            self.metrics.epoch_changes.inc();
             warn!(shard = %self.spec.stream, epoch = %entry.token, why, "epoch replaced");
         }
         // Also if another node was faster: its entry is the one that counts.
@@ -386,6 +394,7 @@ impl Keeper {
                 }
             }
             Verdict::Suspect => {
+                self.metrics.epoch_suspicions.inc();
                 self.suspect().await?;
                 if is_over() {
                     return Ok(None);
@@ -400,6 +409,7 @@ impl Keeper {
         };
         let epoch = entry.token.clone();
         state.shard.proven(&info);
+        self.measure(&info);
         Ok(Some(Fresh {
             epoch,
             incarnation: state.shard.incarnation(),
@@ -423,6 +433,14 @@ impl Keeper {
         Ok(())
     }
 
+    fn measure(&self, info: &ShardInfo) {
+        let metrics = &self.metrics;
+        metrics.unproven.set(0);
+        metrics.last_sequence.set(gauge(info.last_seq));
+        metrics.oldest_seconds.set(info.first_time_ms / 1_000);
+        metrics.bytes.set(gauge(info.bytes));
+    }
+
     async fn floor(&self, info: &ShardInfo, round: u64) -> Result<Offset, ReadError> {
         let now = self.log.now_ms();
         let since = match self.state.lock().shard.floor(info, now) {
@@ -440,6 +458,10 @@ impl Keeper {
         }
         Ok(first.max(info.first_seq))
     }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn millis(duration: Duration) -> i64 {

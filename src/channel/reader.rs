@@ -6,14 +6,14 @@ use tokio::time::sleep;
 
 use crate::{
     config::CatchupConfig,
-    log::{Log, Page, ReadError, Route, Stored},
+    log::{Log, Page, ReadError, Route, ShardId, Stored, Sweep},
     model::Offset,
     telemetry::Metrics,
 };
 
 use super::{
     entry::Message,
-    gate::Gate,
+    gate::{Gate, Grant},
     hub::Hub,
     keeper::Keeper,
     recovery::{Found, Judged, Target, Unproven, covered_to, floor_holds, judge},
@@ -37,6 +37,14 @@ pub(super) struct Reader {
 pub(super) struct Proven {
     pub(super) messages: Vec<Message>,
     pub(super) covered_to: Offset,
+}
+
+/// How a read gets its turn.
+enum Turn<'a> {
+    /// By itself.
+    Alone(Grant<'a>),
+    /// A sweep has brought what it wants.
+    Swept(Proven),
 }
 
 /// Why there is no proof.
@@ -69,10 +77,27 @@ impl Reader {
         max_messages: u32,
         max_bytes: u32,
     ) -> Result<Page, Refused> {
+        let grant = self.enter(&self.bytes, route, max_bytes as usize).await?;
+        self.read_granted(grant, route, from, max_messages, max_bytes)
+            .await
+    }
+
+    async fn read_granted(
+        &self,
+        grant: Grant<'_>,
+        route: &Route,
+        from: Offset,
+        max_messages: u32,
+        max_bytes: u32,
+    ) -> Result<Page, Refused> {
+        let mut grant = Some(grant);
         let mut pause = RETRY_FIRST;
         loop {
             let answer = {
-                let _grant = self.enter(&self.bytes, route, max_bytes as usize).await?;
+                let _grant = match grant.take() {
+                    Some(grant) => grant,
+                    None => self.enter(&self.bytes, route, max_bytes as usize).await?,
+                };
                 self.log.read(route, from, max_messages, max_bytes).await
             };
             match answer {
@@ -101,6 +126,33 @@ impl Reader {
         }
     }
 
+    /// One page of everything in a shard.
+    pub(super) async fn sweep(
+        &self,
+        shard: ShardId,
+        from: Offset,
+        max_messages: u32,
+    ) -> Result<Sweep, ReadError> {
+        self.log
+            .sweep(
+                shard,
+                from,
+                max_messages,
+                self.config.page_bytes.saturating_mul(2),
+            )
+            .await
+    }
+
+    /// From how many waiting readers of a shard on a sweep is thought of.
+    pub(super) fn sweep_from(&self) -> usize {
+        self.config.sweep_from
+    }
+
+    /// Bytes that one sweep may keep.
+    pub(super) fn sweep_bytes(&self) -> usize {
+        self.config.sweep_bytes
+    }
+
     /// Messages and bytes of a page.
     pub(super) fn page_size(&self) -> (u32, u32) {
         (self.config.page_messages, self.config.page_bytes)
@@ -111,12 +163,7 @@ impl Reader {
         self.config.short_reads
     }
 
-    async fn enter<'a>(
-        &self,
-        gate: &'a Gate,
-        route: &Route,
-        units: usize,
-    ) -> Result<super::gate::Grant<'a>, Refused> {
+    async fn enter<'a>(&self, gate: &'a Gate, route: &Route, units: usize) -> Result<Grant<'a>, Refused> {
         let grant = gate
             .enter(&route.key().app, units)
             .await
@@ -149,9 +196,24 @@ impl Hub {
         // At least one message besides that at the position.
         let max_messages = config.page_messages.max(2);
         let mut max_bytes = max_bytes.clamp(1, config.page_bytes);
+        let mut grant = match self.turn(route, position, target, max_bytes).await? {
+            Turn::Swept(proven) if keeper.incarnation() == incarnation => {
+                keeper.saw(proven.covered_to, incarnation);
+                return Ok(proven);
+            }
+            Turn::Swept(_) => return Err(Refused::Epoch),
+            Turn::Alone(grant) => Some(grant),
+        };
         let mut short = 0;
         loop {
-            let page = self.reader.read(route, position, max_messages, max_bytes).await?;
+            let page = match grant.take() {
+                Some(grant) => {
+                    self.reader
+                        .read_granted(grant, route, position, max_messages, max_bytes)
+                        .await?
+                }
+                None => self.reader.read(route, position, max_messages, max_bytes).await?,
+            };
             let found = Found {
                 messages: page
                     .messages
@@ -199,6 +261,47 @@ impl Hub {
                 });
             }
         }
+    }
+
+    /// Waits until it may read alone. While there is a queue for that, a sweep may come by and bring
+    /// what is wanted.
+    async fn turn(
+        &self,
+        route: &Route,
+        position: Offset,
+        target: Target,
+        max_bytes: u32,
+    ) -> Result<Turn<'_>, Refused> {
+        let reader = &self.reader;
+        let bytes = max_bytes as usize;
+        let sweeper = route.shard().and_then(|shard| self.sweeper(shard));
+        let (Some(sweeper), Some(_)) = (sweeper, target.last) else {
+            return Ok(Turn::Alone(reader.enter(&reader.bytes, route, bytes).await?));
+        };
+        if let Some(grant) = reader.bytes.try_enter(bytes) {
+            return Ok(Turn::Alone(grant));
+        }
+        let mut ticket = sweeper.wait(route, position, target, reader.sweep_from());
+        tokio::select! {
+            biased;
+            swept = ticket.answered() => {
+                if let Some(proven) = swept {
+                    return Ok(Turn::Swept(proven));
+                }
+            }
+            grant = reader.enter(&reader.bytes, route, bytes) => {
+                let grant = grant?;
+                if ticket.withdraw() {
+                    return Ok(Turn::Alone(grant));
+                }
+                // A sweep has it on board: others may have this turn.
+                drop(grant);
+                if let Some(proven) = ticket.answered().await {
+                    return Ok(Turn::Swept(proven));
+                }
+            }
+        }
+        Ok(Turn::Alone(reader.enter(&reader.bytes, route, bytes).await?))
     }
 
     /// The replicas lag: the rest of the page from the leader, message by message. `None` if what

@@ -243,8 +243,14 @@ impl Hub {
                             covered_to,
                         })
                     } else {
-                        self.ask_peers(&channel.route, keeper, life.incarnation, position)
-                            .await
+                        self.ask_peers_of_quiet(
+                            &channel.route,
+                            keeper,
+                            life.incarnation,
+                            position,
+                            covered_to,
+                        )
+                        .await
                     }
                 }
                 Join::Read { target } => {
@@ -389,7 +395,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let channel = self.interest.channel();
-        let left = match &mut *channel.body.lock() {
+        match &mut *channel.body.lock() {
             Body::Durable(durable) => {
                 durable.tail.leave(self.key);
             }
@@ -397,7 +403,6 @@ impl Drop for Subscription {
                 cursors.remove(self.key);
             }
             Body::Closed => {}
-        };
-        left
+        }
     }
 }

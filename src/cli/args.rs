@@ -2,6 +2,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::bench::BenchArgs;
+
 /// A realtime edge with durable history on NATS JetStream.
 #[derive(Debug, Parser)]
 #[command(name = "slipstream", version, arg_required_else_help = true)]
@@ -17,6 +19,8 @@ pub(super) enum Command {
     /// Look at a configuration without starting anything.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Measure a server that speaks the Centrifuge protocol.
+    Bench(Box<BenchArgs>),
 }
 
 /// Run everything on this machine, with nothing to set up.

@@ -97,6 +97,7 @@ section!(ChannelConfig {
     ring_bytes: Size,
     rings_bytes: Size,
     ring_idle: Time,
+    eager_subscribers: Count,
     gap_bytes: Size,
     subscribe_timeout: Time,
     check_interval: Time,
@@ -112,6 +113,7 @@ section!(CatchupConfig {
     max_waiting: Count,
     short_reads: Count,
     sweep_from: Count,
+    sweep_bytes: Size,
 });
 
 section!(EdgeConfig {
@@ -134,6 +136,7 @@ section!(EdgeConfig {
 section!(DrainConfig {
     grace: Time,
     duration: Time,
+    linger: Time,
     deadline: Time,
 });
 

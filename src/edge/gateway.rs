@@ -26,6 +26,7 @@ use crate::{
     config::{CatchupConfig, EdgeConfig},
     model::AppId,
     protocol::DisconnectCode,
+    publish::Publisher,
     random,
     session::{Limits, Session},
     task::Tasks,
@@ -41,6 +42,7 @@ use super::{
 /// All client connections of a node.
 pub struct Gateway {
     pub(super) hub: Arc<Hub>,
+    pub(super) publisher: Publisher,
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: EdgeConfig,
     pub(super) started: Instant,
@@ -55,8 +57,10 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway without connections.
+    #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
     pub fn new(
         hub: Arc<Hub>,
+        publisher: Publisher,
         apps: Apps,
         default_app: Option<AppId>,
         config: &EdgeConfig,
@@ -66,6 +70,7 @@ impl Gateway {
     ) -> Arc<Self> {
         Arc::new(Self {
             hub,
+            publisher,
             metrics,
             limits: Arc::new(Limits::new(config, catchup)),
             config: config.clone(),
@@ -174,11 +179,12 @@ impl Gateway {
         app: Arc<App>,
         open: Open,
     ) {
+        let stream = Arc::new(stream);
         let limits = MailboxLimits {
             soft: self.config.mailbox_bytes,
             hard: self.config.mailbox_max_bytes,
         };
-        let mailbox = Arc::new(Mailbox::held(limits));
+        let mailbox = Arc::new(Mailbox::held(limits, Some(stream.clone())));
         let session = Session::new(
             app.view.clone(),
             self.limits.clone(),

@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use crate::{
     apps::App,
     channel::{
-        HistoryError, HistoryRead, Hub, Mailbox, Outlet, PublishFailure, Resume, SubscribeError, Subscription,
+        HistoryError, HistoryRead, Hub, Mailbox, Outlet, Published, Resume, SubscribeError, Subscription,
     },
     model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError},
     protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
-    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder, publish_failure},
+    publish::Target,
+    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder},
     telemetry::AppMetrics,
 };
 
@@ -66,7 +67,10 @@ pub(super) struct Joins {
 
 enum Join {
     UnderWay(AbortHandle),
-    Joined(Box<Subscription>),
+    Joined {
+        /// Dropping it leaves the tail.
+        _subscription: Box<Subscription>,
+    },
 }
 
 impl Joins {
@@ -77,7 +81,7 @@ impl Joins {
         };
         match self.all.swap_remove(at).1 {
             Join::UnderWay(handle) => handle.abort(),
-            Join::Joined(_) => {
+            Join::Joined { .. } => {
                 metrics.subscriptions.dec();
             }
         }
@@ -103,12 +107,19 @@ impl Joins {
         match (result, known) {
             (Ok(subscription), Some((_, join))) => {
                 metrics.subscriptions.inc();
-                *join = Join::Joined(Box::new(subscription));
+                *join = Join::Joined {
+                    _subscription: Box::new(subscription),
+                };
                 Ok(())
             }
             (Ok(subscription), None) => {
                 metrics.subscriptions.inc();
-                self.all.push((generation, Join::Joined(Box::new(subscription))));
+                self.all.push((
+                    generation,
+                    Join::Joined {
+                        _subscription: Box::new(subscription),
+                    },
+                ));
                 Ok(())
             }
             (Err(code), _) => {
@@ -196,7 +207,7 @@ pub(super) fn order(
                 Completion::ServerSubscribed(Ok(joined))
             })
         }
-        Effect::Publish(order) => publish(&hub, &app, order),
+        Effect::Publish(order) => publish(gateway, &app, order),
         Effect::History(order) => Box::pin(history(hub, app, *order)),
         // Carried out by the connection itself.
         Effect::Send(_) | Effect::Ping | Effect::Unsubscribe { .. } | Effect::Close(_) => {
@@ -260,7 +271,7 @@ fn parts(
     Ok((route, resume, outlet))
 }
 
-fn publish(hub: &Arc<Hub>, app: &App, order: PublishOrder) -> Order {
+fn publish(gateway: &Gateway, app: &App, order: PublishOrder) -> Order {
     let PublishOrder {
         id,
         channel,
@@ -268,23 +279,19 @@ fn publish(hub: &Arc<Hub>, app: &App, order: PublishOrder) -> Order {
         record,
         idempotency_key,
     } = order;
-    let sent = hub
-        .route(&app.id, &channel, &rule.history)
-        .ok_or(PublishFailure::Unavailable("no such retention class"))
-        .and_then(|route| hub.publish(&route, &record, idempotency_key.as_deref()));
-    match sent {
+    let target = Target { channel, rule };
+    match gateway
+        .publisher
+        .publish(app, &target, &record, idempotency_key.as_deref())
+    {
         Ok(acknowledged) => Box::pin(async move {
-            let result = match acknowledged.await {
-                Ok(published) => Ok(PublishResult {
-                    position: published.position,
-                    duplicate: published.duplicate,
-                }),
-                Err(error) => Err(publish_failure(&error)),
-            };
+            let result = acknowledged.await.map_err(|error| error.code());
+            let result =
+                result.map(|Published { position, duplicate }| PublishResult { position, duplicate });
             Completion::Published { id, result }
         }),
         Err(error) => {
-            let result = Err(publish_failure(&error));
+            let result = Err(error.code());
             Box::pin(std::future::ready(Completion::Published { id, result }))
         }
     }

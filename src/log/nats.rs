@@ -345,6 +345,8 @@ impl Log for NatsLog {
     fn listen<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Box<dyn NodeMessages>, ReadError>> {
         Box::pin(async move {
             let subscriber = self.subscribe_to(self.names.node(topic)).await?;
+            // Who listens can be asked: the subscription must be at the server.
+            self.api.round_trip().await?;
             Ok(Box::new(Topic(subscriber)) as Box<dyn NodeMessages>)
         })
     }

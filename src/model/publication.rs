@@ -2,6 +2,9 @@ use bytes::Bytes;
 
 use super::Offset;
 
+/// The longest idempotency key, in bytes: as long as a channel name. None is empty.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
+
 /// What a payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -1,5 +1,9 @@
 use std::{borrow::Cow, fmt};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::value::RawValue;
+
+use super::json;
 use crate::model::{Kind, Offset};
 
 /// One thing a client asks for. Texts and payloads are borrowed from the frame where they stand
@@ -145,6 +149,40 @@ pub enum Payload<'a> {
     Json(Cow<'a, str>),
     /// Bytes.
     Bytes(Vec<u8>),
+}
+
+/// Why two fields are no payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// `data` and `b64data`: which one counts?
+    #[error("both data and b64data")]
+    Both,
+    /// `b64data` is not the standard alphabet with padding (RFC 4648, section 4).
+    #[error("b64data is not base64")]
+    NotBase64,
+}
+
+impl<'a> Payload<'a> {
+    /// The payload that the fields `data` (any JSON value) and `b64data` hold; `None` if both are
+    /// absent. JSON is copied only if it has raw newlines, which are taken out.
+    ///
+    /// # Errors
+    ///
+    /// [`PayloadError`].
+    pub fn read(data: Option<&'a RawValue>, b64data: Option<&str>) -> Result<Option<Self>, PayloadError> {
+        match (data, b64data) {
+            (Some(_), Some(_)) => Err(PayloadError::Both),
+            (Some(data), None) => Ok(Some(Self::Json(match json::without_newlines(data.get()) {
+                Some(clean) => Cow::Owned(clean),
+                None => Cow::Borrowed(data.get()),
+            }))),
+            (None, Some(text)) => match STANDARD.decode(text) {
+                Ok(bytes) => Ok(Some(Self::Bytes(bytes))),
+                Err(_) => Err(PayloadError::NotBase64),
+            },
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 impl Payload<'_> {

@@ -1,4 +1,9 @@
-//! JSON by hand, for what is written often: strings, numbers, and raw values on one line.
+//! JSON by hand, for what is written often: strings, numbers, and raw values on one line. And the
+//! shapes that serde cannot be told to read.
+
+mod read;
+
+pub use read::{Object, Safe, Text, present};
 
 /// Appends `text` as a JSON string.
 pub fn push_str(out: &mut Vec<u8>, text: &str) {

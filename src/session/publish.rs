@@ -4,12 +4,9 @@ use bytes::Bytes;
 
 use super::{Effect, PublishOrder, Session, fail, subscriptions::State};
 use crate::{
-    model::{Access, ChannelName, Record, Rule},
+    model::{Access, ChannelName, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule},
     protocol::{ErrorCode, Payload, PublishResult, Reply},
 };
-
-/// The longest idempotency key, in bytes: as long as a channel name.
-const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 impl Session {
     pub(super) fn publish(
@@ -61,7 +58,7 @@ impl Session {
     ) -> Result<(ChannelName, Arc<Rule>, Payload<'a>), ErrorCode> {
         let (channel, rule) = self.known_channel(channel)?;
         let payload = payload.ok_or(ErrorCode::BadRequest)?;
-        if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY) {
+        if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
             return Err(ErrorCode::BadRequest);
         }
         if !self.may(rule.publish, &channel) {

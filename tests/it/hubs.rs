@@ -78,6 +78,7 @@ impl Bounds {
             },
             channel: ChannelConfig {
                 max_tails: 100,
+                eager_subscribers: 0,
                 linger: Duration::from_secs(5),
                 ring_messages: 4,
                 ring_bytes: 4_000,
@@ -92,11 +93,12 @@ impl Bounds {
             catchup: CatchupConfig {
                 page_messages: 3,
                 page_bytes: 400,
-                in_flight_bytes: 2_000,
+                in_flight_bytes: 500,
                 leader_reads: 4,
                 max_waiting: 1_000,
                 short_reads: 3,
-                sweep_from: 32,
+                sweep_from: 2,
+                sweep_bytes: 2_000,
             },
         }
     }
@@ -124,7 +126,7 @@ impl Node {
             Budgets::divide(bounds.channel.rings_bytes, &[(app(), 0)]),
             ENCODER,
             metrics.clone(),
-            tasks.clone(),
+            &tasks,
         );
         Self {
             log,

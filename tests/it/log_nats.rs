@@ -386,7 +386,6 @@ async fn nodes_tell_ask_and_answer() {
     let one = TestLog::start(&[server.url()]).await;
     let two = Arc::new(TestLog::start(&[server.url()]).await);
     let mut listening = within(two.listen("vouch")).await.unwrap();
-    within(two.flush()).await;
 
     one.tell("vouch", Bytes::from_static(b"hello"));
     let message = within(poll_fn(|cx| listening.poll_next(cx))).await.unwrap();

@@ -5,6 +5,7 @@
     reason = "a test ends where it is surprised"
 )]
 
+mod faults;
 mod hubs;
 mod listener;
 mod log_conformance;

@@ -1,11 +1,16 @@
 //! What the integration tests share.
 
+pub(crate) mod checker;
+pub(crate) mod client;
+pub(crate) mod edge;
 pub(crate) mod nats;
+pub(crate) mod proxy;
+pub(crate) mod publisher;
 
 use std::{future::Future, time::Duration};
 
 /// No await of a test may take longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Awaits `future`, but not for ever.
 #[track_caller]

@@ -89,6 +89,7 @@ impl Broker {
                     class: class.name.clone(),
                     max_age: class.max_age,
                     max_per_channel: class.max_per_channel,
+                    max_bytes: class.max_bytes,
                 });
                 shards.push(Shard::new(limits, created(START_MS, 0), class.replicas));
             }

@@ -183,6 +183,7 @@ fn number(names: &Names, layout: &Layout) -> Result<(Vec<ShardSpec>, Vec<Class>)
                 class: name.clone(),
                 max_age: class.max_age(),
                 max_per_channel: class.max_per_channel,
+                max_bytes: class.max_bytes,
             });
         }
         classes.push(Class {

@@ -16,10 +16,10 @@ use serde::{
 };
 
 use self::wire::{
-    Object, WireChannel, WireConnect, WireEmpty, WireHistory, WirePublish, WireRefresh, WireRpc,
-    WireSubRefresh, WireSubscribe, object, token_or_empty,
+    WireChannel, WireConnect, WireEmpty, WireHistory, WirePublish, WireRefresh, WireRpc, WireSubRefresh,
+    WireSubscribe, object, token_or_empty,
 };
-use crate::protocol::{Command, Request};
+use crate::protocol::{Command, Request, json::Object};
 
 /// Reads the commands of one text message.
 pub fn decode(message: &str) -> Commands<'_> {

@@ -102,7 +102,7 @@ pub(crate) struct Client {
 }
 
 fn mailbox() -> Arc<Mailbox> {
-    let mailbox = Mailbox::held(LIMITS);
+    let mailbox = Mailbox::held(LIMITS, None);
     mailbox.open(Bytes::new());
     Arc::new(mailbox)
 }

@@ -2,6 +2,7 @@
 //! its own JetStream folder and port, which outlive a restart; all is gone when it is dropped.
 
 mod cluster;
+mod jetstream;
 mod log;
 
 use std::{
@@ -13,12 +14,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 pub(crate) use self::{
     cluster::Cluster,
+    jetstream::SHARDS,
     log::{TestLog, class, fresh_log, log_config, nats_config},
 };
 use super::within;
@@ -115,9 +117,13 @@ impl NatsServer {
         );
     }
 
-    /// Freezes it (SIGSTOP): connections stay, nothing answers.
+    /// Freezes it (SIGSTOP): connections stay, nothing answers. When this returns, all its threads
+    /// have stopped.
     pub(crate) fn pause(&self) {
-        self.signal(Signal::STOP);
+        let pid = self.pid();
+        kill_process(pid, Signal::STOP).unwrap();
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "nats-server has ended:\n{}", self.output());
     }
 
     /// Thaws it.
@@ -131,8 +137,11 @@ impl NatsServer {
     }
 
     fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("the server is not running");
-        kill_process(Pid::from_child(child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("the server is not running"))
     }
 
     async fn end(&mut self, signal: Signal) {
@@ -206,7 +215,7 @@ fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("SLIPSTREAM_NATS_SERVER") {
         return path.into();
     }
-    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/nats-server/nats-server");
+    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/nats-server/bin/nats-server");
     if cached.exists() {
         cached
     } else {

@@ -29,7 +29,7 @@ pub(in crate::log::nats) struct Class {
     name: String,
     pub(in crate::log::nats) shards: u16,
     max_age_ms: u64,
-    max_bytes: u64,
+    pub(in crate::log::nats) max_bytes: u64,
     pub(in crate::log::nats) max_per_channel: Option<u64>,
     duplicate_window_ms: u64,
 }

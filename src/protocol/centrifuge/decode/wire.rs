@@ -1,44 +1,20 @@
 //! The shapes of requests on the wire, type-checked by serde.
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use crate::{
-    model::MAX_OFFSET,
-    protocol::{
-        Connect, HistoryQuery, Payload, RecoverFrom, Request, Subscribe, SubscribeFeature, Token, json,
-    },
+use crate::protocol::{
+    Connect, HistoryQuery, Payload, PayloadError, RecoverFrom, Request, Subscribe, SubscribeFeature, Token,
+    json::{Object, Safe, Text, present},
 };
 
 /// `flag` of a subscribe: answer error 112 instead of `recovered: false`.
 const FLAG_REJECT_UNRECOVERED: i64 = 2;
-
-/// A struct that is written as an object: derived ones take an array of their fields, too.
-pub(super) struct Object<T>(pub(super) T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map))
-            }
-        }
-        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
-    }
-}
 
 /// The object that is a request; null is as good as absent.
 pub(super) fn object<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
@@ -49,26 +25,8 @@ pub(super) fn object<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
         .map(|Object(request)| request))
 }
 
-/// A string, borrowed from the message unless it has escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
 pub(super) fn token_or_empty(token: Option<Text<'_>>) -> Token<'_> {
     token.map(|Text(token)| Token(token)).unwrap_or_default()
-}
-
-/// A whole number that every client can hold.
-struct Safe(u64);
-
-impl<'de> Deserialize<'de> for Safe {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = u64::deserialize(deserializer)?;
-        if number > MAX_OFFSET {
-            return Err(D::Error::custom("a number beyond 2^53 - 1"));
-        }
-        Ok(Self(number))
-    }
 }
 
 #[derive(Deserialize)]
@@ -214,25 +172,9 @@ pub(super) struct WirePublish<'a> {
     idempotency_key: Option<Text<'a>>,
 }
 
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
 impl<'a> WirePublish<'a> {
-    pub(super) fn into_request(self) -> Result<Request<'a>, &'static str> {
-        let payload = match (self.data, self.b64data) {
-            (Some(_), Some(_)) => return Err("both data and b64data"),
-            (Some(data), None) => Some(Payload::Json(match json::without_newlines(data.get()) {
-                Some(clean) => Cow::Owned(clean),
-                None => Cow::Borrowed(data.get()),
-            })),
-            (None, Some(Text(text))) => Some(Payload::Bytes(
-                STANDARD
-                    .decode(text.as_bytes())
-                    .map_err(|_| "b64data is not base64")?,
-            )),
-            (None, None) => None,
-        };
+    pub(super) fn into_request(self) -> Result<Request<'a>, PayloadError> {
+        let payload = Payload::read(self.data, self.b64data.as_ref().map(|Text(text)| text.as_ref()))?;
         Ok(Request::Publish {
             channel: self.channel,
             payload,

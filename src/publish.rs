@@ -1,0 +1,253 @@
+//! The one way into the log: what every door (REST, the server API, the WebSocket edge) has in
+//! common when it publishes.
+//!
+//! A door reads its own wire form and decides who may publish. Everything else is asked here, once:
+//! whether the channel exists, the bounds of what is published, the app's and the channel's rates.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    apps::{App, Throttled},
+    channel::{Hub, PublishFailure, Published},
+    log::Route,
+    model::{ChannelName, InvalidChannel, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule, Rules},
+    protocol::ErrorCode,
+    telemetry::{Limit, Metrics, PublishOutcome},
+};
+
+/// The most tags of a publication.
+pub const MAX_TAGS: usize = 16;
+/// The longest name of a tag, in bytes. None is empty.
+pub const MAX_TAG_NAME_BYTES: usize = 64;
+/// The longest value of a tag, in bytes.
+pub const MAX_TAG_VALUE_BYTES: usize = 256;
+
+/// A channel that exists in an app, with its rule.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The rule of its namespace.
+    pub rule: Arc<Rule>,
+}
+
+/// Why a name leads to no channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoTarget {
+    /// It is not the name of a channel.
+    #[error(transparent)]
+    Invalid(#[from] InvalidChannel),
+    /// The app has no such namespace.
+    #[error("the app has no such namespace")]
+    Unknown,
+}
+
+/// Why a publication was not acknowledged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PublishError {
+    /// The channel's name leads to no channel.
+    #[error(transparent)]
+    NoTarget(#[from] NoTarget),
+    /// The idempotency key is empty or longer than [`MAX_IDEMPOTENCY_KEY_BYTES`].
+    #[error("an idempotency key has 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes")]
+    IdempotencyKey,
+    /// More or longer tags than [`MAX_TAGS`] and its companions allow.
+    #[error(
+        "there are at most {MAX_TAGS} tags, with names of 1 to {MAX_TAG_NAME_BYTES} and values of up to {MAX_TAG_VALUE_BYTES} bytes"
+    )]
+    Tags,
+    /// The payload is larger than the rule's `max_size`.
+    #[error("the payload is larger than {max_size} bytes")]
+    TooLarge {
+        /// The rule's `max_size`.
+        max_size: usize,
+    },
+    /// A rate is exceeded.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
+    /// The namespace names a retention class that this deployment does not have.
+    #[error("the channel's retention class does not exist")]
+    NoClass,
+    /// The log did not acknowledge it. Tells whether it may be stored.
+    #[error(transparent)]
+    Log(#[from] PublishFailure),
+}
+
+/// Publishes for all doors of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// The channel of that name among an app's rules.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTarget`].
+    pub fn find(rules: &Rules, name: &str) -> Result<Self, NoTarget> {
+        let channel = ChannelName::new(name)?;
+        let rule = rules.rule(&channel).ok_or(NoTarget::Unknown)?.clone();
+        Ok(Self { channel, rule })
+    }
+}
+
+// === impl PublishError ===
+
+impl PublishError {
+    /// The error as the Centrifuge protocol and its server API know it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoTarget(NoTarget::Unknown) => ErrorCode::UnknownChannel,
+            Self::NoTarget(NoTarget::Invalid(_)) | Self::IdempotencyKey | Self::Tags => ErrorCode::BadRequest,
+            Self::TooLarge { .. } => ErrorCode::LimitExceeded,
+            Self::Throttled(_) => ErrorCode::TooManyRequests,
+            Self::NoClass => ErrorCode::NotAvailable,
+            // Nothing was sent, so that trying again is safe.
+            Self::Log(PublishFailure::Unavailable(_)) => ErrorCode::TooManyRequests,
+            Self::Log(PublishFailure::Refused(_)) => ErrorCode::NotAvailable,
+            Self::Log(PublishFailure::Unknown) => ErrorCode::OutcomeUnknown,
+        }
+    }
+
+    /// When to try again, where waiting helps and nothing was stored.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled(throttled) => Some(throttled.retry_after),
+            Self::Log(PublishFailure::Unavailable(_)) => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    /// A publisher into the channels of `hub`.
+    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+        Self { hub, metrics }
+    }
+
+    /// Checks and publishes. The publication has its place in the order of all publishes when this
+    /// returns; the future tells what became of it. Counts what was refused.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing was sent then. The future's errors are always [`PublishError::Log`].
+    pub fn publish(
+        &self,
+        app: &App,
+        target: &Target,
+        record: &Record,
+        idempotency_key: Option<&str>,
+    ) -> Result<impl Future<Output = Result<Published, PublishError>> + Send + use<>, PublishError> {
+        let route = self
+            .admit(app, target, record, idempotency_key, Instant::now())
+            .inspect_err(|error| self.refused(app, error))?;
+        let sent = self.hub.publish(&route, record, idempotency_key)?;
+        Ok(async move { sent.await.map_err(PublishError::Log) })
+    }
+
+    /// Counts a publication that a door refused before it came here.
+    pub fn refused(&self, app: &App, error: &PublishError) {
+        let metrics = self.metrics.app(&app.id);
+        let (outcome, limit) = match error {
+            PublishError::Throttled(throttled) => (PublishOutcome::Limited, Some(throttled.limit)),
+            PublishError::TooLarge { .. } => (PublishOutcome::Rejected, Some(Limit::MessageSize)),
+            _ => (PublishOutcome::Rejected, None),
+        };
+        metrics.publishes.of(outcome).inc();
+        if let Some(limit) = limit {
+            metrics.limits_hit.of(limit).inc();
+        }
+    }
+
+    fn admit(
+        &self,
+        app: &App,
+        target: &Target,
+        record: &Record,
+        idempotency_key: Option<&str>,
+        now: Instant,
+    ) -> Result<Route, PublishError> {
+        let Target { channel, rule } = target;
+        if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
+            return Err(PublishError::IdempotencyKey);
+        }
+        let tag_fits = |(name, value): &(String, String)| {
+            matches!(name.len(), 1..=MAX_TAG_NAME_BYTES) && value.len() <= MAX_TAG_VALUE_BYTES
+        };
+        if record.tags.len() > MAX_TAGS || !record.tags.iter().all(tag_fits) {
+            return Err(PublishError::Tags);
+        }
+        if record.data.len() > rule.max_size {
+            return Err(PublishError::TooLarge {
+                max_size: rule.max_size,
+            });
+        }
+        let route = self
+            .hub
+            .route(&app.id, channel, &rule.history)
+            .ok_or(PublishError::NoClass)?;
+        app.admit(channel, 1, stored_bytes(record), now)?;
+        Ok(route)
+    }
+}
+
+/// What a publication takes of the app's bytes a second: what the publisher chose of it.
+fn stored_bytes(record: &Record) -> u64 {
+    let tags = record.tags.iter().map(|(name, value)| name.len() + value.len());
+    (record.data.len() + tags.sum::<usize>()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_its_code_and_says_whether_to_try_again() {
+        let throttled = Throttled {
+            limit: Limit::PublishRate,
+            retry_after: Duration::from_millis(7),
+        };
+        for (error, code, retry_ms) in [
+            (NoTarget::Unknown.into(), ErrorCode::UnknownChannel, None),
+            (
+                NoTarget::Invalid(InvalidChannel::Empty).into(),
+                ErrorCode::BadRequest,
+                None,
+            ),
+            (PublishError::IdempotencyKey, ErrorCode::BadRequest, None),
+            (PublishError::Tags, ErrorCode::BadRequest, None),
+            (
+                PublishError::TooLarge { max_size: 1 },
+                ErrorCode::LimitExceeded,
+                None,
+            ),
+            (throttled.into(), ErrorCode::TooManyRequests, Some(7)),
+            (PublishError::NoClass, ErrorCode::NotAvailable, None),
+            (
+                PublishFailure::Unavailable("").into(),
+                ErrorCode::TooManyRequests,
+                Some(1000),
+            ),
+            (
+                PublishFailure::Refused(String::new()).into(),
+                ErrorCode::NotAvailable,
+                None,
+            ),
+            // L14: trying again could store it twice.
+            (PublishFailure::Unknown.into(), ErrorCode::OutcomeUnknown, None),
+        ] {
+            let retry = retry_ms.map(Duration::from_millis);
+            assert_eq!((error.code(), error.retry_after()), (code, retry), "{error}");
+        }
+    }
+}

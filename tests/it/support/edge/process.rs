@@ -1,0 +1,119 @@
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use crate::support::within;
+
+/// The real binary as a child process: `slipstream serve`.
+pub(crate) struct EdgeProcess {
+    child: Child,
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    errors: Arc<Mutex<String>>,
+    _folder: TempDir,
+}
+
+impl EdgeProcess {
+    pub(super) async fn spawn(toml: &str, keys: &[(String, String)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("edge.toml");
+        std::fs::write(&file, toml).unwrap();
+        let variables = keys.iter().map(|(key, value)| {
+            let name = key.to_ascii_uppercase().replace('.', "__");
+            (format!("SLIPSTREAM__{name}"), value)
+        });
+        let mut child = Command::new(env!("CARGO_BIN_EXE_slipstream"))
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .envs(variables)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let errors = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().unwrap();
+        let kept = errors.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut kept = kept.lock();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        let (ready, is_ready) = oneshot::channel();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = stdout.read_line(&mut line);
+            let _ = ready.send(line);
+            let _ = stdout.read_to_string(&mut String::new());
+        });
+        let line = within(is_ready).await.unwrap();
+        let addr = line.trim().strip_prefix("ready http://");
+        let Some(addr) = addr else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the edge does not start: {line}{}", errors.lock());
+        };
+        Self {
+            addr: addr.parse().unwrap(),
+            child,
+            errors,
+            _folder: folder,
+        }
+    }
+
+    /// Kills it (SIGKILL): nothing is flushed, nobody is told.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to drain (SIGTERM) and waits until it has ended; its exit code.
+    pub(crate) async fn terminate(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let pause = std::time::Duration::from_millis(20);
+        within(async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status.code();
+                }
+                tokio::time::sleep(pause).await;
+            }
+        })
+        .await
+    }
+
+    /// What it has written to its log.
+    pub(crate) fn output(&self) -> String {
+        self.errors.lock().clone()
+    }
+
+    /// Resident memory, bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        let kib: u64 = line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap();
+        kib * 1024
+    }
+}
+
+impl Drop for EdgeProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
