@@ -139,10 +139,6 @@ impl Node {
     pub(crate) fn index(&self) -> NodeIndex {
         self.log.node_index()
     }
-
-    pub(crate) fn route(&self, channel: &str, class: &ClassName) -> Route {
-        route(&*self.log, channel, Some(class))
-    }
 }
 
 impl Drop for Node {

@@ -11,5 +11,6 @@ mod listener;
 mod log_conformance;
 mod log_nats;
 mod recovery_model;
+mod recovery_rules;
 mod support;
 mod websocket;

@@ -78,6 +78,9 @@ struct Asking {
     tag: u32,
 }
 
+/// A request: its tag, channel, claim, and the position it came with.
+type Claimed = (u32, usize, Claim, Option<(Offset, String)>);
+
 /// Counts of what clients were told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
@@ -96,7 +99,7 @@ pub(crate) struct Client {
     pub(crate) node: Option<usize>,
     mailbox: Arc<Mailbox>,
     /// Requests whose reply has not been read: by tag.
-    claims: Vec<(u32, usize, Claim, Option<(Offset, String)>)>,
+    claims: Vec<Claimed>,
     next_tag: u32,
     pub(crate) told: Told,
 }
