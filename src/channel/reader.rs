@@ -200,7 +200,11 @@ impl Hub {
             .turn(route, keeper, incarnation, position, target, max_bytes)
             .await?
         {
-            Turn::Swept(proven) => return Ok(proven),
+            Turn::Swept(proven) if keeper.incarnation() == incarnation => {
+                keeper.saw(proven.covered_to, incarnation);
+                return Ok(proven);
+            }
+            Turn::Swept(_) => return Err(Refused::Epoch),
             Turn::Alone(grant) => Some(grant),
         };
         let mut short = 0;
@@ -253,6 +257,7 @@ impl Hub {
                 return Err(Refused::Epoch);
             }
             if let Some(covered_to) = covered {
+                keeper.saw(covered_to, incarnation);
                 return Ok(Proven {
                     messages: judged.messages,
                     covered_to,
