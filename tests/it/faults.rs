@@ -3,3 +3,4 @@
 
 mod history;
 mod network;
+mod readers;
