@@ -3,12 +3,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, response::Html, routing::get};
+use axum::{response::Html, routing::get};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    api::{self, ApiState, Readiness},
     apps::{AppError, Apps},
     channel::{Budgets, Hub},
     config::Config,
@@ -18,6 +19,7 @@ use crate::{
         listener::{ListenError, Listener},
     },
     log::nats::{self, NatsLog},
+    publish::Publisher,
     task::Tasks,
     telemetry::Metrics,
 };
@@ -62,6 +64,7 @@ pub struct Running {
     background: Tasks,
     /// Connections and requests: waited for.
     clients: Tasks,
+    readiness: Arc<Readiness>,
     stop_accepting: CancellationToken,
 }
 
@@ -155,11 +158,13 @@ impl App {
             Budgets::divide(config.channel.rings_bytes, &ring_shares),
             frames::ENCODER,
             metrics.clone(),
-            background.clone(),
+            &background,
         );
+        let publisher = Publisher::new(hub.clone(), metrics.clone());
         let gateway = Gateway::new(
             hub.clone(),
-            apps,
+            publisher.clone(),
+            apps.clone(),
             config.node.default_app.clone(),
             &config.edge,
             &config.catchup,
@@ -168,7 +173,21 @@ impl App {
         );
         let addr = listener.local_addr();
         let stop_accepting = CancellationToken::new();
-        let mut router = Router::new();
+        let readiness = Arc::new(Readiness::default());
+        let state = ApiState::new(
+            &node_name(&config),
+            &config.http,
+            apps,
+            publisher,
+            hub.clone(),
+            readiness.clone(),
+            metrics.clone(),
+        );
+        let mut router = if roles.api {
+            api::router(state)
+        } else {
+            api::operations_router(state)
+        };
         if roles.edge {
             router = router
                 .route("/", get(|| async { Html(PAGE) }))
@@ -185,6 +204,7 @@ impl App {
             gateway,
             background,
             clients,
+            readiness,
             stop_accepting,
         })
     }
@@ -203,6 +223,7 @@ impl Running {
             deadline,
         } = DrainTimes::of(&self.config);
         self.metrics.ready.set(0);
+        self.readiness.drain();
         let drained = timeout(deadline, async {
             tokio::time::sleep(grace).await;
             self.stop_accepting.cancel();
@@ -234,6 +255,14 @@ impl Running {
     /// The node's channels.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+}
+
+/// What the node is called: as configured, or as the host.
+fn node_name(config: &Config) -> String {
+    match config.node.name.as_str() {
+        "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        name => name.to_owned(),
     }
 }
 

@@ -34,7 +34,7 @@ pub use entry::Entry;
 pub use history::{HistoryError, HistoryPage, HistoryRead};
 pub use hub::{Encoder, Hub, Interest, TooManyTails};
 pub use keeper::Keeper;
-pub use mailbox::{Mailbox, MailboxLimits, Notice, Taken};
+pub use mailbox::{Mailbox, MailboxLimits, Notice, Taken, Wire};
 pub use outlet::Outlet;
 pub use publish::{PublishFailure, Published};
 pub use subscribe::{Resume, SubscribeError, Subscribed, Subscription};

@@ -81,7 +81,7 @@ fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Dev(args) => run_dev(args),
         Command::Serve(args) => run_serve(&args),
-        Command::Bench(args) => Ok(bench::run(args)?),
+        Command::Bench(args) => Ok(bench::run(*args)?),
         Command::Config(command) => run_config(&command),
     }
 }

@@ -157,6 +157,8 @@ pub struct ChannelConfig {
     pub rings_bytes: usize,
     /// How long a ring that nobody reads keeps publications.
     pub ring_idle: Duration,
+    /// Up to how many subscribers a lone publication is written to their sockets at once.
+    pub eager_subscribers: usize,
     /// Bytes of live copies kept while a gap is read.
     pub gap_bytes: usize,
     /// How long a subscribe may take to prove its position.

@@ -2,6 +2,7 @@
 //!
 //! A channel is a log; a subscriber tails it. See `docs/architecture.md` for the map.
 
+pub mod api;
 pub mod app;
 pub mod apps;
 pub mod auth;

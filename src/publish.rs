@@ -110,7 +110,9 @@ impl PublishError {
             Self::TooLarge { .. } => ErrorCode::LimitExceeded,
             Self::Throttled(_) => ErrorCode::TooManyRequests,
             Self::NoClass => ErrorCode::NotAvailable,
-            Self::Log(PublishFailure::Unavailable(_) | PublishFailure::Refused(_)) => ErrorCode::Internal,
+            // Nothing was sent, so that trying again is safe.
+            Self::Log(PublishFailure::Unavailable(_)) => ErrorCode::TooManyRequests,
+            Self::Log(PublishFailure::Refused(_)) => ErrorCode::NotAvailable,
             Self::Log(PublishFailure::Unknown) => ErrorCode::OutcomeUnknown,
         }
     }
@@ -233,12 +235,12 @@ mod tests {
             (PublishError::NoClass, ErrorCode::NotAvailable, None),
             (
                 PublishFailure::Unavailable("").into(),
-                ErrorCode::Internal,
+                ErrorCode::TooManyRequests,
                 Some(1000),
             ),
             (
                 PublishFailure::Refused(String::new()).into(),
-                ErrorCode::Internal,
+                ErrorCode::NotAvailable,
                 None,
             ),
             // L14: trying again could store it twice.

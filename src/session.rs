@@ -20,6 +20,7 @@
 
 mod connect;
 mod effect;
+mod failure;
 mod heartbeat;
 mod history;
 mod publish;
@@ -45,6 +46,7 @@ use crate::{
 };
 
 pub use effect::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder};
+pub use failure::publish_failure;
 pub use settings::{AppView, Limits, Now};
 
 /// A deadline that never comes.

@@ -167,6 +167,9 @@ pub(crate) struct IdleArgs {
     /// Publications each receives before the rest.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) publications_each: u32,
+    /// How publications get there.
+    #[arg(long, default_value = "rest")]
+    pub(crate) over: Over,
     /// Publishing connections.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
@@ -224,6 +227,9 @@ pub(crate) struct ResumeArgs {
     /// One client on one channel that is this far behind, instead of the above.
     #[arg(long, value_name = "N")]
     pub(crate) behind: Option<u32>,
+    /// How publications get there.
+    #[arg(long, default_value = "rest")]
+    pub(crate) over: Over,
     /// Publishing connections.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
@@ -309,6 +315,9 @@ pub(crate) struct SuiteArgs {
     /// Only rows whose name contains this; several add up.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
+    /// How publications get there, in all rows but that of publishing itself.
+    #[arg(long, default_value = "rest")]
+    pub(crate) over: Over,
     /// How often; the medians count.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: u32,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     BenchError,
-    args::{Channels, Common, IdleArgs, Over},
+    args::{Channels, Common, IdleArgs},
     bulk::Bulk,
     engine::Setup,
     process,
@@ -63,7 +63,7 @@ fn once(args: &IdleArgs, common: &Common) -> Result<Outcome, BenchError> {
             vec![channel]
         };
         let publishers = args.publishers.min(names.len() as u32);
-        let mut bulk = Bulk::connect(Setup::new(common)?, names, publishers, Over::Rest)?;
+        let mut bulk = Bulk::connect(Setup::new(common)?, names, publishers, args.over)?;
         let begin = Instant::now();
         bulk.publish(1..args.publications_each + 1)?;
         let status = workers.wait("complete", common.patience, |status| status.complete)?;

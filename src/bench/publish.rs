@@ -13,6 +13,9 @@ use super::{
     report::{Outcome, Report, measure},
 };
 
+/// Connections that fill other channels.
+const PREFILLERS: u32 = 16;
+
 pub(crate) fn run(args: &PublishArgs) -> Result<Report, BenchError> {
     let mut common = args.common.clone();
     // The floor of a durable publish is JetStream itself, not the broadcaster.
@@ -37,7 +40,7 @@ pub(crate) fn run(args: &PublishArgs) -> Result<Report, BenchError> {
         let names = (0..args.prefill)
             .map(|i| format!("{}{tag}-old-{i}", common.prefix))
             .collect();
-        Bulk::connect(Setup::new(&common)?, names, 16, Over::Rest)?.publish(1..2)?;
+        Bulk::connect(Setup::new(&common)?, names, PREFILLERS, args.over)?.publish(1..2)?;
     }
     let mut floors = Vec::new();
     let mut report = measure("publish", parameters, &common, 0, |common| {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     BenchError,
-    args::{Common, NatsReadArgs, Over, ResumeArgs},
+    args::{Common, NatsReadArgs, ResumeArgs},
     bulk::Bulk,
     engine::{Engine, Event, Position, Setup},
     floor_nats, process,
@@ -98,7 +98,7 @@ fn once(args: &ResumeArgs, shape: Shape, common: &Common) -> Result<Outcome, Ben
         shape.clients
     );
     let publishers = args.publishers.min(shape.channels);
-    let mut bulk = Bulk::connect(Setup::new(common)?, names.clone(), publishers, Over::Rest)?;
+    let mut bulk = Bulk::connect(Setup::new(common)?, names.clone(), publishers, args.over)?;
     bulk.publish(1..shape.missed + 1)?;
     drop(bulk);
     thread::sleep(args.settle);

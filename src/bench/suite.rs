@@ -61,7 +61,13 @@ pub(crate) fn run(args: &SuiteArgs) -> Result<(), BenchError> {
     if args.data_dir.is_none() {
         let _ = fs::remove_dir_all(&dir);
     }
-    let table = table(&results);
+    let mut table = table(&results);
+    if args.small || cfg!(debug_assertions) {
+        table.insert_str(
+            0,
+            "**A tenth of the load, or a debug build: the figures mean nothing.**\n\n",
+        );
+    }
     match &args.markdown {
         Some(path) => fs::write(path, &table)?,
         None => report::io_out(&table)?,
@@ -128,6 +134,7 @@ fn run_step(args: &SuiteArgs, stack: &Stack, step: &str, runs: u32) -> Result<Re
     match parse(&line)? {
         BenchCommand::Fanout(mut options) => {
             options.duration = args.duration;
+            options.over = args.over;
             aim(&mut options.common, false)?;
             fanout::run(&options)
         }
@@ -139,10 +146,12 @@ fn run_step(args: &SuiteArgs, stack: &Stack, step: &str, runs: u32) -> Result<Re
         }
         BenchCommand::Resume(mut options) => {
             options.nats = Some(stack.nats());
+            options.over = args.over;
             aim(&mut options.common, false)?;
             resume::run(&options)
         }
         BenchCommand::Idle(mut options) => {
+            options.over = args.over;
             aim(&mut options.common, true)?;
             idle::run(&options)
         }

@@ -79,7 +79,7 @@ impl Checks {
         match due {
             Due::All => queue.all_by(Instant::now()),
             Due::AllSpread => {
-                queue.all_by(Instant::now() + Duration::from_millis(1_000 + random::below(1_000)))
+                queue.all_by(Instant::now() + Duration::from_millis(1_000 + random::below(1_000)));
             }
             Due::Young(channel, at) => queue.young.push((at, channel)),
             Due::Look(channel, done) => queue.looks.push((channel, done)),

@@ -6,12 +6,15 @@ use bytes::Bytes;
 
 use crate::model::Offset;
 
-use super::{entry::Entry, mailbox::Offer};
+use super::{
+    entry::Entry,
+    mailbox::{Offer, Pace},
+};
 
 /// Where a cursor's publications go: a connection's mailbox.
 pub trait Outlet {
     /// Offers frames that the log can give again: all or none are taken.
-    fn offer(&self, frames: &[Bytes], bytes: usize) -> Offer;
+    fn offer(&self, frames: &[Bytes], bytes: usize, pace: Pace) -> Offer;
     /// How many bytes it would take now.
     fn space(&self) -> usize;
 }
@@ -62,13 +65,8 @@ impl<O> Default for Cursors<O> {
 
 impl<O> Cursors<O> {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.len
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Adds a cursor.
@@ -150,14 +148,36 @@ impl<O> Cursors<O> {
 }
 
 /// Publications on their way to many outlets: the frames are gathered once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
+    pace: Pace,
     entries: Vec<Arc<Entry>>,
     frames: Vec<Bytes>,
     bytes: usize,
 }
 
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new(Pace::Queued)
+    }
+}
+
 impl Batch {
+    /// An empty batch.
+    pub fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            entries: Vec::new(),
+            frames: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// How it is handed over.
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// Adds the next publication.
     pub fn push(&mut self, entry: Arc<Entry>) {
         self.bytes += entry.frame().len();
@@ -180,7 +200,7 @@ impl Batch {
         if self.is_empty() {
             Offer::Taken
         } else {
-            outlet.offer(&self.frames, self.bytes)
+            outlet.offer(&self.frames, self.bytes, self.pace)
         }
     }
 
@@ -202,7 +222,7 @@ impl Batch {
         } else {
             self.frames[start..].iter().map(Bytes::len).sum()
         };
-        let offer = outlet.offer(&self.frames[start..], bytes);
+        let offer = outlet.offer(&self.frames[start..], bytes, self.pace);
         if offer == Offer::Taken {
             *delivered = last.offset;
         }

@@ -66,6 +66,7 @@ pub enum HistoryError {
 }
 
 /// A page being gathered.
+#[derive(Default)]
 struct Gathered {
     publications: Vec<Publication>,
     bytes: usize,
@@ -167,7 +168,9 @@ impl Hub {
             // Clocks may differ between replicas, so the times themselves are compared below.
             let Some(first) = first else { return Ok(gathered) };
             at = at.max(first.saturating_sub(1));
-        } else if let Some(since) = read.since.filter(|since| *since < last) {
+        }
+        // Also with a time: what is retained does not tell what the time left out.
+        if let Some(since) = read.since.filter(|since| *since < last) {
             gathered.gap = self.gap_after(route, keeper, since).await?;
         }
         while at < last {
@@ -342,17 +345,6 @@ impl Hub {
     async fn count_from(&self, route: &Route, from: Offset) -> Result<u64, HistoryError> {
         let page = self.reader.read(route, from, 1, 1).await.map_err(refused)?;
         Ok(page.messages.len() as u64 + page.pending)
-    }
-}
-
-impl Default for Gathered {
-    fn default() -> Self {
-        Self {
-            publications: Vec::new(),
-            bytes: 0,
-            gap: false,
-            more: false,
-        }
     }
 }
 

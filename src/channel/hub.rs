@@ -138,6 +138,7 @@ pub struct TooManyTails;
 
 impl Hub {
     /// A hub over `log`. It runs on `tasks` from now on.
+    #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
     pub fn start(
         log: Arc<dyn Log>,
         log_config: &LogConfig,
@@ -146,7 +147,7 @@ impl Hub {
         rings: Budgets,
         encoder: Encoder,
         metrics: Arc<Metrics>,
-        tasks: Tasks,
+        tasks: &Tasks,
     ) -> Arc<Self> {
         let mut partitions = Vec::new();
         let mut due = Vec::new();
@@ -520,11 +521,6 @@ impl Interest {
     /// The channel.
     pub(super) fn channel(&self) -> &Arc<Channel> {
         &self.channel
-    }
-
-    /// The hub.
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
     }
 }
 

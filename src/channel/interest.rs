@@ -19,7 +19,7 @@ use super::{
     cursor::Batch,
     entry::Message,
     hub::{Body, Channel, Durable, Hub},
-    mailbox::Offer,
+    mailbox::{Offer, Pace},
     outlet::Outlet,
     tail::{Arrival, Effects, Need},
 };
@@ -41,9 +41,9 @@ enum Left {
 pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
     let mut pause = RETRY_FIRST;
     while !channel.is_closed() {
-        let subscribed = match channel.unless_closed(hub.log.subscribe(&channel.route)).await {
-            Some(subscribed) => subscribed,
-            None => return,
+        let subscribing = hub.log.subscribe(&channel.route);
+        let Some(subscribed) = channel.unless_closed(subscribing).await else {
+            return;
         };
         let Ok(copies) = subscribed else {
             channel.unless_closed(sleep(pause)).await;
@@ -91,6 +91,7 @@ async fn begin(hub: &Arc<Hub>, channel: &Arc<Channel>) -> bool {
 
 async fn follow(hub: &Arc<Hub>, channel: &Arc<Channel>, mut copies: Box<dyn Copies>) -> Left {
     let mut batch = Vec::new();
+    let mut rhythm = Rhythm::new();
     loop {
         let alive = tokio::select! {
             biased;
@@ -105,7 +106,7 @@ async fn follow(hub: &Arc<Hub>, channel: &Arc<Channel>, mut copies: Box<dyn Copi
             }
             alive = poll_fn(|cx| fill(&mut copies, &mut batch, cx)) => alive,
         };
-        hub.on_copies(channel, &mut batch);
+        hub.on_copies(channel, &mut batch, &mut rhythm);
         if !alive {
             return Left::Again;
         }
@@ -123,6 +124,40 @@ fn fill(copies: &mut Box<dyn Copies>, batch: &mut Vec<Copy>, cx: &mut Context<'_
         }
     }
     Poll::Ready(true)
+}
+
+/// How busy the fan-out of a channel is.
+#[derive(Debug)]
+struct Rhythm {
+    ended: Instant,
+    took: Duration,
+}
+
+impl Rhythm {
+    fn new() -> Self {
+        Self {
+            ended: Instant::now(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// Eager for a single publication to few readers, if the last fan-out was longer ago than it
+    /// took: then more of them cannot be gathered by waiting. Otherwise what comes meanwhile goes out
+    /// in one write per socket.
+    fn pace(&self, publications: usize, few: bool, now: Instant) -> Pace {
+        let calm = now.saturating_duration_since(self.ended) > self.took;
+        if publications == 1 && few && calm {
+            Pace::Eager
+        } else {
+            Pace::Queued
+        }
+    }
+
+    fn ended(&mut self, began: Instant) -> Duration {
+        self.ended = Instant::now();
+        self.took = self.ended.saturating_duration_since(began);
+        self.took
+    }
 }
 
 impl Channel {
@@ -166,7 +201,7 @@ impl Hub {
         })
     }
 
-    fn on_copies(self: &Arc<Self>, channel: &Arc<Channel>, copies: &mut Vec<Copy>) {
+    fn on_copies(self: &Arc<Self>, channel: &Arc<Channel>, copies: &mut Vec<Copy>, rhythm: &mut Rhythm) {
         if copies.is_empty() {
             return;
         }
@@ -179,10 +214,14 @@ impl Hub {
                 prev: copy.prev,
             })
             .collect();
+        let readers = |count: usize| count <= self.config.eager_subscribers;
         let mut body = channel.body.lock();
         match &mut *body {
             Body::Durable(durable) => {
-                durable.tail.on_copies(arrivals);
+                let few = readers(durable.tail.cursors().count());
+                durable
+                    .tail
+                    .on_copies(rhythm.pace(arrivals.len(), few, arrived), arrivals);
                 durable.ring_used = arrived;
                 self.charge_ring(channel, durable);
                 let effects = durable.tail.take_effects();
@@ -199,7 +238,8 @@ impl Hub {
                 }
             }
             Body::Ephemeral(cursors) => {
-                let mut batch = Batch::default();
+                let few = readers(cursors.count());
+                let mut batch = Batch::new(rhythm.pace(arrivals.len(), few, arrived));
                 for arrival in arrivals {
                     if let Message::Publication(entry) = arrival.message {
                         batch.push(entry);
@@ -229,9 +269,8 @@ impl Hub {
             }
             Body::Closed => return,
         }
-        self.metrics
-            .fanout_seconds
-            .observe(arrived.elapsed().as_secs_f64());
+        let took = rhythm.ended(arrived);
+        self.metrics.fanout_seconds.observe(took.as_secs_f64());
     }
 
     /// Does for cursors what the tail asks for.

@@ -3,10 +3,10 @@
 //! Tails and the session put frames in; the connection's task takes all of them in one go. Frames
 //! are shared bytes with their transport header, so that one encoding serves every subscriber.
 
-use std::{collections::VecDeque, task::Waker};
+use std::{collections::VecDeque, fmt, io, sync::Arc, task::Waker};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{model::ChannelName, protocol::DisconnectCode};
@@ -19,6 +19,27 @@ pub struct MailboxLimits {
     /// Here the connection is closed as slow (3008): what is queued beyond `soft` cannot wait in
     /// the log (replies, ephemeral publications).
     pub hard: usize,
+}
+
+/// A socket, as far as a mailbox cares: it takes bytes at once, or says that it would block.
+pub trait Wire: Send + Sync {
+    /// Writes what the socket takes without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock`, or the socket's.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+/// How publications are handed to mailboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Into the queue: what comes until the connection's task runs goes out in one write. Cheaper
+    /// by far while much is to be delivered.
+    Queued,
+    /// To the socket at once if nothing is queued: spares the wake-up of a task. Cheaper while
+    /// publications are few and far between.
+    Eager,
 }
 
 /// What became of an offer of frames that the log can give again.
@@ -45,8 +66,8 @@ pub enum Notice {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
 pub struct Mailbox {
+    wire: Option<Arc<dyn Wire>>,
     state: Mutex<State>,
     /// Feeders of subscriptions that are behind wait here for room.
     room: Notify,
@@ -64,6 +85,8 @@ struct State {
     notices: Vec<Notice>,
     /// Until the connect reply is known, nothing goes out.
     held: bool,
+    /// Part of the first frame in the queue has been written.
+    begun: bool,
     gone: bool,
     waker: Option<Waker>,
 }
@@ -73,6 +96,8 @@ struct State {
 pub struct Taken {
     /// Frames in order.
     pub frames: VecDeque<Bytes>,
+    /// The first frame is the rest of one that has been begun: nothing may go before it.
+    pub begun: bool,
     /// What the connection must know, after the frames before it.
     pub notices: Vec<Notice>,
     /// Close after these, with this code.
@@ -81,12 +106,14 @@ pub struct Taken {
 
 impl Mailbox {
     /// An empty mailbox that holds everything back until [`Mailbox::open`].
-    pub fn held(limits: MailboxLimits) -> Self {
+    /// With a `wire` it can be eager.
+    pub fn held(limits: MailboxLimits, wire: Option<Arc<dyn Wire>>) -> Self {
         let state = State {
             held: true,
             ..State::default()
         };
         Self {
+            wire,
             state: Mutex::new(state),
             room: Notify::new(),
             limits,
@@ -108,7 +135,7 @@ impl Mailbox {
     }
 
     /// Offers frames of a durable channel. All or none are taken; an empty mailbox takes any number.
-    pub fn offer(&self, frames: &[Bytes], bytes: usize) -> Offer {
+    pub fn offer(&self, frames: &[Bytes], bytes: usize, pace: Pace) -> Offer {
         let mut state = self.state.lock();
         if state.gone || state.close.is_some() {
             return Offer::Closed;
@@ -117,9 +144,32 @@ impl Mailbox {
         if queued > 0 && queued + bytes > self.limits.soft {
             return Offer::Full;
         }
+        if pace == Pace::Eager && queued == 0 && !state.held && state.queue.is_empty() {
+            return self.write_at_once(state, frames);
+        }
         state.queue.extend(frames.iter().cloned());
         state.bytes += bytes;
         wake(state);
+        Offer::Taken
+    }
+
+    /// The socket is written under the mailbox's lock: a write that does not wait takes microseconds,
+    /// and nobody else may write meanwhile.
+    fn write_at_once(&self, mut state: MutexGuard<'_, State>, frames: &[Bytes]) -> Offer {
+        for (index, frame) in frames.iter().enumerate() {
+            let written = self.wire.as_ref().map_or(Ok(0), |wire| wire.try_write(frame));
+            // An error is the connection's to find.
+            let written = written.unwrap_or(0);
+            if written < frame.len() {
+                state.begun = written > 0;
+                state.push(frame.slice(written..));
+                for rest in &frames[index + 1..] {
+                    state.push(rest.clone());
+                }
+                wake(state);
+                break;
+            }
+        }
         Offer::Taken
     }
 
@@ -184,9 +234,16 @@ impl Mailbox {
         state.bytes = 0;
         Taken {
             frames: std::mem::take(&mut state.queue),
+            begun: std::mem::take(&mut state.begun),
             notices: std::mem::take(&mut state.notices),
             close: state.close,
         }
+    }
+
+    /// The connection is about to write a frame of its own: nothing may be written at once before
+    /// that is done.
+    pub fn writes(&self, bytes: usize) {
+        self.state.lock().writing += bytes;
     }
 
     /// The socket took `bytes` of what was taken.
@@ -211,21 +268,31 @@ impl Mailbox {
         self.limits.soft.saturating_sub(self.queued())
     }
 
-    /// Waits until at least half of the mailbox is free, or the connection is closing.
-    pub async fn room(&self) {
+    /// Waits until at least half of the mailbox is free and an offer of `bytes` would be taken, or
+    /// the connection is closing.
+    pub async fn room_for(&self, bytes: usize) {
         loop {
             let waiting = self.room.notified();
             tokio::pin!(waiting);
             waiting.as_mut().enable();
             {
                 let state = self.state.lock();
-                if state.gone || state.close.is_some() || state.bytes + state.writing <= self.limits.soft / 2
-                {
+                let queued = state.bytes + state.writing;
+                let fits = queued == 0 || queued + bytes <= self.limits.soft;
+                if state.gone || state.close.is_some() || (queued <= self.limits.soft / 2 && fits) {
                     return;
                 }
             }
             waiting.await;
         }
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -237,7 +304,7 @@ impl State {
 }
 
 /// Wakes the writer, after the lock is released.
-fn wake(mut state: parking_lot::MutexGuard<'_, State>) {
+fn wake(mut state: MutexGuard<'_, State>) {
     if state.held {
         return;
     }
@@ -255,7 +322,7 @@ mod tests {
     const LIMITS: MailboxLimits = MailboxLimits { soft: 100, hard: 200 };
 
     fn open() -> Mailbox {
-        let mailbox = Mailbox::held(LIMITS);
+        let mailbox = Mailbox::held(LIMITS, None);
         mailbox.open(Bytes::from_static(b"c"));
         assert_eq!(mailbox.take(Waker::noop()).frames, [Bytes::from_static(b"c")]);
         mailbox.written(1);
@@ -268,7 +335,7 @@ mod tests {
 
     #[test]
     fn nothing_goes_out_before_the_connect_reply() {
-        let mailbox = Mailbox::held(LIMITS);
+        let mailbox = Mailbox::held(LIMITS, None);
         mailbox.send(frame(3));
         assert!(mailbox.take(Waker::noop()).frames.is_empty());
         mailbox.open(Bytes::from_static(b"connected"));
@@ -279,12 +346,16 @@ mod tests {
     #[test]
     fn an_offer_beyond_the_soft_limit_is_full_but_an_empty_mailbox_takes_any() {
         let mailbox = open();
-        assert_eq!(mailbox.offer(&[frame(150)], 150), Offer::Taken);
-        assert_eq!(mailbox.offer(&[frame(1)], 1), Offer::Full);
+        assert_eq!(mailbox.offer(&[frame(150)], 150, Pace::Queued), Offer::Taken);
+        assert_eq!(mailbox.offer(&[frame(1)], 1, Pace::Queued), Offer::Full);
         mailbox.take(Waker::noop());
-        assert_eq!(mailbox.offer(&[frame(1)], 1), Offer::Full, "taken is not written");
+        assert_eq!(
+            mailbox.offer(&[frame(1)], 1, Pace::Queued),
+            Offer::Full,
+            "taken is not written"
+        );
         mailbox.written(150);
-        assert_eq!(mailbox.offer(&[frame(1)], 1), Offer::Taken);
+        assert_eq!(mailbox.offer(&[frame(1)], 1, Pace::Queued), Offer::Taken);
     }
 
     #[test]
@@ -297,11 +368,63 @@ mod tests {
         assert_eq!(taken.frames, [frame(150)]);
     }
 
+    /// Takes so many bytes.
+    struct Socket(Mutex<(usize, Vec<u8>)>);
+
+    impl Wire for Socket {
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            let mut socket = self.0.lock();
+            let taken = bytes.len().min(socket.0);
+            if taken == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            socket.0 -= taken;
+            socket.1.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+    }
+
+    #[test]
+    fn what_is_eager_goes_to_the_socket_and_never_overtakes() {
+        let socket = Arc::new(Socket(Mutex::new((8, Vec::new()))));
+        let mailbox = Mailbox::held(LIMITS, Some(socket.clone()));
+        mailbox.open(Bytes::from_static(b"c"));
+        let offer =
+            |frame: &'static [u8]| mailbox.offer(&[Bytes::from_static(frame)], frame.len(), Pace::Eager);
+        offer(b"1111");
+        assert!(
+            socket.0.lock().1.is_empty(),
+            "the connect reply has not been written yet"
+        );
+        assert_eq!(mailbox.take(Waker::noop()).frames.len(), 2);
+        mailbox.written(5);
+        assert_eq!(offer(b"22222"), Offer::Taken);
+        assert_eq!(offer(b"33333"), Offer::Taken);
+        assert_eq!(socket.0.lock().1, b"22222333");
+        offer(b"4");
+        let taken = mailbox.take(Waker::noop());
+        assert!(taken.begun);
+        assert_eq!(taken.frames, [&b"33"[..], b"4"]);
+    }
+
+    #[tokio::test]
+    async fn room_for_what_is_larger_than_half_is_told_when_it_is_taken() {
+        let mailbox = open();
+        mailbox.offer(&[frame(40)], 40, Pace::Queued);
+        let waiting = mailbox.room_for(70);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        mailbox.take(Waker::noop());
+        mailbox.written(10);
+        assert!(futures_util::poll!(waiting.as_mut()).is_ready());
+        assert_eq!(mailbox.offer(&[frame(70)], 70, Pace::Queued), Offer::Taken);
+    }
+
     #[tokio::test]
     async fn room_is_told_when_half_is_free_or_the_connection_ends() {
         let mailbox = open();
-        mailbox.offer(&[frame(90)], 90);
-        let waiting = mailbox.room();
+        mailbox.offer(&[frame(90)], 90, Pace::Queued);
+        let waiting = mailbox.room_for(0);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         mailbox.take(Waker::noop());
@@ -310,8 +433,8 @@ mod tests {
         mailbox.written(20);
         assert!(futures_util::poll!(waiting.as_mut()).is_ready());
         mailbox.written(40);
-        mailbox.offer(&[frame(90)], 90);
-        let waiting = mailbox.room();
+        mailbox.offer(&[frame(90)], 90, Pace::Queued);
+        let waiting = mailbox.room_for(0);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         mailbox.end();

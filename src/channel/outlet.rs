@@ -8,7 +8,7 @@ use crate::model::ChannelName;
 
 use super::{
     cursor,
-    mailbox::{Mailbox, Notice, Offer},
+    mailbox::{Mailbox, Notice, Offer, Pace},
 };
 
 /// One subscription's way to its connection. Cheap to clone.
@@ -45,8 +45,8 @@ impl Outlet {
 }
 
 impl cursor::Outlet for Outlet {
-    fn offer(&self, frames: &[Bytes], bytes: usize) -> Offer {
-        self.mailbox.offer(frames, bytes)
+    fn offer(&self, frames: &[Bytes], bytes: usize, pace: Pace) -> Offer {
+        self.mailbox.offer(frames, bytes, pace)
     }
 
     fn space(&self) -> usize {

@@ -306,16 +306,31 @@ mod tests {
     }
 
     #[test]
-    fn l12_many_near_the_end_are_swept_and_one_far_behind_is_not() {
+    fn l12_many_near_the_end_are_swept_and_a_few_far_behind_are_not() {
         let mut storm: Vec<_> = (0..1_000).map(|index| 37_000 + index).collect();
         assert_eq!(sweep_count(&mut storm, 74_000, 50), 1_000);
-        storm.push(1);
-        storm.push(2);
-        assert_eq!(sweep_count(&mut storm.clone(), 10_000_000, 50), 0);
-        assert_eq!(sweep_count(&mut storm, 74_000, 50), 1_002);
+        let mut with_one_far_behind = storm;
+        with_one_far_behind.push(1);
+        assert_eq!(
+            sweep_count(&mut with_one_far_behind, 1_000_000_000, 50),
+            1_001,
+            "scans cost more"
+        );
+        let mut two_groups: Vec<_> = (0..60).map(|_| 990_000).chain([1]).collect();
+        assert_eq!(
+            sweep_count(&mut two_groups, 1_000_000, 50),
+            0,
+            "10,000 messages for 60"
+        );
+        let mut near: Vec<_> = (0..60).map(|_| 995_000).chain([1]).collect();
+        assert_eq!(
+            sweep_count(&mut near, 1_000_000, 50),
+            60,
+            "the one is left to itself"
+        );
         assert_eq!(sweep_count(&mut [5; 10], 20, 50), 0, "too few to bother");
         assert_eq!(
-            sweep_count(&mut [0; 60], 1_000_000, 50),
+            sweep_count(&mut [0; 50], 1_000_000, 50),
             0,
             "a long way for a few"
         );

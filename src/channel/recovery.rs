@@ -33,18 +33,6 @@ pub enum Unproven {
     Opaque,
 }
 
-impl Unproven {
-    /// The label of the metric.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Trimmed => "trimmed",
-            Self::Removed => "removed",
-            Self::Opaque => "opaque",
-        }
-    }
-}
-
 /// A page as it was read from `position` inclusive, put in the channel's terms.
 #[derive(Clone, Debug)]
 pub struct Found<P = Arc<Entry>> {

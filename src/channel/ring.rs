@@ -112,11 +112,6 @@ impl Ring {
         self.entries.range(start..)
     }
 
-    /// All publications, newest first.
-    pub fn newest(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.iter().rev()
-    }
-
     fn evict_first(&mut self) -> bool {
         let Some(first) = self.entries.pop_front() else {
             return false;

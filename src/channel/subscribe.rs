@@ -243,7 +243,14 @@ impl Hub {
                 }
                 Join::Read { target } => {
                     match self
-                        .read_proven(&channel.route, keeper, life.incarnation, position, target)
+                        .read_proven(
+                            &channel.route,
+                            keeper,
+                            life.incarnation,
+                            position,
+                            target,
+                            u32::MAX,
+                        )
                         .await
                     {
                         Ok(proven) => {
@@ -373,7 +380,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let channel = self.interest.channel();
-        let left = match &mut *channel.body.lock() {
+        match &mut *channel.body.lock() {
             Body::Durable(durable) => {
                 durable.tail.leave(self.key);
             }
@@ -381,7 +388,6 @@ impl Drop for Subscription {
                 cursors.remove(self.key);
             }
             Body::Closed => {}
-        };
-        left
+        }
     }
 }

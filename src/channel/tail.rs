@@ -11,7 +11,7 @@ use crate::model::Offset;
 use super::{
     cursor::{Batch, Cursor, CursorKey, Cursors, Outlet},
     entry::{Entry, Message},
-    mailbox::Offer,
+    mailbox::{Offer, Pace},
     recovery::{Target, floor_holds},
     ring::{Ring, RingLimits},
 };
@@ -20,7 +20,7 @@ mod join;
 #[cfg(test)]
 mod tests;
 
-pub use join::{Feed, Join, Joined};
+pub use join::{Fed, Feed, Join, Joined};
 
 /// The bounds of one tail.
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +162,7 @@ impl<O: Outlet> Tail<O> {
     }
 
     /// L: the last message it has seen.
+    #[cfg(test)]
     pub fn last(&self) -> Option<Offset> {
         self.last
     }
@@ -199,9 +200,10 @@ impl<O: Outlet> Tail<O> {
         std::mem::take(&mut self.effects)
     }
 
-    /// Live copies in the order they came. They may repeat, and some may be missing.
-    pub fn on_copies(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
-        let mut batch = Batch::default();
+    /// Live copies in the order they came. They may repeat, and some may be missing. `pace` says how
+    /// what continues is handed to its readers.
+    pub fn on_copies(&mut self, pace: Pace, arrivals: impl IntoIterator<Item = Arrival>) {
+        let mut batch = Batch::new(pace);
         for arrival in arrivals {
             self.on_copy(arrival, &mut batch);
         }
@@ -436,7 +438,7 @@ impl<O: Outlet> Tail<O> {
             Message::Malformed(_) => self.effects.malformed += 1,
             Message::Opaque(_) => {
                 self.deliver(batch);
-                *batch = Batch::default();
+                *batch = Batch::new(batch.pace());
                 self.restart_at(offset);
             }
         }

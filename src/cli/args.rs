@@ -20,7 +20,7 @@ pub(super) enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Measure a server that speaks the Centrifuge protocol.
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
 }
 
 /// Run everything on this machine, with nothing to set up.

@@ -97,6 +97,7 @@ section!(ChannelConfig {
     ring_bytes: Size,
     rings_bytes: Size,
     ring_idle: Time,
+    eager_subscribers: Count,
     gap_bytes: Size,
     subscribe_timeout: Time,
     check_interval: Time,

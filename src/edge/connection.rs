@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    channel::{Mailbox, Notice},
+    channel::{Mailbox, Notice, Wire},
     protocol::{DisconnectCode, UnsubscribeCode, centrifuge},
     session::{Effect, Generation, Now, Session},
     telemetry::AppMetrics,
@@ -55,7 +55,7 @@ pub(super) enum Ended {
 
 /// See the module's documentation.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     gateway: Arc<Gateway>,
     app: Arc<crate::apps::App>,
     metrics: Arc<AppMetrics>,
@@ -73,7 +73,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Arc<TcpStream>,
         gateway: Arc<Gateway>,
         app: Arc<crate::apps::App>,
         mailbox: Arc<Mailbox>,
@@ -118,7 +118,7 @@ impl Connection {
             if matches!(code, 3008 | 3000) {
                 self.writer.discard();
             }
-            self.writer.push(goodbye);
+            self.writer.push(goodbye, false);
             let _ = timeout(CLOSE_TIMEOUT, self.say_goodbye()).await;
         }
         ended
@@ -262,7 +262,7 @@ impl Connection {
             if self.writer.is_empty() {
                 let taken = self.mailbox.take(cx.waker());
                 let nothing = taken.frames.is_empty();
-                self.writer.push(taken.frames);
+                self.writer.push(taken.frames, taken.begun);
                 for Notice::Insufficient { channel, tag } in taken.notices {
                     let code = UnsubscribeCode::InsufficientState;
                     self.session.on_unsubscribed_by_server(
@@ -317,7 +317,10 @@ impl Connection {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Send(reply) => self.send(frames::reply(&reply)),
-                Effect::Ping => self.writer.push_first(frames::PING),
+                Effect::Ping => {
+                    self.mailbox.writes(frames::PING.len());
+                    self.writer.push_first(frames::PING);
+                }
                 Effect::Close(code) => {
                     closed = Some(ended(code));
                     self.flush_mailbox();
@@ -328,10 +331,10 @@ impl Connection {
                     generation,
                     unanswered,
                 } => {
-                    if self.joins.leave(generation, &self.metrics) {
-                        if let Some((id, code)) = unanswered {
-                            self.send(frames::reply(&crate::protocol::Reply::Error { id, code }));
-                        }
+                    if self.joins.leave(generation, &self.metrics)
+                        && let Some((id, code)) = unanswered
+                    {
+                        self.send(frames::reply(&crate::protocol::Reply::Error { id, code }));
                     }
                 }
                 order => {
@@ -360,7 +363,7 @@ impl Connection {
     /// What is queued goes out before the close frame.
     fn flush_mailbox(&mut self) {
         let taken = self.mailbox.take(std::task::Waker::noop());
-        self.writer.push(taken.frames);
+        self.writer.push(taken.frames, taken.begun);
     }
 
     fn poll_orders(&mut self, cx: &mut Context<'_>) -> Option<Ended> {
@@ -440,6 +443,12 @@ impl Drop for Connection {
         // Also if the task is ended from outside.
         self.joins.clear(&self.metrics);
         self.mailbox.end();
+    }
+}
+
+impl Wire for TcpStream {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Self::try_write(self, bytes)
     }
 }
 

@@ -57,8 +57,10 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway without connections.
+    #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
     pub fn new(
         hub: Arc<Hub>,
+        publisher: Publisher,
         apps: Apps,
         default_app: Option<AppId>,
         config: &EdgeConfig,
@@ -67,8 +69,8 @@ impl Gateway {
         tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Self {
-            publisher: Publisher::new(hub.clone(), metrics.clone()),
             hub,
+            publisher,
             metrics,
             limits: Arc::new(Limits::new(config, catchup)),
             config: config.clone(),
@@ -177,11 +179,12 @@ impl Gateway {
         app: Arc<App>,
         open: Open,
     ) {
+        let stream = Arc::new(stream);
         let limits = MailboxLimits {
             soft: self.config.mailbox_bytes,
             hard: self.config.mailbox_max_bytes,
         };
-        let mailbox = Arc::new(Mailbox::held(limits));
+        let mailbox = Arc::new(Mailbox::held(limits, Some(stream.clone())));
         let session = Session::new(
             app.view.clone(),
             self.limits.clone(),

@@ -67,7 +67,10 @@ pub(super) struct Joins {
 
 enum Join {
     UnderWay(AbortHandle),
-    Joined(Box<Subscription>),
+    Joined {
+        /// Dropping it leaves the tail.
+        _subscription: Box<Subscription>,
+    },
 }
 
 impl Joins {
@@ -78,7 +81,7 @@ impl Joins {
         };
         match self.all.swap_remove(at).1 {
             Join::UnderWay(handle) => handle.abort(),
-            Join::Joined(_) => {
+            Join::Joined { .. } => {
                 metrics.subscriptions.dec();
             }
         }
@@ -104,12 +107,19 @@ impl Joins {
         match (result, known) {
             (Ok(subscription), Some((_, join))) => {
                 metrics.subscriptions.inc();
-                *join = Join::Joined(Box::new(subscription));
+                *join = Join::Joined {
+                    _subscription: Box::new(subscription),
+                };
                 Ok(())
             }
             (Ok(subscription), None) => {
                 metrics.subscriptions.inc();
-                self.all.push((generation, Join::Joined(Box::new(subscription))));
+                self.all.push((
+                    generation,
+                    Join::Joined {
+                        _subscription: Box::new(subscription),
+                    },
+                ));
                 Ok(())
             }
             (Err(code), _) => {

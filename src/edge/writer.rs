@@ -49,10 +49,11 @@ impl Writer {
         self.queue.is_empty()
     }
 
-    /// Queues frames behind what is there.
-    pub(super) fn push(&mut self, frames: VecDeque<Bytes>) {
+    /// Queues frames behind what is there. `begun`: the first is the rest of one.
+    pub(super) fn push(&mut self, frames: VecDeque<Bytes>, begun: bool) {
         if self.queue.is_empty() {
             self.queue = frames;
+            self.begun = begun;
         } else {
             self.queue.extend(frames);
         }

@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -23,7 +22,7 @@ const API_KEY: &str = "bench-0123456789abcdef0123456789";
 /// In [`CONFIG`].
 const TOKEN_SECRET: &str = "bench-secret-0123456789abcdef0123456789";
 /// How long a server may take to serve.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(15);
 
 /// Which programs to start.
 pub(super) struct Programs {
@@ -82,26 +81,26 @@ impl Stack {
             edges: Vec::new(),
             dir,
         };
-        stack.nats.wait(&stack.dir.join("nats.log"), |addr| {
-            TcpStream::connect(addr).is_ok()
-        })?;
+        let log = stack.dir.join("nats.log");
+        stack
+            .nats
+            .wait(&log, |_| TcpStream::connect(addr).is_ok().then_some(addr))?;
         for i in 0..edges {
-            let addr = free_address()?;
             let config = stack.dir.join(format!("edge-{i}.toml"));
-            fs::write(&config, stack.config(addr))?;
+            fs::write(&config, stack.config())?;
             let log = stack.dir.join(format!("edge-{i}.log"));
             let mut command = Command::new(&programs.edge);
             command.arg("serve").arg("--config").arg(config);
-            let mut edge = spawn(command, addr, &log)?;
+            let mut edge = spawn(command, (Ipv4Addr::LOCALHOST, 0).into(), &log)?;
             edge.wait(&log, ready)?;
             stack.edges.push(edge);
         }
         Ok(stack)
     }
 
-    fn config(&self, listen: SocketAddr) -> String {
+    fn config(&self) -> String {
         CONFIG
-            .replace("127.0.0.1:8000", &listen.to_string())
+            .replace("127.0.0.1:8000", "127.0.0.1:0")
             .replace("127.0.0.1:4222", &self.nats.addr.to_string())
     }
 
@@ -130,20 +129,30 @@ impl Stack {
 }
 
 impl Server {
-    /// Waits until `serves`; an error says what the server wrote last.
-    fn wait(&mut self, log: &Path, serves: impl Fn(SocketAddr) -> bool) -> Result<(), BenchError> {
+    /// Waits until `serves` finds out where, from what the server has written; an error says what
+    /// that was last.
+    fn wait(&mut self, log: &Path, serves: impl Fn(&str) -> Option<SocketAddr>) -> Result<(), BenchError> {
         let begin = Instant::now();
-        while !serves(self.addr) {
+        loop {
             let ended = self.child.try_wait()?.is_some();
+            let text = fs::read_to_string(log).unwrap_or_default();
+            if let (false, Some(addr)) = (ended, serves(&text)) {
+                self.addr = addr;
+                return Ok(());
+            }
             if ended || begin.elapsed() > START {
-                let text = fs::read_to_string(log).unwrap_or_default();
                 let last = text.lines().last().unwrap_or("it wrote nothing");
                 return Err(BenchError::Process(format!("a server does not serve: {last}")));
             }
             thread::sleep(Duration::from_millis(50));
         }
-        Ok(())
     }
+}
+
+/// The address in an edge's line `ready http://ADDR`.
+fn ready(log: &str) -> Option<SocketAddr> {
+    log.lines()
+        .find_map(|line| line.strip_prefix("ready http://")?.trim().parse().ok())
 }
 
 fn spawn(mut command: Command, addr: SocketAddr, log: &Path) -> Result<Server, BenchError> {
@@ -162,19 +171,6 @@ fn free_address() -> Result<SocketAddr, BenchError> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Whether `/readyz` says yes.
-fn ready(addr: SocketAddr) -> bool {
-    let ask = || {
-        let mut socket = TcpStream::connect(addr)?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; 12];
-        socket.read_exact(&mut status)?;
-        Ok::<_, std::io::Error>(status)
-    };
-    ask().is_ok_and(|status| status.ends_with(b" 200"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +186,15 @@ mod tests {
             config["nats"]["servers"][0].as_str(),
             Some("nats://127.0.0.1:4222")
         );
+    }
+
+    #[test]
+    fn an_edge_says_where_it_serves() {
+        assert_eq!(
+            ready("INFO x\nready http://127.0.0.1:81\n"),
+            Some(SocketAddr::from(([127, 0, 0, 1], 81)))
+        );
+        assert_eq!(ready("ready http://127.0"), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Inbox {
 }
 
 impl Outlet for Inbox {
-    fn offer(&self, frames: &[Bytes], _bytes: usize) -> Offer {
+    fn offer(&self, frames: &[Bytes], _bytes: usize, _pace: Pace) -> Offer {
         let mut state = self.0.borrow_mut();
         if state.0 < frames.len() {
             return Offer::Full;
@@ -131,9 +131,9 @@ fn l7_copies_continue_repeat_and_leave_gaps() {
         ),
     ] {
         let mut tail = tail(start);
-        tail.on_copies(before);
+        tail.on_copies(Pace::Queued, before);
         let case = format!("{arrival:?}");
-        tail.on_copies([arrival]);
+        tail.on_copies(Pace::Queued, [arrival]);
         assert_eq!((tail.need(), tail.whole_to()), (need, whole_to), "{case}");
     }
 }
@@ -142,7 +142,7 @@ fn l7_copies_continue_repeat_and_leave_gaps() {
 fn a_gap_is_read_while_copies_wait() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
-    tail.on_copies([copy(7, 11), copy(13, 14), copy(14, 15)]);
+    tail.on_copies(Pace::Queued, [copy(7, 11), copy(13, 14), copy(14, 15)]);
     assert_eq!(inbox.got(), [11]);
     tail.on_read(vec![publication(12), publication(13)], 13);
     assert_eq!((inbox.got(), tail.whole_to()), (vec![11, 12, 13, 14, 15], 15));
@@ -153,7 +153,7 @@ fn a_gap_is_read_while_copies_wait() {
 fn a_page_that_does_not_reach_is_followed_by_another() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
-    tail.on_copies([copy(13, 14)]);
+    tail.on_copies(Pace::Queued, [copy(13, 14)]);
     tail.on_read(vec![publication(12)], 12);
     assert!(matches!(tail.need(), Need::Read { from: 12, .. }));
     tail.on_read(vec![publication(13)], 13);
@@ -164,7 +164,7 @@ fn a_page_that_does_not_reach_is_followed_by_another() {
 fn the_floor_closes_a_gap_behind_expired_messages() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
-    tail.on_copies([copy(0, 14), copy(14, 15)]);
+    tail.on_copies(Pace::Queued, [copy(0, 14), copy(14, 15)]);
     assert!(!tail.on_floor(12), "11 may have been there");
     assert!(tail.on_floor(11));
     assert_eq!((inbox.got(), tail.whole_to()), (vec![14, 15], 15));
@@ -174,7 +174,7 @@ fn the_floor_closes_a_gap_behind_expired_messages() {
 fn a_lost_gap_ends_the_cursors_and_starts_anew() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
-    tail.on_copies([copy(0, 14), copy(14, 15)]);
+    tail.on_copies(Pace::Queued, [copy(0, 14), copy(14, 15)]);
     tail.lose();
     let effects = tail.take_effects();
     assert_eq!((effects.ended.len(), effects.lost), (1, 1));
@@ -192,8 +192,8 @@ fn copies_that_find_no_room_while_a_gap_is_read_are_read_again() {
     });
     tail.begin(10);
     let inbox = live(&mut tail);
-    tail.on_copies([copy(12, 14)]);
-    tail.on_copies((14..40).map(|offset| copy(offset, offset + 1)));
+    tail.on_copies(Pace::Queued, [copy(12, 14)]);
+    tail.on_copies(Pace::Queued, (14..40).map(|offset| copy(offset, offset + 1)));
     tail.on_read(vec![publication(12)], 12);
     let Need::Read { from: 12, target } = tail.need() else {
         panic!("{:?}", tail.need())
@@ -212,8 +212,8 @@ fn l7_copies_that_find_no_room_while_the_floor_is_asked_are_read() {
     });
     tail.begin(10);
     let inbox = live(&mut tail);
-    tail.on_copies([copy(0, 14)]);
-    tail.on_copies((14..40).map(|offset| copy(offset, offset + 1)));
+    tail.on_copies(Pace::Queued, [copy(0, 14)]);
+    tail.on_copies(Pace::Queued, (14..40).map(|offset| copy(offset, offset + 1)));
     assert!(tail.on_floor(11));
     let Need::Read { from: 10, target } = tail.need() else {
         panic!("{:?}", tail.need())
@@ -227,10 +227,10 @@ fn l7_copies_that_find_no_room_while_the_floor_is_asked_are_read() {
 fn l7_a_repeat_that_comes_while_a_gap_is_open_stays_a_repeat() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
-    tail.on_copies([copy(7, 11), copy(11, 12)]);
+    tail.on_copies(Pace::Queued, [copy(7, 11), copy(11, 12)]);
     tail.on_check(20, 18, None);
     assert!(matches!(tail.need(), Need::Floor { reach: 20, .. }));
-    tail.on_copies([copy(7, 11), copy(12, 22)]);
+    tail.on_copies(Pace::Queued, [copy(7, 11), copy(12, 22)]);
     assert!(tail.on_floor(13));
     assert_eq!((inbox.got(), tail.whole_to()), (vec![11, 12, 22], 22));
 }
@@ -239,9 +239,9 @@ fn l7_a_repeat_that_comes_while_a_gap_is_open_stays_a_repeat() {
 fn l7_a_copy_behind_a_checked_gap_must_continue_too() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
-    tail.on_copies([copy(7, 11)]);
+    tail.on_copies(Pace::Queued, [copy(7, 11)]);
     tail.on_check(20, 18, None);
-    tail.on_copies([copy(22, 24)]);
+    tail.on_copies(Pace::Queued, [copy(22, 24)]);
     assert!(tail.on_floor(12));
     assert_eq!(inbox.got(), [11], "22 is missing");
     assert!(matches!(tail.need(), Need::Read { from: 20, .. }));
@@ -284,7 +284,7 @@ fn l11_a_check_finds_the_lost_last_copy_and_moves_a_quiet_tail() {
 #[test]
 fn l9_a_fresh_subscriber_gets_the_watermark() {
     let mut tail = tail(10);
-    tail.on_copies([copy(7, 11)]);
+    tail.on_copies(Pace::Queued, [copy(7, 11)]);
     let joined = tail.join_fresh(Inbox::default());
     assert_eq!(
         (joined.offset, joined.entries.len(), joined.behind),
@@ -295,7 +295,7 @@ fn l9_a_fresh_subscriber_gets_the_watermark() {
 #[test]
 fn l8c_the_ring_vouches_from_what_it_let_go() {
     let mut tail = tail(10);
-    tail.on_copies((11..=16).map(|offset| copy(offset - 1, offset)));
+    tail.on_copies(Pace::Queued, (11..=16).map(|offset| copy(offset - 1, offset)));
     assert_eq!(tail.ring().from(), 12);
     for (position, expected) in [(12, vec![13, 14, 15, 16]), (15, vec![16]), (16, vec![])] {
         let Join::Joined(joined) = tail.join_at(position, Inbox::default) else {
@@ -349,7 +349,7 @@ fn a_long_recovery_is_a_page_and_then_fed() {
         ..LIMITS
     });
     tail.begin(10);
-    tail.on_copies((11..=14).map(|offset| copy(offset - 1, offset)));
+    tail.on_copies(Pace::Queued, (11..=14).map(|offset| copy(offset - 1, offset)));
     let inbox = Inbox::with_room(100);
     let Join::Joined(joined) = tail.join_at(10, || inbox.clone()) else {
         panic!()
@@ -358,9 +358,9 @@ fn a_long_recovery_is_a_page_and_then_fed() {
         (joined.entries.len(), joined.offset, joined.behind),
         (2, 12, true)
     );
-    tail.on_copies([copy(14, 15)]);
+    tail.on_copies(Pace::Queued, [copy(14, 15)]);
     assert_eq!(inbox.got(), Vec::<Offset>::new(), "not live yet");
-    assert_eq!(tail.feed(joined.key), Feed::Full);
+    assert!(matches!(tail.feed(joined.key), Feed::Full(_)));
     assert_eq!(tail.feed(joined.key), Feed::Live);
     assert_eq!(inbox.got(), [13, 14, 15]);
 }
@@ -370,22 +370,30 @@ fn a_slow_reader_falls_behind_and_catches_up_from_ring_or_log() {
     let mut tail = tail(10);
     let slow = Inbox::with_room(1);
     let joined = tail.join_fresh(slow.clone());
-    tail.on_copies([copy(10, 11)]);
-    tail.on_copies([copy(11, 12)]);
+    tail.on_copies(Pace::Queued, [copy(10, 11)]);
+    tail.on_copies(Pace::Queued, [copy(11, 12)]);
     assert_eq!(tail.take_effects().behind, [joined.key]);
-    tail.on_copies((13..=20).map(|offset| copy(offset - 1, offset)));
+    tail.on_copies(Pace::Queued, (13..=20).map(|offset| copy(offset - 1, offset)));
     let Feed::Read { from: 11, .. } = tail.feed(joined.key) else {
         panic!()
     };
     slow.make_room(100);
-    assert!(tail.on_fed(
-        joined.key,
-        11,
-        &(12..=16).map(publication).collect::<Vec<_>>(),
-        16
-    ));
+    let page: Vec<_> = (12..=16).map(publication).collect();
+    assert_eq!(tail.on_fed(joined.key, 11, &page, 16), Fed::Taken);
     assert_eq!(tail.feed(joined.key), Feed::Live);
     assert_eq!(slow.got(), (11..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_page_larger_than_the_room_is_taken_in_parts() {
+    let mut tail = tail(10);
+    let slow = Inbox::with_room(1);
+    let joined = tail.join_fresh(slow.clone());
+    tail.on_copies(Pace::Queued, (11..=20).map(|offset| copy(offset - 1, offset)));
+    let page: Vec<_> = (11..=16).map(publication).collect();
+    assert!(matches!(tail.on_fed(joined.key, 10, &page, 16), Fed::Full(_)));
+    assert_eq!(slow.got(), [11]);
+    assert!(matches!(tail.feed(joined.key), Feed::Read { from: 11, .. }));
 }
 
 #[test]
@@ -394,7 +402,7 @@ fn a_client_ahead_gets_nothing_twice() {
     let inbox = Inbox::with_room(10);
     let joined = tail.join_ahead(12, inbox.clone());
     assert_eq!(joined.offset, 12);
-    tail.on_copies((11..=13).map(|offset| copy(offset - 1, offset)));
+    tail.on_copies(Pace::Queued, (11..=13).map(|offset| copy(offset - 1, offset)));
     assert_eq!(inbox.got(), [13]);
 }
 
@@ -402,14 +410,17 @@ fn a_client_ahead_gets_nothing_twice() {
 fn l15_a_tombstone_empties_the_ring_and_leaves_who_has_everything() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
-    tail.on_copies([
-        copy(10, 11),
-        Arrival {
-            message: Message::Tombstone(12),
-            prev: 11,
-        },
-        copy(12, 13),
-    ]);
+    tail.on_copies(
+        Pace::Queued,
+        [
+            copy(10, 11),
+            Arrival {
+                message: Message::Tombstone(12),
+                prev: 11,
+            },
+            copy(12, 13),
+        ],
+    );
     assert_eq!((inbox.got(), tail.ring().from()), (vec![11, 13], 12));
     assert!(tail.vouch(11).is_none());
 }
@@ -418,22 +429,28 @@ fn l15_a_tombstone_empties_the_ring_and_leaves_who_has_everything() {
 fn l3_malformed_is_passed_over_and_a_newer_version_is_a_gap() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
-    tail.on_copies([
-        Arrival {
-            message: Message::Malformed(11),
-            prev: 10,
-        },
-        copy(11, 12),
-    ]);
+    tail.on_copies(
+        Pace::Queued,
+        [
+            Arrival {
+                message: Message::Malformed(11),
+                prev: 10,
+            },
+            copy(11, 12),
+        ],
+    );
     assert_eq!((inbox.got(), tail.take_effects().malformed), (vec![12], 1));
-    tail.on_copies([
-        copy(12, 13),
-        Arrival {
-            message: Message::Opaque(14),
-            prev: 13,
-        },
-        copy(14, 15),
-    ]);
+    tail.on_copies(
+        Pace::Queued,
+        [
+            copy(12, 13),
+            Arrival {
+                message: Message::Opaque(14),
+                prev: 13,
+            },
+            copy(14, 15),
+        ],
+    );
     assert_eq!(inbox.got(), [12, 13], "what came before it was delivered");
     assert_eq!(tail.take_effects().ended.len(), 1);
     assert_eq!((tail.whole_to(), tail.is_whole()), (15, true));
@@ -445,7 +462,7 @@ fn l4_another_incarnation_ends_everyone() {
     live(&mut tail);
     tail.reset();
     assert_eq!(tail.take_effects().ended.len(), 1);
-    tail.on_copies([copy(0, 1)]);
+    tail.on_copies(Pace::Queued, [copy(0, 1)]);
     assert!(!tail.has_begun());
     assert_eq!(tail.whole_to(), 0);
 }

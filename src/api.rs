@@ -1,0 +1,151 @@
+//! The HTTP API of backends: REST ([`v1`]), the Centrifugo-compatible server API ([`server`]) and
+//! the endpoints of operations.
+//!
+//! Handlers read a request, ask [`crate::publish`] or the hub, and write the answer. They know no
+//! other app than the one whose key came with the request. The listener is not here.
+
+mod error;
+mod extract;
+mod input;
+mod openapi;
+mod operations;
+mod pipeline;
+mod server;
+#[cfg(test)]
+mod tests;
+mod v1;
+
+use std::{ops::Deref, sync::Arc, time::Duration, time::Instant};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
+    routing::{MethodRouter, get, post},
+};
+use bytes::Bytes;
+
+use crate::{apps::Apps, channel::Hub, config::HttpConfig, publish::Publisher, telemetry::Metrics};
+
+pub use error::ApiError;
+pub use openapi::document;
+pub use operations::Readiness;
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState(Arc<Shared>);
+
+/// The parts of [`ApiState`].
+pub struct Shared {
+    hub: Arc<Hub>,
+    apps: Apps,
+    publisher: Publisher,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    node: String,
+    max_body_bytes: usize,
+    /// How long a body may take to arrive.
+    body_timeout: Duration,
+    expose_operations: bool,
+    openapi: Bytes,
+}
+
+impl Deref for ApiState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl ApiState {
+    /// What the handlers of a node called `node` need.
+    pub fn new(
+        node: &str,
+        http: &HttpConfig,
+        apps: Apps,
+        publisher: Publisher,
+        hub: Arc<Hub>,
+        readiness: Arc<Readiness>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            hub,
+            apps,
+            publisher,
+            metrics,
+            readiness,
+            node: node.to_owned(),
+            max_body_bytes: http.max_body_bytes,
+            // A body may come as slowly as requests may follow each other.
+            body_timeout: http.idle_timeout,
+            expose_operations: http.expose_operations,
+            openapi: document().into(),
+        }))
+    }
+}
+
+/// The API as a router: REST, the server API, the OpenAPI document, and the endpoints of operations
+/// if `http.expose_operations` says so. Answers every other path with a JSON error: a router that is
+/// merged with it must have no fallback of its own.
+pub fn router(state: ApiState) -> Router {
+    assemble(routes(), state)
+}
+
+/// The endpoints of operations alone, if `http.expose_operations` says so: for a node that does not
+/// serve the API. As [`router`] otherwise.
+pub fn operations_router(state: ApiState) -> Router {
+    assemble(Routes::new(), state)
+}
+
+fn assemble(mut routes: Routes, state: ApiState) -> Router {
+    if state.expose_operations {
+        routes.extend(operation_routes());
+    }
+    let count = middleware::from_fn_with_state(state.metrics.clone(), count);
+    routes
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| {
+            router.route(path, methods)
+        })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .fallback(|| async { ApiError::NotFound })
+        .layer(count)
+        .with_state(state)
+}
+
+type Routes = Vec<(&'static str, MethodRouter<ApiState>)>;
+
+/// Every route, so that a test can compare them with the OpenAPI document.
+fn routes() -> Routes {
+    let publications = post(v1::publish).get(v1::history).delete(v1::remove);
+    vec![
+        ("/v1/channels/{channel}/publications", publications),
+        ("/v1/openapi.json", get(openapi::serve)),
+        ("/api", post(server::legacy)),
+        ("/api/publish", post(server::publish)),
+        ("/api/broadcast", post(server::broadcast)),
+        ("/api/history", post(server::history)),
+        ("/api/history_remove", post(server::history_remove)),
+        ("/api/batch", post(server::batch)),
+        ("/api/{method}", post(server::other)),
+    ]
+}
+
+fn operation_routes() -> Routes {
+    vec![
+        ("/healthz", get(operations::healthz)),
+        ("/readyz", get(operations::readyz)),
+        ("/metrics", get(operations::metrics)),
+    ]
+}
+
+/// Counts requests and measures how long they take.
+async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let response = next.run(request).await;
+    metrics.http_requests.of(response.status().as_u16().into()).inc();
+    metrics.http_seconds.observe(began.elapsed().as_secs_f64());
+    response
+}

@@ -1,0 +1,222 @@
+//! What handlers take from a request. Everything that can be wrong with it becomes an [`ApiError`].
+
+use std::{error::Error, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{HeaderMap, HeaderValue, Uri, header, request::Parts},
+};
+use bytes::Bytes;
+use http_body_util::LengthLimitError;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use super::{ApiState, error::ApiError};
+use crate::{
+    apps::{App, Apps},
+    auth::{PresentedKey, presented_key},
+    protocol::json::Object,
+    publish::Target,
+    telemetry::{AuthFailure, Metrics},
+};
+
+/// The app whose backend calls, known by its key.
+pub(super) struct Caller(pub Arc<App>);
+
+/// A channel of the caller's app, by the path parameter `channel`.
+pub(super) struct ChannelOf {
+    /// The caller's app.
+    pub app: Arc<App>,
+    /// The channel.
+    pub target: Target,
+}
+
+/// The query, strict: unknown parameters are errors.
+pub(super) struct Params<T>(pub T);
+
+/// A body of `application/json`, not parsed yet.
+pub(super) struct JsonBody(pub Bytes);
+
+/// Query parameters that name the caller. Others are not looked at.
+#[derive(Deserialize, Default)]
+struct Naming {
+    app: Option<String>,
+    api_key: Option<String>,
+}
+
+/// Where a key may stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyPlace {
+    /// In a header only: queries end up in logs of proxies.
+    Header,
+    /// Also as `?api_key=`, as callers of the Centrifugo server API expect.
+    HeaderOrQuery,
+}
+
+/// Finds the app of a request by its key. `X-App` or `?app=` only choose among the apps that the
+/// key opens.
+///
+/// # Errors
+///
+/// [`ApiError::Unauthorized`], [`ApiError::Forbidden`], or a query that cannot be read.
+pub(super) fn identify(
+    headers: &HeaderMap,
+    uri: &Uri,
+    place: KeyPlace,
+    apps: &Apps,
+    metrics: &Metrics,
+) -> Result<Arc<App>, ApiError> {
+    let naming = match uri.query() {
+        None => Naming::default(),
+        Some(_) => query::<Naming>(uri)?,
+    };
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let in_header = presented_key(text(header::AUTHORIZATION.as_str()), text("x-api-key"));
+    let in_query = naming.api_key.as_deref().filter(|key| !key.is_empty());
+    let key = match place {
+        KeyPlace::Header => in_header,
+        KeyPlace::HeaderOrQuery => in_header.or(in_query),
+    };
+    let wrong = |error| {
+        metrics.auth_failures.of(AuthFailure::ApiKey).inc();
+        Err(error)
+    };
+    let Some(key) = key.map(PresentedKey::new) else {
+        return wrong(ApiError::Unauthorized);
+    };
+    let named = match headers.get("x-app") {
+        // What is not visible ASCII is no app's id.
+        Some(value) => Some(value.to_str().unwrap_or_default()),
+        None => naming.app.as_deref(),
+    };
+    // The app that was named is asked first: the common case then compares with few keys.
+    let by_name = named.and_then(|id| apps.get(id));
+    match (named, by_name) {
+        (Some(_), Some(app)) if app.api_keys.accept(&key) => Ok(app),
+        (named, _) => match apps.by_api_key(&key) {
+            None => wrong(ApiError::Unauthorized),
+            Some(_) if named.is_some() => wrong(ApiError::Forbidden),
+            Some(app) => Ok(app),
+        },
+    }
+}
+
+/// Parses a JSON body that is one object.
+///
+/// # Errors
+///
+/// [`ApiError::InvalidJson`], [`ApiError::InvalidBody`].
+pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    match serde_json::from_slice(body) {
+        Ok(Object(value)) => Ok(value),
+        Err(error) => Err(ApiError::json(&error)),
+    }
+}
+
+/// Reads a body that is at most as large as the node takes.
+///
+/// # Errors
+///
+/// [`ApiError::BodyTooLarge`], [`ApiError::RequestTimeout`], or the connection ended.
+pub(super) async fn collect(body: Body, state: &ApiState) -> Result<Bytes, ApiError> {
+    let limit = state.max_body_bytes;
+    match timeout(state.body_timeout, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
+            Err(ApiError::BodyTooLarge { limit })
+        }
+        Ok(Err(_)) => Err(ApiError::BadRequest("the body ended early")),
+        Err(_) => Err(ApiError::RequestTimeout),
+    }
+}
+
+impl FromRequestParts<ApiState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let place = KeyPlace::Header;
+        identify(&parts.headers, &parts.uri, place, &state.apps, &state.metrics).map(Self)
+    }
+}
+
+impl FromRequestParts<ApiState> for ChannelOf {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        // Who asks comes first: nobody else learns what exists.
+        let Caller(app) = Caller::from_request_parts(parts, state).await?;
+        let Path(name) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::BadRequest("the channel is not percent-encoded UTF-8"))?;
+        let target = Target::find(&app.rules, &name)?;
+        Ok(Self { app, target })
+    }
+}
+
+impl<T: DeserializeOwned + Send> FromRequestParts<ApiState> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiError> {
+        query(&parts.uri).map(Self)
+    }
+}
+
+impl FromRequest<ApiState> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        if !is_json(request.headers().get(header::CONTENT_TYPE)) {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        collect(request.into_body(), state).await.map(Self)
+    }
+}
+
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    match Query::try_from_uri(uri) {
+        Ok(Query(params)) => Ok(params),
+        Err(_) => Err(ApiError::BadRequest(
+            "a query parameter is unknown, given twice, or not of its type; see /v1/openapi.json",
+        )),
+    }
+}
+
+/// Whether a media type is JSON (RFC 8259) or says that it is written as JSON (RFC 6839).
+fn is_json(content_type: Option<&HeaderValue>) -> bool {
+    let Some(text) = content_type.and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = text.split_once(';').map_or(text, |(essence, _)| essence).trim();
+    let Some((kind, name)) = essence.split_once('/') else {
+        return false;
+    };
+    let ends_in_json = name.len() > 5
+        && name
+            .get(name.len() - 5..)
+            .is_some_and(|end| end.eq_ignore_ascii_case("+json"));
+    kind.eq_ignore_ascii_case("application") && (name.eq_ignore_ascii_case("json") || ends_in_json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_json_content_type() {
+        for (text, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/merge-patch+json", true),
+            ("application/jsonx", false),
+            ("application/+json", false),
+            ("text/json", false),
+            ("application/x-www-form-urlencoded", false),
+            ("json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(Some(&HeaderValue::from_static(text))), json, "{text}");
+        }
+        assert!(!is_json(None));
+    }
+}

@@ -1,0 +1,83 @@
+//! The OpenAPI 3.1 document, made from the handlers and the types they read.
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
+};
+
+use super::{ApiState, operations, server, v1};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Slipstream",
+        description = "Publish, read and remove the publications of channels. See docs/api.md.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        v1::publish,
+        v1::history,
+        v1::remove,
+        serve,
+        server::publish,
+        server::broadcast,
+        server::history,
+        server::history_remove,
+        server::batch,
+        server::other,
+        server::legacy,
+        operations::healthz,
+        operations::readyz,
+        operations::metrics,
+    ),
+    components(schemas(v1::Item, v1::BatchResult, v1::PublicationBody)),
+    modifiers(&Security),
+    tags(
+        (name = "channels", description = "REST"),
+        (name = "server API", description = "Compatible with Centrifugo's server API"),
+        (name = "operations", description = "For supervisors, load balancers and Prometheus"),
+    )
+)]
+struct Document;
+
+/// How a backend shows its key.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let in_header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
+        let in_query = ApiKey::Query(ApiKeyValue::new("api_key"));
+        for (name, scheme) in [
+            ("api_key", SecurityScheme::ApiKey(in_header)),
+            ("api_key_query", SecurityScheme::ApiKey(in_query)),
+            ("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer))),
+        ] {
+            components.add_security_scheme(name, scheme);
+        }
+    }
+}
+
+/// The document as JSON.
+pub fn document() -> String {
+    // Writing plain data as JSON cannot fail; should it ever, the document is empty.
+    Document::openapi().to_json().unwrap_or_default()
+}
+
+/// This document
+#[utoipa::path(
+    get,
+    path = "/v1/openapi.json",
+    tag = "channels",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value))
+)]
+pub(super) async fn serve(State(state): State<ApiState>) -> Response {
+    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (content_type, Body::from(state.openapi.clone())).into_response()
+}
