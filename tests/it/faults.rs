@@ -7,4 +7,5 @@ mod history;
 mod hostile;
 mod network;
 mod nodes;
+mod publishers;
 mod readers;

@@ -62,8 +62,9 @@ impl Published {
             .expect("published once")
     }
 
-    fn add(&self, channel: String, acked: Acked) {
-        self.0.lock().entry(channel).or_default().push(acked);
+    /// Adds one that somebody else has published.
+    pub(crate) fn add(&self, channel: &str, acked: Acked) {
+        self.0.lock().entry(channel.to_owned()).or_default().push(acked);
     }
 }
 
@@ -82,6 +83,7 @@ pub(crate) struct Publisher {
     tasks: Tasks,
     number: u64,
     next: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
 }
 
 impl Drop for Publisher {
@@ -104,11 +106,13 @@ impl Publisher {
         let (queue, receiver) = mpsc::unbounded_channel();
         let (target, targets) = watch::channel(addr);
         let tasks = Tasks::default();
+        let refused: Arc<AtomicU64> = Arc::default();
         tasks.spawn(
             Task {
                 queue: receiver,
                 targets,
                 published: published.clone(),
+                refused: refused.clone(),
                 unsent: VecDeque::new(),
                 flying: HashMap::new(),
                 last_id: 1,
@@ -122,6 +126,7 @@ impl Publisher {
             tasks,
             number: PUBLISHERS.fetch_add(1, Ordering::Relaxed),
             next: Arc::default(),
+            refused,
         }
     }
 
@@ -135,6 +140,11 @@ impl Publisher {
         let mut twin = Self::start_into(addr, self.published.clone());
         twin.number = self.number;
         twin
+    }
+
+    /// How often an edge did not acknowledge a publication.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// From now on publishes there, also what is not acknowledged yet.
@@ -229,6 +239,7 @@ struct Task {
     queue: mpsc::UnboundedReceiver<Item>,
     targets: watch::Receiver<SocketAddr>,
     published: Published,
+    refused: Arc<AtomicU64>,
     unsent: VecDeque<Item>,
     flying: HashMap<u64, Item>,
     last_id: u64,
@@ -320,6 +331,7 @@ impl Task {
             // Outcome unknown (200) is tried again like what is temporary: the key makes it safe.
             let again = error["temporary"] == true || error["code"] == 200;
             assert!(again, "{} is refused: {error}", item.channel);
+            self.refused.fetch_add(1, Ordering::Relaxed);
             self.unsent.push_front(item);
             return;
         }
@@ -330,7 +342,7 @@ impl Task {
             duplicate: result["duplicate"] == true,
             id: item.id,
         };
-        self.published.add(item.channel, acked.clone());
+        self.published.add(&item.channel, acked.clone());
         if let Some(done) = item.done {
             let _ = done.send(acked);
         }
