@@ -37,7 +37,7 @@ struct Row {
     expected: Answer,
 }
 
-fn row(name: &'static str, command: impl ToString, expected: Answer) -> Row {
+fn row(name: &'static str, command: impl std::fmt::Display, expected: Answer) -> Row {
     Row {
         name,
         before: Vec::new(),
