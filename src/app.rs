@@ -212,13 +212,14 @@ impl App {
 
 impl Running {
     /// Stops the intake, finishes what was begun, closes: not ready, then no new connections, then
-    /// the old ones closed with 3001 over `drain.duration`, then the log; all under
-    /// `drain.deadline`.
+    /// the old ones closed with 3001 over `drain.duration`, then `drain.linger` for those who ask
+    /// what this node vouches for, then the log; all under `drain.deadline`.
     pub async fn drain(self) {
         let began = Instant::now();
         let DrainTimes {
             grace,
             duration,
+            linger,
             deadline,
         } = DrainTimes::of(&self.config);
         self.metrics.ready.set(0);
@@ -226,8 +227,13 @@ impl Running {
         let drained = timeout(deadline, async {
             tokio::time::sleep(grace).await;
             self.stop_accepting.cancel();
+            let had_clients = self.gateway.connections() > 0;
             self.gateway.drain(duration).await;
             self.clients.finished().await;
+            if had_clients {
+                // They are on their way to other nodes, which may ask what this one vouches for (L8).
+                tokio::time::sleep(linger).await;
+            }
             self.hub.write_marks().await;
             self.log.close().await;
         });
@@ -255,6 +261,7 @@ impl Running {
 struct DrainTimes {
     grace: Duration,
     duration: Duration,
+    linger: Duration,
     deadline: Duration,
 }
 
@@ -264,6 +271,7 @@ impl DrainTimes {
         Self {
             grace: drain.grace,
             duration: drain.duration,
+            linger: drain.linger,
             deadline: drain.deadline,
         }
     }

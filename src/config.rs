@@ -232,6 +232,8 @@ pub struct DrainConfig {
     pub grace: Duration,
     /// Over how long connections are closed.
     pub duration: Duration,
+    /// How long the node stays when its last client has left, to vouch for those who come back.
+    pub linger: Duration,
     /// After how long the process ends whatever is left.
     pub deadline: Duration,
 }

@@ -17,7 +17,9 @@ use crate::{
 use super::{
     entry::{Entry, Message},
     hub::{Body, Channel, Hub},
+    keeper::Keeper,
     reader::Proven,
+    recovery::floor_holds,
     tail::Need,
 };
 
@@ -143,6 +145,28 @@ impl Hub {
             messages,
             covered_to: best.covered_to,
         })
+    }
+
+    /// The same where nothing is stored after `position`, as this node's tail knows up to `reach`.
+    /// The tail that vouches may not have looked so far yet. A floor learnt after its answer proves
+    /// the rest: nothing has been taken away there. So the client's place, and what this tail can
+    /// vouch for next, is its own watermark.
+    pub(super) async fn ask_peers_of_quiet(
+        &self,
+        route: &Route,
+        keeper: &Keeper,
+        epoch: &Epoch,
+        position: Offset,
+        reach: Offset,
+    ) -> Option<Proven> {
+        let mut proven = self.ask_peers(route, epoch, position).await?;
+        if proven.covered_to < reach {
+            let fresh = keeper.fresh().await;
+            if fresh.epoch == *epoch && floor_holds(proven.covered_to, fresh.floor) {
+                proven.covered_to = reach;
+            }
+        }
+        Some(proven)
     }
 
     /// Tells all nodes of a message whose live copy may not have been sent (L11).

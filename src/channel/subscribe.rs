@@ -237,7 +237,8 @@ impl Hub {
                             covered_to,
                         })
                     } else {
-                        self.ask_peers(&channel.route, &epoch, position).await
+                        self.ask_peers_of_quiet(&channel.route, keeper, &epoch, position, covered_to)
+                            .await
                     }
                 }
                 Join::Read { target } => {

@@ -136,6 +136,7 @@ section!(EdgeConfig {
 section!(DrainConfig {
     grace: Time,
     duration: Time,
+    linger: Time,
     deadline: Time,
 });
 

@@ -251,13 +251,16 @@ fn edge(config: &Config, checks: &mut Checks<'_>) {
 
 fn drain(config: &Config, checks: &mut Checks<'_>) {
     let drain = &config.drain;
-    let planned = drain.grace.saturating_add(drain.duration);
+    let planned = drain
+        .grace
+        .saturating_add(drain.duration)
+        .saturating_add(drain.linger);
     checks.that(
         planned < drain.deadline,
-        &["drain.deadline", "drain.grace", "drain.duration"],
+        &["drain.deadline", "drain.grace", "drain.duration", "drain.linger"],
         || {
             format!(
-                "must be more than drain.grace and drain.duration together ({})",
+                "must be more than drain.grace, drain.duration and drain.linger together ({})",
                 format_time(planned)
             )
         },

@@ -1,4 +1,6 @@
 //! Faults that must be survived: at every subscriber no lost acknowledged publication, no duplicate,
 //! no reorder; `recovered: true` only when it is true; no hang. Two edges, real nats-servers.
 
+mod history;
 mod network;
+mod readers;

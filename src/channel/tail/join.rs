@@ -265,8 +265,12 @@ impl<O: Outlet> Tail<O> {
     /// this tail can vouch for the position. A page of them at most: the second value is then the
     /// last of them.
     pub fn vouch(&self, position: Offset) -> Option<(Vec<Arc<Entry>>, Offset)> {
-        if !self.has_begun() || position < self.ring.from() || position > self.whole_to {
+        if !self.has_begun() || position > self.whole_to {
             return None;
+        }
+        if position < self.ring.from() {
+            // What is stored at the last message itself proves that nothing follows it (L8a).
+            return (self.last == Some(position)).then_some((Vec::new(), self.whole_to));
         }
         let mut page: Vec<Arc<Entry>> = Vec::new();
         let complete = fill(&mut page, self.ring.after(position), self.limits.page_bytes);

@@ -190,7 +190,12 @@ impl Client {
         self.order(Order::Target(addr));
     }
 
-    /// The same, and waits until it is connected there.
+    /// The next time it connects, connects to this edge.
+    pub(crate) fn follow_to(&self, addr: SocketAddr) {
+        self.order(Order::Next(addr));
+    }
+
+    /// Moves to this edge, and waits until it is connected there.
     pub(crate) async fn reconnect_to(&self, addr: SocketAddr) {
         let before = self.record().connects;
         self.move_to(addr);

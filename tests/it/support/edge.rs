@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use slipstream::{
     app::{App, Roles, Running, StartError},
     config::{Config, Sources},
+    model::{AppId, ChannelName, ClassName, History},
     telemetry::Metrics,
 };
 
@@ -56,6 +57,15 @@ impl Edge {
         if let Some(running) = self.running.take() {
             within(running.drain()).await;
         }
+    }
+
+    /// Removes the history of a channel of the class `std`.
+    pub(crate) async fn remove_history(&self, channel: &str) {
+        let hub = self.running().hub();
+        let class = ClassName::new("std").unwrap();
+        let name = ChannelName::new(channel).unwrap();
+        let route = hub.route(&AppId::new("dev").unwrap(), &name, &History::Class(class));
+        within(hub.remove_history(&route.unwrap())).await.unwrap();
     }
 
     /// How many channels have a tail here.

@@ -2,6 +2,7 @@
 //! its own JetStream folder and port, which outlive a restart; all is gone when it is dropped.
 
 mod cluster;
+mod jetstream;
 mod log;
 
 use std::{
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::{
     cluster::Cluster,
+    jetstream::{SHARDS, WITH_SYSTEM_ACCOUNT},
     log::{TestLog, class, fresh_log, log_config, nats_config},
 };
 use super::within;

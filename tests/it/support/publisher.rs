@@ -55,7 +55,11 @@ impl Published {
 
     /// The last one of a channel that was acknowledged.
     pub(crate) fn last(&self, channel: &str) -> Acked {
-        self.of(channel).pop().expect("published once")
+        let published = self.0.lock();
+        published
+            .get(channel)
+            .and_then(|acked| acked.last().cloned())
+            .expect("published once")
     }
 
     fn add(&self, channel: String, acked: Acked) {

@@ -55,7 +55,7 @@ fn all_problems_at_once() {
             &[
                 "log.prefix (s.toml:1): must be 1 to 32",
                 "channel.subscribe_timeout (s.toml:2): must be less than 5s",
-                "drain.deadline (s.toml:3): must be more than drain.grace and drain.duration together (12s)",
+                "drain.deadline (s.toml:3): must be more than drain.grace, drain.duration and drain.linger together (15s)",
                 "telemetry.filter (s.toml:4): must be a filter",
             ],
         ),

@@ -27,6 +27,7 @@ pub(super) enum Order {
     Unsubscribe(String, oneshot::Sender<()>),
     Command(Value, oneshot::Sender<Value>),
     Target(SocketAddr),
+    Next(SocketAddr),
     Offline,
 }
 
@@ -139,7 +140,7 @@ impl Link {
             }
             // Dropping its sender tells that there is no reply.
             Order::Command(..) => {}
-            Order::Target(addr) => self.target = Some(addr),
+            Order::Target(addr) | Order::Next(addr) => self.target = Some(addr),
             Order::Offline => self.target = None,
         }
     }
@@ -234,6 +235,10 @@ impl Link {
             Order::Target(addr) => {
                 self.target = Some(addr);
                 return Some(Left::Told);
+            }
+            Order::Next(addr) => {
+                self.target = Some(addr);
+                Ok(())
             }
             Order::Offline => {
                 self.target = None;

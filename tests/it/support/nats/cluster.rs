@@ -1,7 +1,7 @@
 use async_nats::Client;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{NatsServer, free_port};
+use super::{NatsServer, free_port, jetstream::api};
 use crate::support::until;
 
 /// Several nats-servers with one JetStream.
@@ -86,14 +86,4 @@ impl Cluster {
             .await
             .unwrap()
     }
-}
-
-/// One request to JetStream's API; `None` if nobody answers.
-async fn api(client: &Client, what: &str, request: &Value) -> Option<Value> {
-    let payload = serde_json::to_vec(request).unwrap();
-    let answer = client
-        .request(format!("$JS.API.{what}"), payload.into())
-        .await
-        .ok()?;
-    serde_json::from_slice(&answer.payload).ok()
 }
