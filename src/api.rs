@@ -90,7 +90,16 @@ impl ApiState {
 /// if `http.expose_operations` says so. Answers every other path with a JSON error: a router that is
 /// merged with it must have no fallback of its own.
 pub fn router(state: ApiState) -> Router {
-    let mut routes = routes();
+    assemble(routes(), state)
+}
+
+/// The endpoints of operations alone, if `http.expose_operations` says so: for a node that does not
+/// serve the API. As [`router`] otherwise.
+pub fn operations_router(state: ApiState) -> Router {
+    assemble(Routes::new(), state)
+}
+
+fn assemble(mut routes: Routes, state: ApiState) -> Router {
     if state.expose_operations {
         routes.extend(operation_routes());
     }
@@ -103,16 +112,6 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .fallback(|| async { ApiError::NotFound })
         .layer(count)
-        .with_state(state)
-}
-
-/// The endpoints of operations alone, for a listener of their own.
-pub fn operations_router(state: ApiState) -> Router {
-    operation_routes()
-        .into_iter()
-        .fold(Router::new(), |router, (path, methods)| {
-            router.route(path, methods)
-        })
         .with_state(state)
 }
 

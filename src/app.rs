@@ -175,7 +175,7 @@ impl App {
         let stop_accepting = CancellationToken::new();
         let readiness = Arc::new(Readiness::default());
         let state = ApiState::new(
-            &config.node.name,
+            &node_name(&config),
             &config.http,
             apps,
             publisher,
@@ -255,6 +255,14 @@ impl Running {
     /// The node's channels.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+}
+
+/// What the node is called: as configured, or as the host.
+fn node_name(config: &Config) -> String {
+    match config.node.name.as_str() {
+        "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        name => name.to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::{
-    auth::{ApiKeys, AuthError, HttpClient, Verifier},
+    auth::{ApiKeys, AuthError, HttpClient, PresentedKey, Verifier},
     config::{AppConfig, LimitsConfig},
     model::{AppId, ChannelName, ConnectClaims, Rules, SubscribeClaims, TokenError},
     session::AppView,
@@ -178,7 +178,7 @@ impl Apps {
     }
 
     /// The app that an API key belongs to, for requests that name none.
-    pub fn by_api_key(&self, presented: &str) -> Option<Arc<App>> {
+    pub fn by_api_key(&self, presented: &PresentedKey) -> Option<Arc<App>> {
         self.apps
             .load()
             .values()

@@ -14,7 +14,7 @@ mod jwks;
 mod key;
 mod token;
 
-pub use api_key::{ApiKeys, presented_key};
+pub use api_key::{ApiKeys, PresentedKey, presented_key};
 
 use self::{
     claims::Expected,

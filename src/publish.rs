@@ -16,7 +16,6 @@ use crate::{
     log::Route,
     model::{ChannelName, InvalidChannel, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule, Rules},
     protocol::ErrorCode,
-    session::publish_failure,
     telemetry::{Limit, Metrics, PublishOutcome},
 };
 
@@ -111,7 +110,10 @@ impl PublishError {
             Self::TooLarge { .. } => ErrorCode::LimitExceeded,
             Self::Throttled(_) => ErrorCode::TooManyRequests,
             Self::NoClass => ErrorCode::NotAvailable,
-            Self::Log(failure) => publish_failure(failure),
+            // Nothing was sent, so that trying again is safe.
+            Self::Log(PublishFailure::Unavailable(_)) => ErrorCode::TooManyRequests,
+            Self::Log(PublishFailure::Refused(_)) => ErrorCode::NotAvailable,
+            Self::Log(PublishFailure::Unknown) => ErrorCode::OutcomeUnknown,
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{ApiState, error::ApiError};
 use crate::{
     apps::{App, Apps},
-    auth::presented_key,
+    auth::{PresentedKey, presented_key},
     protocol::json::Object,
     publish::Target,
     telemetry::{AuthFailure, Metrics},
@@ -82,7 +82,7 @@ pub(super) fn identify(
         metrics.auth_failures.of(AuthFailure::ApiKey).inc();
         Err(error)
     };
-    let Some(key) = key else {
+    let Some(key) = key.map(PresentedKey::new) else {
         return wrong(ApiError::Unauthorized);
     };
     let named = match headers.get("x-app") {
@@ -93,8 +93,8 @@ pub(super) fn identify(
     // The app that was named is asked first: the common case then compares with few keys.
     let by_name = named.and_then(|id| apps.get(id));
     match (named, by_name) {
-        (Some(_), Some(app)) if app.api_keys.accept(key) => Ok(app),
-        (named, _) => match apps.by_api_key(key) {
+        (Some(_), Some(app)) if app.api_keys.accept(&key) => Ok(app),
+        (named, _) => match apps.by_api_key(&key) {
             None => wrong(ApiError::Unauthorized),
             Some(_) if named.is_some() => wrong(ApiError::Forbidden),
             Some(app) => Ok(app),

@@ -59,8 +59,9 @@ async fn each_app_has_its_own() {
     assert!(a.verifier.is_none());
     let refused = b.verifier.as_ref().unwrap().connect("x.y.z").await;
     assert!(matches!(refused, Err(TokenError::Invalid(_))));
-    assert!(a.api_keys.accept("key-of-a") && !a.api_keys.accept("key-of-b"));
-    let owner = |key: &str| apps.by_api_key(key).map(|app| app.id.to_string());
+    let key = PresentedKey::new;
+    assert!(a.api_keys.accept(&key("key-of-a")) && !a.api_keys.accept(&key("key-of-b")));
+    let owner = |text: &str| apps.by_api_key(&key(text)).map(|app| app.id.to_string());
     assert_eq!(owner("key-of-a").as_deref(), Some("a"));
     assert_eq!(owner("another-key-of-b").as_deref(), Some("b"));
     assert_eq!((owner("key"), owner("")), (None, None));
@@ -87,8 +88,8 @@ async fn apps_are_replaced_whole_or_not_at_all() {
     one.truncate(1);
     one[0].api_keys = vec![Secret::new("new")];
     apps.replace(one).unwrap();
-    assert!(clone.get("b").is_none() && clone.by_api_key("new").is_some());
-    assert!(held.api_keys.accept("key-of-a"));
+    assert!(clone.get("b").is_none() && clone.by_api_key(&PresentedKey::new("new")).is_some());
+    assert!(held.api_keys.accept(&PresentedKey::new("key-of-a")));
 }
 
 #[tokio::test]

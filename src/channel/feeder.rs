@@ -10,7 +10,7 @@ use super::{
     cursor::CursorKey,
     hub::{Body, Channel, Hub},
     reader::{Proven, Refused},
-    tail::Feed,
+    tail::{Fed, Feed},
 };
 
 const CROWDED: Duration = Duration::from_millis(50);
@@ -25,11 +25,12 @@ pub(super) async fn feed(hub: Arc<Hub>, channel: Arc<Channel>, key: CursorKey) {
 }
 
 async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
+    let mut next = 0;
     loop {
         let Some(mailbox) = channel.mailbox_of(key) else {
             return;
         };
-        mailbox.room().await;
+        mailbox.room_for(next).await;
         let (step, life, before) = {
             let mut body = channel.body.lock();
             let Body::Durable(durable) = &mut *body else {
@@ -50,12 +51,17 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             .inc_by(before);
         let (from, target) = match step {
             Feed::Live | Feed::Gone => return,
-            Feed::Full => continue,
+            Feed::Full(bytes) => {
+                next = bytes;
+                continue;
+            }
             Feed::Read { from, target } => (from, target),
         };
+        // What does not fit would be read again.
+        let room = u32::try_from(mailbox.space()).unwrap_or(u32::MAX);
         let Some(keeper) = &channel.keeper else { return };
         let read = match hub
-            .read_proven(&channel.route, keeper, life.incarnation, from, target)
+            .read_proven(&channel.route, keeper, life.incarnation, from, target, room)
             .await
         {
             Ok(proven) => Some((proven, CatchupSource::Log)),
@@ -73,8 +79,7 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             // The tail begins anew and ends its cursors.
             Err(Refused::Epoch) => return,
         };
-        mailbox.room().await;
-        let alive = hub.with_tail(channel, life, |durable| match read {
+        let fed = hub.with_tail(channel, life, |durable| match read {
             Some((Proven { messages, covered_to }, source)) if covered_to > from => {
                 hub.metrics
                     .catchup_publications
@@ -82,16 +87,16 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
                     .inc_by(messages.len() as u64);
                 durable.tail.on_fed(key, from, &messages, covered_to)
             }
-            // Proven, and nothing new: what was known to exist is the cursor's own place.
-            Some((Proven { .. }, CatchupSource::Log)) => true,
             _ => {
                 durable.tail.end(key);
-                false
+                Fed::Gone
             }
         });
-        if alive != Some(true) {
-            return;
-        }
+        next = match fed {
+            Some(Fed::Taken) => 0,
+            Some(Fed::Full(bytes)) => bytes,
+            Some(Fed::Gone) | None => return,
+        };
     }
 }
 

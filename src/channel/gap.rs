@@ -48,7 +48,7 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
             }
             Need::Read { from, target } => {
                 match hub
-                    .read_proven(&channel.route, keeper, life.incarnation, from, target)
+                    .read_proven(&channel.route, keeper, life.incarnation, from, target, u32::MAX)
                     .await
                 {
                     Ok(proven) => Some(proven),

@@ -268,16 +268,18 @@ impl Mailbox {
         self.limits.soft.saturating_sub(self.queued())
     }
 
-    /// Waits until at least half of the mailbox is free, or the connection is closing.
-    pub async fn room(&self) {
+    /// Waits until at least half of the mailbox is free and an offer of `bytes` would be taken, or
+    /// the connection is closing.
+    pub async fn room_for(&self, bytes: usize) {
         loop {
             let waiting = self.room.notified();
             tokio::pin!(waiting);
             waiting.as_mut().enable();
             {
                 let state = self.state.lock();
-                if state.gone || state.close.is_some() || state.bytes + state.writing <= self.limits.soft / 2
-                {
+                let queued = state.bytes + state.writing;
+                let fits = queued == 0 || queued + bytes <= self.limits.soft;
+                if state.gone || state.close.is_some() || (queued <= self.limits.soft / 2 && fits) {
                     return;
                 }
             }
@@ -406,10 +408,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn room_for_what_is_larger_than_half_is_told_when_it_is_taken() {
+        let mailbox = open();
+        mailbox.offer(&[frame(40)], 40, Pace::Queued);
+        let waiting = mailbox.room_for(70);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        mailbox.take(Waker::noop());
+        mailbox.written(10);
+        assert!(futures_util::poll!(waiting.as_mut()).is_ready());
+        assert_eq!(mailbox.offer(&[frame(70)], 70, Pace::Queued), Offer::Taken);
+    }
+
+    #[tokio::test]
     async fn room_is_told_when_half_is_free_or_the_connection_ends() {
         let mailbox = open();
         mailbox.offer(&[frame(90)], 90, Pace::Queued);
-        let waiting = mailbox.room();
+        let waiting = mailbox.room_for(0);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         mailbox.take(Waker::noop());
@@ -419,7 +434,7 @@ mod tests {
         assert!(futures_util::poll!(waiting.as_mut()).is_ready());
         mailbox.written(40);
         mailbox.offer(&[frame(90)], 90, Pace::Queued);
-        let waiting = mailbox.room();
+        let waiting = mailbox.room_for(0);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         mailbox.end();

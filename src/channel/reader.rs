@@ -189,23 +189,26 @@ impl Hub {
         incarnation: u64,
         position: Offset,
         target: Target,
+        max_bytes: u32,
     ) -> Result<Proven, Refused> {
         let config = &self.reader.config;
         let limit = keeper.spec().max_per_channel;
-        let mut grant = match self.turn(route, position, target).await? {
+        // At least one message besides that at the position.
+        let max_messages = config.page_messages.max(2);
+        let mut max_bytes = max_bytes.clamp(1, config.page_bytes);
+        let mut grant = match self.turn(route, position, target, max_bytes).await? {
             Turn::Swept(proven) => return Ok(proven),
             Turn::Alone(grant) => Some(grant),
         };
         let mut short = 0;
         loop {
-            let (messages, bytes) = self.reader.page_size();
             let page = match grant.take() {
                 Some(grant) => {
                     self.reader
-                        .read_granted(grant, route, position, messages, bytes)
+                        .read_granted(grant, route, position, max_messages, max_bytes)
                         .await?
                 }
-                None => self.reader.read(route, position, messages, bytes).await?,
+                None => self.reader.read(route, position, max_messages, max_bytes).await?,
             };
             let found = Found {
                 messages: page
@@ -216,6 +219,11 @@ impl Hub {
                 pending: page.pending,
             };
             let mut judged = judge(position, found, limit)?;
+            if judged.messages.is_empty() && !judged.ends && max_bytes < u32::MAX {
+                // The message at the position fills the page.
+                max_bytes = max_bytes.saturating_mul(4);
+                continue;
+            }
             let mut covered = covered_to(position, &judged, target);
             if covered.is_none() && short < config.short_reads {
                 // A replica that lags; another one may answer next.
@@ -225,7 +233,7 @@ impl Hub {
             }
             if covered.is_none() {
                 covered = self
-                    .finish_with_leader(route, position, &mut judged, target)
+                    .finish_with_leader(route, position, &mut judged, target, limit)
                     .await?;
             }
             if judged.needs_floor || covered.is_none() {
@@ -252,9 +260,15 @@ impl Hub {
 
     /// Waits until it may read alone. While there is a queue for that, a sweep may come by and bring
     /// what is wanted.
-    async fn turn(&self, route: &Route, position: Offset, target: Target) -> Result<Turn<'_>, Refused> {
+    async fn turn(
+        &self,
+        route: &Route,
+        position: Offset,
+        target: Target,
+        max_bytes: u32,
+    ) -> Result<Turn<'_>, Refused> {
         let reader = &self.reader;
-        let bytes = reader.page_size().1 as usize;
+        let bytes = max_bytes as usize;
         let sweeper = route.shard().and_then(|shard| self.sweeper(shard));
         let (Some(sweeper), Some(_)) = (sweeper, target.last) else {
             return Ok(Turn::Alone(reader.enter(&reader.bytes, route, bytes).await?));
@@ -293,9 +307,17 @@ impl Hub {
         position: Offset,
         judged: &mut Judged,
         target: Target,
+        limit: Option<u64>,
     ) -> Result<Option<Offset>, Refused> {
-        let room = self.reader.config.leader_reads;
-        for _ in 0..room {
+        let base = judged.messages.last().map_or(position, Message::offset);
+        // Otherwise nothing is stored at the base, and the floor has to prove it.
+        let overlaps = !judged.needs_floor || !judged.messages.is_empty();
+        if !overlaps && limit.is_some() {
+            // How many follow the position the leader does not say.
+            return Err(Unproven::Trimmed.into());
+        }
+        let mut covered = None;
+        for _ in 0..self.reader.config.leader_reads {
             let last = judged.messages.last().map_or(position, Message::offset);
             let Some(next) = self.reader.read_leader(route, last + 1).await? else {
                 return Ok(None);
@@ -303,15 +325,28 @@ impl Hub {
             let next = self.message(route, next);
             match next {
                 Message::Opaque(_) if judged.messages.is_empty() => return Err(Unproven::Opaque.into()),
-                Message::Opaque(_) => return Ok(Some(last)),
+                Message::Opaque(_) => {
+                    covered = Some(last);
+                    break;
+                }
                 Message::Tombstone(_) if judged.needs_floor => return Err(Unproven::Removed.into()),
                 next => judged.messages.push(next),
             }
-            if let Some(covered) = covered_to(position, judged, target) {
-                return Ok(Some(covered));
+            // A page's worth, if it does not reach: the next one goes on from here.
+            let page_end = judged.messages.last().map(Message::offset);
+            covered = covered_to(position, judged, target);
+            if covered.is_some() {
+                break;
+            }
+            covered = page_end;
+        }
+        if overlaps {
+            // Messages go oldest first: as long as this one is stored, none behind it has gone.
+            let still = self.reader.read_leader(route, base).await?;
+            if still.is_none_or(|found| found.seq != base) {
+                return Err(Unproven::Expired.into());
             }
         }
-        // A page's worth: the next one goes on from here.
-        Ok(judged.messages.last().map(Message::offset))
+        Ok(covered)
     }
 }

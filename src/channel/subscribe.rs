@@ -243,7 +243,14 @@ impl Hub {
                 }
                 Join::Read { target } => {
                     match self
-                        .read_proven(&channel.route, keeper, life.incarnation, position, target)
+                        .read_proven(
+                            &channel.route,
+                            keeper,
+                            life.incarnation,
+                            position,
+                            target,
+                            u32::MAX,
+                        )
                         .await
                     {
                         Ok(proven) => {

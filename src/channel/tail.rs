@@ -20,7 +20,7 @@ mod join;
 #[cfg(test)]
 mod tests;
 
-pub use join::{Feed, Join, Joined};
+pub use join::{Fed, Feed, Join, Joined};
 
 /// The bounds of one tail.
 #[derive(Clone, Copy, Debug)]

@@ -80,6 +80,21 @@ impl ServerError {
         out.push(b'}');
     }
 
+    /// The status of a transport error. The reference has 100, 102, 104, 107, 108, 112 and 113.
+    fn status(self) -> StatusCode {
+        match self.code {
+            ErrorCode::UnknownChannel | ErrorCode::MethodNotFound => StatusCode::NOT_FOUND,
+            ErrorCode::BadRequest | ErrorCode::NotAvailable => StatusCode::BAD_REQUEST,
+            ErrorCode::LimitExceeded => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::TooManyRequests if self.of_log => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::UnrecoverablePosition => StatusCode::RANGE_NOT_SATISFIABLE,
+            ErrorCode::ConcurrentPagination => StatusCode::CONFLICT,
+            ErrorCode::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
     pub(super) fn into_response(self, mode: ErrorMode) -> Response {
         let mut body = Vec::with_capacity(64);
         let status = match mode {
@@ -89,7 +104,7 @@ impl ServerError {
             }
             ErrorMode::Transport => {
                 self.write(&mut body);
-                status(self.code)
+                self.status()
             }
         };
         let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -99,20 +114,6 @@ impl ServerError {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response
-    }
-}
-
-/// The status of a transport error. The reference has 100, 102, 104, 107, 108, 112 and 113.
-fn status(code: ErrorCode) -> StatusCode {
-    match code {
-        ErrorCode::UnknownChannel | ErrorCode::MethodNotFound => StatusCode::NOT_FOUND,
-        ErrorCode::BadRequest | ErrorCode::NotAvailable => StatusCode::BAD_REQUEST,
-        ErrorCode::LimitExceeded => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::UnrecoverablePosition => StatusCode::RANGE_NOT_SATISFIABLE,
-        ErrorCode::ConcurrentPagination => StatusCode::CONFLICT,
-        ErrorCode::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -4,7 +4,11 @@ use axum::http::Method;
 use serde_json::Value;
 
 use super::support::Node;
-use crate::api::{document, error::ApiError, operation_routes, routes};
+use crate::{
+    api::{document, error::ApiError, input::MAX_ITEMS, operation_routes, routes},
+    model::MAX_IDEMPOTENCY_KEY_BYTES,
+    publish::{MAX_TAG_NAME_BYTES, MAX_TAG_VALUE_BYTES, MAX_TAGS},
+};
 
 #[tokio::test]
 async fn the_document_is_served() {
@@ -71,5 +75,25 @@ fn statuses_of_errors_are_documented() {
             .values()
             .any(|it| it["responses"].get(&status).is_some());
         assert!(somewhere || status == "405", "{error}");
+    }
+}
+
+/// docs/api.md names every code, and every limit that is a number in the code.
+#[test]
+fn the_page_names_every_error_and_limit() {
+    let page = include_str!("../../../docs/api.md");
+    for error in ApiError::examples() {
+        let row = format!("| {} | `{}` |", error.status().as_u16(), error.code());
+        assert!(page.contains(&row), "{row}");
+    }
+    let thousands = |number: usize| format!("{},{:03}", number / 1000, number % 1000);
+    for limit in [
+        format!("At most {} publications", thousands(MAX_ITEMS)),
+        format!("at most {MAX_TAGS} texts"),
+        format!("1 to {MAX_TAG_NAME_BYTES} bytes"),
+        format!("up to {MAX_TAG_VALUE_BYTES}"),
+        format!("1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes"),
+    ] {
+        assert!(page.contains(&limit), "{limit}");
     }
 }

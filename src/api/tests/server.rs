@@ -240,7 +240,7 @@ async fn errors_of_the_log_have_their_own_codes() {
     let refuse = |error: PublishError| node.faults.refuse_publishes(Target::all(), error, 1);
     let faults: [(&dyn Fn(), u64, u16); 3] = [
         (&|| node.faults.lose_acks(Target::all(), 1), 200, 504),
-        (&|| refuse(PublishError::Unavailable("")), 111, 429),
+        (&|| refuse(PublishError::Unavailable("")), 111, 503),
         (&|| refuse(PublishError::Refused(String::new())), 108, 400),
     ];
     for (fault, expected, status) in faults {

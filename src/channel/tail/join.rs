@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     channel::{
-        cursor::{Batch, CursorKey, Outlet},
+        cursor::{Batch, Cursor, CursorKey, Outlet},
         entry::{Entry, Message},
         mailbox::Offer,
         recovery::Target,
@@ -55,8 +55,8 @@ pub struct Joined {
 pub enum Feed {
     /// It is live again.
     Live,
-    /// Its mailbox is full: come back when there is room.
-    Full,
+    /// Its mailbox is full: come back when it takes so many bytes.
+    Full(usize),
     /// Read from its place; then call [`Tail::on_fed`].
     Read {
         /// The cursor's place.
@@ -65,6 +65,17 @@ pub enum Feed {
         target: Target,
     },
     /// It is gone.
+    Gone,
+}
+
+/// What became of what was read for a cursor.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// All of it was taken.
+    Taken,
+    /// Not all: come back when the mailbox takes so many bytes.
+    Full(usize),
+    /// The cursor is gone.
     Gone,
 }
 
@@ -200,53 +211,41 @@ impl<O: Outlet> Tail<O> {
                 target,
             };
         }
-        let mut space = cursor.outlet.space().min(self.limits.page_bytes);
-        let mut batch = Batch::default();
-        let mut complete = true;
-        for entry in self.ring.after(cursor.delivered) {
-            let size = entry.frame().len();
-            if !batch.is_empty() && size > space {
-                complete = false;
-                break;
+        let entries = self.ring.after(cursor.delivered);
+        match give(
+            cursor,
+            entries,
+            self.limits.page_bytes,
+            &mut self.effects.delivered,
+        ) {
+            Fed::Taken => {
+                cursor.delivered = cursor.delivered.max(self.whole_to);
+                cursor.live = true;
+                Feed::Live
             }
-            space = space.saturating_sub(size);
-            batch.push(entry.clone());
+            Fed::Full(bytes) => Feed::Full(bytes),
+            Fed::Gone => Feed::Gone,
         }
-        match batch.offer(&cursor.outlet, &mut cursor.delivered) {
-            Offer::Taken => self.effects.delivered += batch.len() as u64,
-            Offer::Full => return Feed::Full,
-            Offer::Closed => return Feed::Gone,
-        }
-        if !complete {
-            return Feed::Full;
-        }
-        cursor.delivered = cursor.delivered.max(self.whole_to);
-        cursor.live = true;
-        Feed::Live
     }
 
-    /// What was read for a cursor from `from`: everything up to `covered_to`. Returns false if the
-    /// cursor is gone.
-    pub fn on_fed(&mut self, key: CursorKey, from: Offset, messages: &[Message], covered_to: Offset) -> bool {
+    /// What was read for a cursor from `from`: everything up to `covered_to`.
+    pub fn on_fed(&mut self, key: CursorKey, from: Offset, messages: &[Message], covered_to: Offset) -> Fed {
         let Some(cursor) = self.cursors.get_mut(key) else {
-            return false;
+            return Fed::Gone;
         };
         if cursor.live || cursor.delivered != from {
-            return true;
+            return Fed::Taken;
         }
-        let mut batch = Batch::default();
-        for entry in publications(messages) {
-            batch.push(entry.clone());
+        let fed = give(
+            cursor,
+            publications(messages),
+            usize::MAX,
+            &mut self.effects.delivered,
+        );
+        if fed == Fed::Taken {
+            cursor.delivered = cursor.delivered.max(covered_to);
         }
-        match batch.offer(&cursor.outlet, &mut cursor.delivered) {
-            Offer::Taken => {
-                self.effects.delivered += batch.len() as u64;
-                cursor.delivered = cursor.delivered.max(covered_to);
-                true
-            }
-            Offer::Full => true,
-            Offer::Closed => false,
-        }
+        fed
     }
 
     /// Where a cursor's publications go.
@@ -281,6 +280,37 @@ impl<O: Outlet> Tail<O> {
         };
         Some((page, covered_to))
     }
+}
+
+/// Gives a cursor as many of `entries` as its outlet has room for, `limit` bytes at most; always one,
+/// which an empty outlet takes whatever its size.
+fn give<'a, O: Outlet>(
+    cursor: &mut Cursor<O>,
+    entries: impl Iterator<Item = &'a Arc<Entry>>,
+    limit: usize,
+    delivered: &mut u64,
+) -> Fed {
+    let mut space = cursor.outlet.space().min(limit);
+    let mut batch = Batch::default();
+    let mut first = 0;
+    let mut left = None;
+    for entry in entries {
+        let size = entry.frame().len();
+        if batch.is_empty() {
+            first = size;
+        } else if size > space {
+            left = Some(size);
+            break;
+        }
+        space = space.saturating_sub(size);
+        batch.push(entry.clone());
+    }
+    match batch.offer(&cursor.outlet, &mut cursor.delivered) {
+        Offer::Taken => *delivered += batch.len() as u64,
+        Offer::Full => return Fed::Full(first),
+        Offer::Closed => return Fed::Gone,
+    }
+    left.map_or(Fed::Taken, Fed::Full)
 }
 
 /// Fills a page with `entries` up to `limit` bytes, but with at least one; false if some are left.

@@ -360,7 +360,7 @@ fn a_long_recovery_is_a_page_and_then_fed() {
     );
     tail.on_copies(Pace::Queued, [copy(14, 15)]);
     assert_eq!(inbox.got(), Vec::<Offset>::new(), "not live yet");
-    assert_eq!(tail.feed(joined.key), Feed::Full);
+    assert!(matches!(tail.feed(joined.key), Feed::Full(_)));
     assert_eq!(tail.feed(joined.key), Feed::Live);
     assert_eq!(inbox.got(), [13, 14, 15]);
 }
@@ -378,14 +378,22 @@ fn a_slow_reader_falls_behind_and_catches_up_from_ring_or_log() {
         panic!()
     };
     slow.make_room(100);
-    assert!(tail.on_fed(
-        joined.key,
-        11,
-        &(12..=16).map(publication).collect::<Vec<_>>(),
-        16
-    ));
+    let page: Vec<_> = (12..=16).map(publication).collect();
+    assert_eq!(tail.on_fed(joined.key, 11, &page, 16), Fed::Taken);
     assert_eq!(tail.feed(joined.key), Feed::Live);
     assert_eq!(slow.got(), (11..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_page_larger_than_the_room_is_taken_in_parts() {
+    let mut tail = tail(10);
+    let slow = Inbox::with_room(1);
+    let joined = tail.join_fresh(slow.clone());
+    tail.on_copies(Pace::Queued, (11..=20).map(|offset| copy(offset - 1, offset)));
+    let page: Vec<_> = (11..=16).map(publication).collect();
+    assert!(matches!(tail.on_fed(joined.key, 10, &page, 16), Fed::Full(_)));
+    assert_eq!(slow.got(), [11]);
+    assert!(matches!(tail.feed(joined.key), Feed::Read { from: 11, .. }));
 }
 
 #[test]
