@@ -316,18 +316,8 @@ mod tests {
             1_001,
             "scans cost more"
         );
-        let mut two_groups: Vec<_> = (0..60).map(|_| 990_000).chain([1]).collect();
-        assert_eq!(
-            sweep_count(&mut two_groups, 1_000_000, 50),
-            0,
-            "10,000 messages for 60"
-        );
-        let mut near: Vec<_> = (0..60).map(|_| 995_000).chain([1]).collect();
-        assert_eq!(
-            sweep_count(&mut near, 1_000_000, 50),
-            60,
-            "the one is left to itself"
-        );
+        let mut near: Vec<_> = (0..50).map(|_| 995_000).chain([1]).collect();
+        assert_eq!(sweep_count(&mut near, 1_000_000, 50), 50, "the one is left to itself");
         assert_eq!(sweep_count(&mut [5; 10], 20, 50), 0, "too few to bother");
         assert_eq!(
             sweep_count(&mut [0; 50], 1_000_000, 50),
