@@ -6,6 +6,7 @@ pub(crate) mod edge;
 pub(crate) mod nats;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
+pub(crate) mod token;
 
 use std::{future::Future, time::Duration};
 
