@@ -2,8 +2,10 @@
 //! no reorder; `recovered: true` only when it is true; no hang. Two edges, real nats-servers.
 
 mod bad_input;
+mod cluster;
 mod history;
 mod hostile;
 mod network;
 mod nodes;
+mod publishers;
 mod readers;

@@ -3,6 +3,7 @@
 pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod edge;
+pub(crate) mod http;
 pub(crate) mod nats;
 pub(crate) mod proxy;
 pub(crate) mod publisher;

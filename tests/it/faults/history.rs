@@ -6,6 +6,7 @@ use crate::support::{
     checker::{check, check_to_end},
     client::{Client, Seen},
     edge::{Builder, Edge},
+    http,
     nats::{NatsServer, SHARDS},
     publisher::Publisher,
 };
@@ -175,7 +176,7 @@ async fn l15_history_is_removed_and_rings_forget_it() {
         client.wait_for(NEWS, second.offset).await;
     }
 
-    one.remove_history(NEWS).await;
+    http::remove_history(one.addr, NEWS).await;
     let third = publisher.many(NEWS, 2).await;
     late.wait_for(NEWS, third.offset).await;
     late.go_offline().await;
