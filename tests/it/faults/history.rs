@@ -285,6 +285,64 @@ async fn l8_a_channel_that_keeps_few_loses_what_a_client_has_not_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l12_a_per_subject_limit_is_hit_during_a_sweep() {
+    const KEPT: usize = 200;
+    let nats = NatsServer::start().await;
+    // Reads wait for each other, so that a sweep is worth it.
+    let narrow = Edge::builder()
+        .nats(&[nats.url()])
+        .set("log.classes.1.max_per_channel", &KEPT.to_string())
+        .set("catchup.page_bytes", "4KiB")
+        .set("catchup.in_flight_bytes", "4KiB")
+        .set("catchup.sweep_from", "4");
+    let edge = narrow.clone().start().await;
+    let [early, late] = [Client::connect(edge.addr).await, Client::connect(edge.addr).await];
+    let publisher = Publisher::start(edge.addr);
+    let trimmed = [("few:under", KEPT - 1), ("few:at", KEPT), ("few:over", KEPT + 50)];
+    let swept: Vec<_> = (0..60).map(|n| format!("few:{n}")).collect();
+    for (channel, _) in trimmed {
+        early.subscribe(channel).await;
+        let seen = publisher.one(channel).await;
+        early.wait_for(channel, seen.offset).await;
+    }
+    early.go_offline().await;
+    for (channel, missed) in trimmed {
+        publisher.many(channel, missed).await;
+    }
+    for channel in &swept {
+        late.subscribe(channel).await;
+        let seen = publisher.one(channel).await;
+        late.wait_for(channel, seen.offset).await;
+    }
+    late.go_offline().await;
+    edge.stop().await;
+    let edge = narrow.start().await;
+    publisher.move_to(edge.addr);
+    for channel in &swept {
+        publisher.many(channel, 2).await;
+    }
+
+    early.move_to(edge.addr);
+    late.move_to(edge.addr);
+    for channel in &swept {
+        assert!(recovered(&late, channel, 1).await, "{channel}");
+    }
+    for (channel, missed) in trimmed {
+        assert_eq!(recovered(&early, channel, 1).await, missed < KEPT, "{channel}");
+    }
+    for (channel, _) in trimmed {
+        publisher.one(channel).await;
+        check_to_end(&early, channel, publisher.published()).await;
+    }
+    for channel in &swept {
+        check_to_end(&late, channel, publisher.published()).await;
+    }
+    let swept = edge.metric("slipstream_catchup_publications_total{source=\"sweep\"}");
+    assert!(swept > 0.0, "there was no sweep");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l9_the_first_subscriber_of_an_empty_channel_drops_and_misses_one() {
     let nats = NatsServer::start().await;
     let (one, two) = (Edge::start(&[nats.url()]).await, Edge::start(&[nats.url()]).await);
