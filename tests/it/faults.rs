@@ -5,6 +5,7 @@ mod bad_input;
 mod cluster;
 mod history;
 mod hostile;
+mod leaving;
 mod network;
 mod nodes;
 mod publishers;
