@@ -6,6 +6,7 @@ mod chaos;
 mod cluster;
 mod history;
 mod hostile;
+mod leaving;
 mod network;
 mod nodes;
 mod publishers;
