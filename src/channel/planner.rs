@@ -317,7 +317,11 @@ mod tests {
             "scans cost more"
         );
         let mut near: Vec<_> = (0..50).map(|_| 995_000).chain([1]).collect();
-        assert_eq!(sweep_count(&mut near, 1_000_000, 50), 50, "the one is left to itself");
+        assert_eq!(
+            sweep_count(&mut near, 1_000_000, 50),
+            50,
+            "the one is left to itself"
+        );
         assert_eq!(sweep_count(&mut [5; 10], 20, 50), 0, "too few to bother");
         assert_eq!(
             sweep_count(&mut [0; 50], 1_000_000, 50),

@@ -6,6 +6,7 @@
 )]
 
 mod faults;
+mod isolation;
 mod listener;
 mod log_conformance;
 mod log_nats;
