@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::owner::{CLIENT, Event, Owner, UNIX_S, app, limits};
 use crate::{
-    model::{ChannelName, ConnectClaims, TokenError},
-    protocol::{DisconnectCode, ErrorCode, PublishResult, UnsubscribeCode},
+    model::{AppId, ChannelName, ConnectClaims, TokenError},
+    protocol::{DisconnectCode, ErrorCode, PublishResult, UnsubscribeCode, centrifuge},
     session::*,
 };
 
@@ -300,4 +300,32 @@ proptest! {
             prop_assert_eq!(tails, owner.session.channels().cloned().collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn a_session_changes_its_app_only_while_its_token_is_verified() {
+    let other = || {
+        Arc::new(AppView {
+            id: AppId::new("other").unwrap(),
+            ..app(false)
+        })
+    };
+    let mut session = Session::new(
+        Arc::new(app(true)),
+        Arc::new(limits()),
+        CLIENT.to_owned(),
+        Now::default(),
+    );
+    let own = session.app().id.clone();
+    let mut out = Vec::new();
+    session.adopt(other());
+    assert_eq!(session.app().id, own, "before the connect");
+    let mut commands = centrifuge::decode(r#"{"id":1,"connect":{"token":"t"}}"#);
+    session.on_command(commands.next().unwrap().unwrap(), Now::default(), &mut out);
+    session.adopt(other());
+    assert_eq!(session.app().id.as_str(), "other");
+    session.on_connect_verified(Ok(ConnectClaims::default()), Now::default(), &mut out);
+    assert!(session.is_connected());
+    session.adopt(Arc::new(app(true)));
+    assert_eq!(session.app().id.as_str(), "other", "once connected");
 }
