@@ -284,7 +284,7 @@ fn debug_shows_no_secret() {
 
 #[test]
 fn the_app_that_a_token_names_is_read_without_a_key() {
-    let token = |claims: serde_json::Value| {
+    let token = |claims: Value| {
         jsonwebtoken::encode(
             &Header::new(Algorithm::HS256),
             &claims,

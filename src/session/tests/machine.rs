@@ -45,10 +45,7 @@ fn first_pings_are_spread_over_the_second_half_of_the_interval() {
         };
         let client = format!("client-{client}");
         let mut session = Session::new(Arc::new(app(true)), Arc::new(limits()), client, now);
-        let command = crate::protocol::centrifuge::decode(CONNECT)
-            .next()
-            .unwrap()
-            .unwrap();
+        let command = centrifuge::decode(CONNECT).next().unwrap().unwrap();
         session.on_command(command, now, &mut Vec::new());
         let after = session.next_deadline().unwrap() - now.mono_ms;
         assert!((12_500..25_000).contains(&after), "{after}");
@@ -66,7 +63,7 @@ fn without_pings_there_is_no_deadline_and_no_pong() {
     let now = Now::default();
     let mut session = Session::new(Arc::new(app(true)), Arc::new(limits), CLIENT.to_owned(), now);
     let mut effects = Vec::new();
-    let mut commands = crate::protocol::centrifuge::decode("{\"id\":1,\"connect\":{}}\n{}");
+    let mut commands = centrifuge::decode("{\"id\":1,\"connect\":{}}\n{}");
     session.on_command(commands.next().unwrap().unwrap(), now, &mut effects);
     assert_eq!(session.next_deadline(), None);
     session.on_command(commands.next().unwrap().unwrap(), now, &mut effects);
