@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     config::CatchupConfig,
@@ -22,6 +22,8 @@ use super::{
 const PAUSE: Duration = Duration::from_millis(2);
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MOST: Duration = Duration::from_millis(500);
+/// How long a leader may deny what is known to exist: longer than an election takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Bounds what is asked of the log at once.
 pub(super) struct Reader {
@@ -217,6 +219,7 @@ impl Hub {
             Turn::Swept(_) => return Err(Refused::Epoch),
             Turn::Alone(grant) => Some(grant),
         };
+        let began = Instant::now();
         let mut short = 0;
         loop {
             let page = match grant.take() {
@@ -258,8 +261,17 @@ impl Hub {
                 if fresh.incarnation != incarnation {
                     return Err(Refused::Epoch);
                 }
+                let retained = floor_holds(position, fresh.floor);
+                let exists = target.last.is_some_and(|last| last <= fresh.last_seq);
+                if covered.is_none() && retained && exists && began.elapsed() < PATIENCE {
+                    // What is known to exist cannot have gone: this was the answer of a leader that
+                    // has been deposed.
+                    short = 0;
+                    sleep(RETRY_MOST).await;
+                    continue;
+                }
                 // What was known to exist and is gone without a trace was removed.
-                if !floor_holds(position, fresh.floor) || covered.is_none() {
+                if !retained || covered.is_none() {
                     return Err(Unproven::Expired.into());
                 }
             }
@@ -332,7 +344,7 @@ impl Hub {
     }
 
     /// The replicas lag: the rest of the page from the leader, message by message. `None` if what
-    /// was known to exist has gone meanwhile.
+    /// was known to exist, or what the rest continues, is not there.
     async fn finish_with_leader(
         &self,
         route: &Route,
@@ -376,7 +388,7 @@ impl Hub {
             // Messages go oldest first: as long as this one is stored, none behind it has gone.
             let still = self.reader.read_leader(route, base).await?;
             if still.is_none_or(|found| found.seq != base) {
-                return Err(Unproven::Expired.into());
+                return Ok(None);
             }
         }
         Ok(covered)
