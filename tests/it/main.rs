@@ -6,8 +6,11 @@
 )]
 
 mod faults;
+mod hubs;
+mod isolation;
 mod listener;
 mod log_conformance;
 mod log_nats;
+mod recovery_model;
 mod support;
 mod websocket;
