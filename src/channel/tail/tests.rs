@@ -336,6 +336,16 @@ fn a_position_below_a_new_tail_is_looked_up_first() {
 }
 
 #[test]
+fn l8_an_answer_older_than_the_tail_does_not_tell_the_last_message() {
+    let mut tail = Tail::<Inbox>::new(LIMITS);
+    tail.begin(5);
+    tail.on_check(1, 1, Some(1));
+    assert!(matches!(tail.join_at(1, Inbox::default), Join::Look));
+    tail.on_check(5, 6, None);
+    assert!(matches!(tail.join_at(1, Inbox::default), Join::Floor { .. }));
+}
+
+#[test]
 fn what_was_read_for_one_serves_the_next() {
     let mut tail = tail(10);
     tail.on_check(10, 1, Some(9));
@@ -429,6 +439,16 @@ fn l15_a_tombstone_empties_the_ring_and_leaves_who_has_everything() {
     );
     assert_eq!((inbox.got(), tail.ring().from()), (vec![11, 13], 12));
     assert!(tail.vouch(11).is_none());
+}
+
+#[test]
+fn l15_what_a_late_replica_still_has_of_removed_history_is_not_kept() {
+    let mut tail = tail(10);
+    tail.on_check(10, 1, Some(9));
+    let page = vec![publication(7), Message::Tombstone(8), publication(9)];
+    let joined = tail.join_read(6, &page, 10, Inbox::default());
+    assert_eq!((joined.entries.len(), joined.offset), (2, 10));
+    assert!(tail.vouch(6).is_none());
 }
 
 #[test]
