@@ -128,6 +128,15 @@ async fn l4_the_store_is_restored_from_an_older_copy_under_edges_that_know_bette
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l4_the_streams_are_restored_without_the_registry_and_the_edges_are_new() {
+    restored_without_the_registry(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_the_streams_are_restored_and_have_grown_past_the_mark_before_an_edge_looks() {
+    restored_without_the_registry(true).await;
+}
+
+async fn restored_without_the_registry(grown: bool) {
     let mut nats = NatsServer::start().await;
     let copy = tempfile::tempdir().unwrap();
     let edge = Edge::start(&[nats.url()]).await;
@@ -150,9 +159,14 @@ async fn l4_the_streams_are_restored_without_the_registry_and_the_edges_are_new(
         copy_folder(&copy.path().join(&path), &nats.store_dir().join(&path));
     }
     nats.restart().await;
+    if grown {
+        for shard in 0..SHARDS.len() {
+            nats.store(&format!("h-slipstream.std.{shard}.dev.public.other"), 60)
+                .await;
+        }
+    }
     let edge = Edge::start(&[nats.url()]).await;
     publisher.move_to(edge.addr);
-    // Whether the sequence is still below what the client has, or above it again.
     publisher.many(NEWS, 40).await;
     client.reconnect_to(edge.addr).await;
     assert!(!recovered(&client, NEWS, 1).await);

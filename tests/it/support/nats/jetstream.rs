@@ -39,6 +39,15 @@ impl NatsServer {
             .await;
     }
 
+    /// Stores messages on a subject, and waits until the last one is.
+    pub(crate) async fn store(&self, subject: &str, count: usize) {
+        let client = within(async_nats::connect(self.url())).await.unwrap();
+        for _ in 0..count {
+            let stored = client.request(subject.to_owned(), "{}".into());
+            within(stored).await.unwrap();
+        }
+    }
+
     /// The first and the last sequence of a stream.
     pub(crate) async fn range(&self, stream: &str) -> (u64, u64) {
         let info = self.api(&format!("STREAM.INFO.{stream}"), &json!({})).await;
