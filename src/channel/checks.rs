@@ -46,14 +46,21 @@ pub(super) struct Checks {
     wake: Arc<Notify>,
 }
 
+/// Where a shard stood when all its tails had been compared with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Checked {
+    incarnation: u64,
+    last_seq: Offset,
+}
+
 /// The other end of [`Checks`].
 pub(super) struct DueQueue {
     queue: Arc<Mutex<Queue>>,
     wake: Arc<Notify>,
 }
 
-/// Bounded by the tails there can be: each stands in it at most once as young, and once per waiting
-/// join.
+/// Bounded by the tails there can be: each stands in it as young while it lives, and once for the
+/// join that looks; see [`make_room`].
 #[derive(Default)]
 struct Queue {
     all_at: Option<Instant>,
@@ -81,11 +88,25 @@ impl Checks {
             Due::AllSpread => {
                 queue.all_by(Instant::now() + Duration::from_millis(1_000 + random::below(1_000)));
             }
-            Due::Young(channel, at) => queue.young.push((at, channel)),
-            Due::Look(channel, done) => queue.looks.push((channel, done)),
+            Due::Young(channel, at) => {
+                make_room(&mut queue.young, |(_, channel)| !channel.is_closed());
+                queue.young.push((at, channel));
+            }
+            Due::Look(channel, done) => {
+                make_room(&mut queue.looks, |(_, done)| !done.is_closed());
+                queue.looks.push((channel, done));
+            }
         }
         drop(queue);
         self.wake.notify_one();
+    }
+}
+
+/// Before a queue grows, lets go what nobody wants any more: while the log does not answer, channels
+/// come and go and joins give up.
+fn make_room<T>(queue: &mut Vec<T>, wanted: impl Fn(&T) -> bool) {
+    if queue.len() == queue.capacity() {
+        queue.retain(wanted);
     }
 }
 
@@ -104,7 +125,7 @@ impl Queue {
 /// Checks the tails of a shard until the node stops.
 pub(super) async fn run(hub: Arc<Hub>, shard: ShardId, due: DueQueue) {
     let interval = hub.config.check_interval;
-    let mut checked_to: Offset = 0;
+    let mut checked = None;
     let jitter = Duration::from_millis(random::below(u64::try_from(interval.as_millis()).unwrap_or(0)));
     let mut periodic = Instant::now() + interval + jitter / 4;
     loop {
@@ -141,41 +162,59 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId, due: DueQueue) {
             periodic = now + interval;
         }
         if all || due_now {
-            let unmoved = if all { None } else { Some(checked_to) };
-            if let Some(last_seq) = hub.check(shard, hub.channels_of(shard), unmoved).await {
-                checked_to = last_seq;
-            }
+            let unmoved = checked.filter(|_| !all);
+            checked = hub.check(shard, hub.channels_of(shard), unmoved).await;
         }
     }
 }
 
 impl Hub {
-    /// Compares tails with the log. `unmoved`: skip if the shard's last sequence is still this.
-    /// Returns the sequence up to which they were checked.
+    /// Compares tails with the log. `unmoved`: skip if the shard still stands there. Answers where
+    /// it stands, if all tails have been compared with that.
     async fn check(
         self: &Arc<Self>,
         shard: ShardId,
         channels: Vec<Arc<Channel>>,
-        unmoved: Option<Offset>,
-    ) -> Option<Offset> {
+        unmoved: Option<Checked>,
+    ) -> Option<Checked> {
         if channels.is_empty() {
             return None;
         }
         let keeper = self.keeper(shard)?;
         let fresh = keeper.fresh().await;
-        if unmoved == Some(fresh.last_seq) {
+        let checked = Checked {
+            incarnation: fresh.incarnation,
+            last_seq: fresh.last_seq,
+        };
+        if unmoved == Some(checked) {
             self.metrics.checks.of(CheckOutcome::Unmoved).inc();
-            return Some(fresh.last_seq);
+            return unmoved;
         }
-        let mut missed = false;
+        let (mut missed, mut all) = (false, true);
         for chunk in channels.chunks(CHUNK) {
             let routes: Vec<Route> = chunk.iter().map(|channel| channel.route.clone()).collect();
             let Some(last) = self.last_of(shard, &routes, &fresh).await else {
                 self.metrics.checks.of(CheckOutcome::Failed).inc();
                 return None;
             };
+            for seq in last.iter().flatten() {
+                keeper.saw(*seq, fresh.incarnation);
+            }
+            // That nothing is stored of a channel proves something only with a floor learnt since.
+            let floor = if last.contains(&None) {
+                let later = keeper.fresh().await;
+                if later.incarnation != fresh.incarnation {
+                    return None;
+                }
+                later.floor
+            } else {
+                fresh.floor
+            };
             for (channel, last) in chunk.iter().zip(last) {
-                missed |= self.on_check(channel, &fresh, last);
+                match self.on_check(channel, &fresh, floor, last) {
+                    Some(found) => missed |= found,
+                    None => all = false,
+                }
             }
         }
         let outcome = if missed {
@@ -184,7 +223,7 @@ impl Hub {
             CheckOutcome::Whole
         };
         self.metrics.checks.of(outcome).inc();
-        Some(fresh.last_seq)
+        all.then_some(checked)
     }
 
     /// The last message of each channel, from a copy that had everything up to `fresh.last_seq`.
@@ -210,23 +249,30 @@ impl Hub {
         }
     }
 
-    /// True if the tail had missed something.
-    fn on_check(self: &Arc<Self>, channel: &Arc<Channel>, fresh: &Fresh, last: Option<Offset>) -> bool {
+    /// True if the tail had missed something, `None` if it could not be compared now.
+    fn on_check(
+        self: &Arc<Self>,
+        channel: &Arc<Channel>,
+        fresh: &Fresh,
+        floor: Offset,
+        last: Option<Offset>,
+    ) -> Option<bool> {
         let mut body = channel.body.lock();
-        let Body::Durable(durable) = &mut *body else {
-            return false;
+        let durable = match &mut *body {
+            Body::Durable(durable) => durable,
+            Body::Ephemeral(_) | Body::Closed => return Some(false),
         };
-        if durable.life.incarnation != fresh.incarnation || !durable.tail.has_begun() {
-            return false;
+        if durable.life.incarnation != fresh.incarnation || !durable.tail.is_whole() {
+            return None;
         }
-        durable.tail.on_check(fresh.last_seq, fresh.floor, last);
+        durable.tail.on_check(fresh.last_seq, floor, last);
         let gap = durable.tail.need() != Need::Nothing && !durable.closing_gap;
         durable.closing_gap |= gap;
         drop(body);
         if gap {
             self.tasks.spawn(super::gap::close(self.clone(), channel.clone()));
         }
-        gap
+        Some(gap)
     }
 
     /// Has the tail compared with the log now.
@@ -238,5 +284,15 @@ impl Hub {
         checks.want(Due::Look(channel.clone(), done));
         // The queue answers everyone, or ends with the node.
         let _ = looked.await;
+    }
+}
+
+impl Channel {
+    /// Whether the tail knows the last message of its channel.
+    pub(super) fn has_looked(&self) -> bool {
+        match &*self.body.lock() {
+            Body::Durable(durable) => durable.tail.has_looked(),
+            Body::Ephemeral(_) | Body::Closed => true,
+        }
     }
 }

@@ -65,13 +65,12 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             .await
         {
             Ok(proven) => Some((proven, CatchupSource::Log)),
-            Err(Refused::Unproven(_)) => match keeper.epoch() {
-                Some(epoch) => {
-                    let answer = hub.ask_peers(&channel.route, &epoch, from).await;
-                    answer.map(|proven| (proven, CatchupSource::Peer))
-                }
-                None => None,
-            },
+            Err(Refused::Unproven(_)) => {
+                let answer = hub
+                    .ask_peers(&channel.route, keeper, life.incarnation, from)
+                    .await;
+                answer.map(|proven| (proven, CatchupSource::Peer))
+            }
             Err(Refused::Crowded) => {
                 sleep(CROWDED).await;
                 continue;

@@ -44,7 +44,8 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
                 {
                     continue;
                 }
-                hub.ask_peers(&channel.route, &fresh.epoch, position).await
+                hub.ask_peers(&channel.route, keeper, life.incarnation, position)
+                    .await
             }
             Need::Read { from, target } => {
                 match hub
@@ -52,10 +53,10 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
                     .await
                 {
                     Ok(proven) => Some(proven),
-                    Err(Refused::Unproven(_)) => match keeper.epoch() {
-                        Some(epoch) => hub.ask_peers(&channel.route, &epoch, from).await,
-                        None => None,
-                    },
+                    Err(Refused::Unproven(_)) => {
+                        hub.ask_peers(&channel.route, keeper, life.incarnation, from)
+                            .await
+                    }
                     Err(Refused::Crowded) => {
                         sleep(CROWDED).await;
                         continue;
@@ -67,12 +68,19 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
                 }
             }
         };
-        hub.with_tail(&channel, life, |durable| match answer {
+        let closer = hub.with_tail(&channel, life, |durable| match answer {
             Some(Proven { messages, covered_to }) if covered_to > durable.tail.whole_to() => {
                 durable.tail.on_read(messages, covered_to);
+                true
             }
-            _ => durable.tail.lose(),
+            _ => false,
         });
+        if closer == Some(false) {
+            let fresh = keeper.fresh().await;
+            if fresh.incarnation == life.incarnation {
+                hub.with_tail(&channel, life, |durable| durable.tail.lose(fresh.last_seq));
+            }
+        }
     }
     channel.begun.notify_waiters();
     hub.metrics.gaps.of(GapOutcome::Closed).inc();

@@ -41,8 +41,10 @@ enum Left {
 pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
     let mut pause = RETRY_FIRST;
     while !channel.is_closed() {
-        let subscribing = hub.log.subscribe(&channel.route);
-        let Some(subscribed) = channel.unless_closed(subscribing).await else {
+        let Some(incarnation) = channel.unless_closed(channel.known_incarnation()).await else {
+            return;
+        };
+        let Some(subscribed) = channel.unless_closed(hub.log.subscribe(&channel.route)).await else {
             return;
         };
         let Ok(copies) = subscribed else {
@@ -51,7 +53,9 @@ pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
             continue;
         };
         pause = RETRY_FIRST;
-        if begin(&hub, &channel).await && matches!(follow(&hub, &channel, copies).await, Left::Closed) {
+        if begin(&hub, &channel, incarnation).await
+            && matches!(follow(&hub, &channel, copies).await, Left::Closed)
+        {
             return;
         }
         hub.reset(&channel);
@@ -59,12 +63,16 @@ pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
 }
 
 /// Learns where the tail begins: what is stored from here on arrives, or leaves a trace. False if
-/// the channel was closed meanwhile, or the epoch has changed.
-async fn begin(hub: &Arc<Hub>, channel: &Arc<Channel>) -> bool {
+/// the channel was closed meanwhile, or the shard's incarnation is no longer that in which the
+/// subscription was made: it may hold copies of the old one.
+async fn begin(hub: &Arc<Hub>, channel: &Arc<Channel>, incarnation: u64) -> bool {
     if let Some(keeper) = &channel.keeper {
         let Some(fresh) = channel.unless_closed(keeper.fresh()).await else {
             return false;
         };
+        if fresh.incarnation != incarnation {
+            return false;
+        }
         let mut body = channel.body.lock();
         let Body::Durable(durable) = &mut *body else {
             return false;
@@ -179,6 +187,15 @@ impl Channel {
         keeper.is_some_and(|keeper| durable.life.incarnation != keeper.incarnation())
     }
 
+    /// The incarnation of the shard, asked for if this node does not know any.
+    async fn known_incarnation(&self) -> u64 {
+        match &self.keeper {
+            Some(keeper) if keeper.incarnation() == 0 => keeper.fresh().await.incarnation,
+            Some(keeper) => keeper.incarnation(),
+            None => 0,
+        }
+    }
+
     /// Waits for something, or until the channel is closed.
     async fn unless_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let closed = async {
@@ -218,6 +235,9 @@ impl Hub {
         let mut body = channel.body.lock();
         match &mut *body {
             Body::Durable(durable) => {
+                if let Some(keeper) = &channel.keeper {
+                    keeper.saw(highest, durable.life.incarnation);
+                }
                 let few = readers(durable.tail.cursors().count());
                 durable
                     .tail
@@ -227,11 +247,7 @@ impl Hub {
                 let effects = durable.tail.take_effects();
                 let gap = durable.tail.need() != Need::Nothing && !durable.closing_gap;
                 durable.closing_gap |= gap;
-                let incarnation = durable.life.incarnation;
                 drop(body);
-                if let Some(keeper) = &channel.keeper {
-                    keeper.saw(highest, incarnation);
-                }
                 self.settle(channel, effects);
                 if gap {
                     self.tasks.spawn(super::gap::close(self.clone(), channel.clone()));

@@ -114,6 +114,19 @@ impl Keeper {
         self.state.lock().shard.epoch().map(|entry| entry.token.clone())
     }
 
+    /// The epoch, if it is still that in which something was sent.
+    pub fn epoch_since(&self, sent: Sent) -> Option<Epoch> {
+        let state = self.state.lock();
+        let incarnation = state.shard.incarnation();
+        // At first a node sends before it has learnt the epoch.
+        let same = incarnation == sent.incarnation || (sent.incarnation == 0 && incarnation == 1);
+        state
+            .shard
+            .epoch()
+            .filter(|_| same)
+            .map(|entry| entry.token.clone())
+    }
+
     /// Whether positions can be proven on this shard now.
     pub fn is_proven(&self) -> bool {
         self.state.lock().shard.is_proven()

@@ -59,6 +59,7 @@ struct Vouched {
 #[derive(Debug, Serialize, Deserialize)]
 struct Nudge {
     place: Place,
+    epoch: String,
     offset: Offset,
 }
 
@@ -112,9 +113,16 @@ impl Place {
 }
 
 impl Hub {
-    /// Asks the other nodes once whether a tail of theirs vouches for `position`.
-    pub(super) async fn ask_peers(&self, route: &Route, epoch: &Epoch, position: Offset) -> Option<Proven> {
+    /// Asks the other nodes once whether a tail of theirs vouches for `position`, of `incarnation`.
+    pub(super) async fn ask_peers(
+        &self,
+        route: &Route,
+        keeper: &Keeper,
+        incarnation: u64,
+        position: Offset,
+    ) -> Option<Proven> {
         let place = Place::of(self, route)?;
+        let epoch = keeper.epoch().filter(|_| keeper.incarnation() == incarnation)?;
         let question = Question {
             place,
             epoch: epoch.to_string(),
@@ -141,6 +149,7 @@ impl Hub {
             let entry = (self.encoder.body)(&route.key().name, vouched.offset, vouched.time_ms, body);
             messages.push(Message::Publication(entry));
         }
+        keeper.saw(best.covered_to, incarnation);
         (best.covered_to >= position).then_some(Proven {
             messages,
             covered_to: best.covered_to,
@@ -155,14 +164,14 @@ impl Hub {
         &self,
         route: &Route,
         keeper: &Keeper,
-        epoch: &Epoch,
+        incarnation: u64,
         position: Offset,
         reach: Offset,
     ) -> Option<Proven> {
-        let mut proven = self.ask_peers(route, epoch, position).await?;
+        let mut proven = self.ask_peers(route, keeper, incarnation, position).await?;
         if proven.covered_to < reach {
             let fresh = keeper.fresh().await;
-            if fresh.epoch == *epoch && floor_holds(proven.covered_to, fresh.floor) {
+            if fresh.incarnation == incarnation && floor_holds(proven.covered_to, fresh.floor) {
                 proven.covered_to = reach;
             }
         }
@@ -170,11 +179,16 @@ impl Hub {
     }
 
     /// Tells all nodes of a message whose live copy may not have been sent (L11).
-    pub(super) fn nudge_all(&self, route: &Route, offset: Offset) {
+    pub(super) fn nudge_all(&self, route: &Route, epoch: &Epoch, offset: Offset) {
         let Some(place) = Place::of(self, route) else {
             return;
         };
-        if let Ok(data) = serde_json::to_vec(&Nudge { place, offset }) {
+        let nudge = Nudge {
+            place,
+            epoch: epoch.to_string(),
+            offset,
+        };
+        if let Ok(data) = serde_json::to_vec(&nudge) {
             self.log.tell(NUDGE, data.into());
         }
     }
@@ -187,7 +201,7 @@ impl Hub {
         let Body::Durable(durable) = &mut *body else {
             return;
         };
-        if !durable.tail.has_begun() {
+        if !durable.tail.has_begun() || durable.epoch.as_str() != nudge.epoch {
             return;
         }
         durable.tail.on_nudge(nudge.offset);

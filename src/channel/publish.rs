@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::time::Instant;
 
 use crate::{
-    log::{PublishError, Route},
+    log::{Ack, PublishError, Route},
     model::{ChannelKey, Offset, Position, Record},
     telemetry::{AppMetrics, PublishOutcome},
 };
@@ -76,15 +76,15 @@ impl Hub {
                 PublishOutcome::Stored
             };
             app.publishes.of(kind).inc();
-            if ack.duplicate {
-                hub.nudge_all(&route, ack.seq);
-            } else {
-                app.publish_bytes.inc_by(bytes);
-            }
             let epoch = match keeper.epoch() {
                 Some(epoch) => epoch,
                 None => keeper.fresh().await.epoch,
             };
+            if !ack.duplicate {
+                app.publish_bytes.inc_by(bytes);
+            } else if let Some(epoch) = keeper.epoch_since(sending) {
+                hub.nudge_all(&route, &epoch, ack.seq);
+            }
             let position = Position {
                 offset: ack.seq,
                 epoch,
@@ -102,7 +102,19 @@ impl Hub {
     ///
     /// [`PublishError`], as for a publish.
     pub async fn remove_history(&self, route: &Route) -> Result<Offset, PublishFailure> {
-        self.log.remove(route).await
+        let keeper = route.shard().and_then(|shard| self.keeper(shard));
+        let sending = keeper.map(|keeper| keeper.sending());
+        let seq = self.log.remove(route).await?;
+        if let (Some(keeper), Some(sending)) = (keeper, sending) {
+            let ack = Ack {
+                seq,
+                duplicate: false,
+            };
+            if keeper.acknowledged(sending, &ack) {
+                keeper.went_back(sending).await;
+            }
+        }
+        Ok(seq)
     }
 }
 

@@ -196,8 +196,15 @@ impl Hub {
         // At least one message besides that at the position.
         let max_messages = config.page_messages.max(2);
         let mut max_bytes = max_bytes.clamp(1, config.page_bytes);
-        let mut grant = match self.turn(route, position, target, max_bytes).await? {
-            Turn::Swept(proven) => return Ok(proven),
+        let mut grant = match self
+            .turn(route, keeper, incarnation, position, target, max_bytes)
+            .await?
+        {
+            Turn::Swept(proven) if keeper.incarnation() == incarnation => {
+                keeper.saw(proven.covered_to, incarnation);
+                return Ok(proven);
+            }
+            Turn::Swept(_) => return Err(Refused::Epoch),
             Turn::Alone(grant) => Some(grant),
         };
         let mut short = 0;
@@ -250,6 +257,7 @@ impl Hub {
                 return Err(Refused::Epoch);
             }
             if let Some(covered_to) = covered {
+                keeper.saw(covered_to, incarnation);
                 return Ok(Proven {
                     messages: judged.messages,
                     covered_to,
@@ -263,6 +271,8 @@ impl Hub {
     async fn turn(
         &self,
         route: &Route,
+        keeper: &Keeper,
+        incarnation: u64,
         position: Offset,
         target: Target,
         max_bytes: u32,
@@ -273,7 +283,15 @@ impl Hub {
         let (Some(sweeper), Some(_)) = (sweeper, target.last) else {
             return Ok(Turn::Alone(reader.enter(&reader.bytes, route, bytes).await?));
         };
-        if let Some(grant) = reader.bytes.try_enter(bytes) {
+        if let Some(proven) = self
+            .swept_before(keeper, incarnation, route, position, target)
+            .await
+        {
+            return Ok(Turn::Swept(proven));
+        }
+        if !sweeper.is_sweeping()
+            && let Some(grant) = reader.bytes.try_enter(bytes)
+        {
             return Ok(Turn::Alone(grant));
         }
         let mut ticket = sweeper.wait(route, position, target, reader.sweep_from());
@@ -284,7 +302,10 @@ impl Hub {
                     return Ok(Turn::Swept(proven));
                 }
             }
-            grant = reader.enter(&reader.bytes, route, bytes) => {
+            grant = async {
+                sweeper.rest().await;
+                reader.enter(&reader.bytes, route, bytes).await
+            } => {
                 let grant = grant?;
                 if ticket.withdraw() {
                     return Ok(Turn::Alone(grant));

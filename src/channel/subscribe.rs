@@ -1,8 +1,8 @@
 //! Subscribing: joining a tail at a proven place, and the reply in the same step (L8, L9).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     log::Route,
@@ -19,6 +19,8 @@ use super::{
     recovery::floor_holds,
     tail::{Join, Joined},
 };
+
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A subscription. Dropping it ends it; nothing is delivered to its outlet afterwards.
 pub struct Subscription {
@@ -212,6 +214,10 @@ impl Hub {
                 Join::Joined(_) => continue,
                 Join::Look => {
                     self.look(channel).await;
+                    if !channel.has_looked() {
+                        // The log may be in trouble: an answer older than the tail tells nothing.
+                        sleep(PAUSE).await;
+                    }
                     continue;
                 }
                 Join::Ahead => {
@@ -237,8 +243,14 @@ impl Hub {
                             covered_to,
                         })
                     } else {
-                        self.ask_peers_of_quiet(&channel.route, keeper, &epoch, position, covered_to)
-                            .await
+                        self.ask_peers_of_quiet(
+                            &channel.route,
+                            keeper,
+                            life.incarnation,
+                            position,
+                            covered_to,
+                        )
+                        .await
                     }
                 }
                 Join::Read { target } => {
@@ -261,7 +273,10 @@ impl Hub {
                                 .inc_by(found);
                             Some(proven)
                         }
-                        Err(Refused::Unproven(_)) => self.ask_peers(&channel.route, &epoch, position).await,
+                        Err(Refused::Unproven(_)) => {
+                            self.ask_peers(&channel.route, keeper, life.incarnation, position)
+                                .await
+                        }
                         Err(Refused::Crowded) => return Err(SubscribeError::TimedOut),
                         Err(Refused::Epoch) => continue,
                     }

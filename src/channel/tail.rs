@@ -167,6 +167,11 @@ impl<O: Outlet> Tail<O> {
         self.last
     }
 
+    /// Whether `last` is the last message the log had at `whole_to`: it has looked, or seen one.
+    pub fn has_looked(&self) -> bool {
+        self.looked
+    }
+
     /// Its ring, for readers of recent history.
     pub fn ring(&self) -> &Ring {
         &self.ring
@@ -281,23 +286,18 @@ impl<O: Outlet> Tail<O> {
     }
 
     /// The gap cannot be closed: those who would miss something end, and the tail starts anew at
-    /// the first message it has behind the gap.
-    pub fn lose(&mut self) {
+    /// the first message it has behind the gap, or else at the `last_seq` that the leader named
+    /// since ([`Tail::begin`]). What was said to exist may not be so.
+    pub fn lose(&mut self, last_seq: Offset) {
         let Phase::Gap(gap) = std::mem::replace(&mut self.phase, Phase::Whole) else {
             self.phase = Phase::Whole;
             return;
         };
-        let behind_gap = gap.waiting.front().map(|arrival| arrival.message.offset());
-        let known = match gap.need {
-            Need::Read { target, .. } => target.last.unwrap_or(target.whole_to),
-            Need::Floor { reach, .. } => reach,
-            Need::Nothing => 0,
-        };
-        match behind_gap {
-            Some(message) if message >= self.whole_to => self.restart_at(message),
-            _ => {
-                self.restart_at(known.max(self.whole_to));
-                // What was known to exist may be no message of this channel.
+        match gap.waiting.front() {
+            Some(first) => self.restart_at(first.message.offset()),
+            None => {
+                self.restart_at(last_seq.max(self.whole_to));
+                // No message of this channel need be there.
                 self.last = None;
                 self.looked = false;
             }
@@ -318,7 +318,7 @@ impl<O: Outlet> Tail<O> {
     }
 
     /// A check (L11): the leader's `last_seq`, learnt before the channel's last message `last` was
-    /// asked for from a copy that had everything up to it, and the floor.
+    /// asked for from a copy that had everything up to it, and a floor learnt after that.
     pub fn on_check(&mut self, last_seq: Offset, floor: Offset, last: Option<Offset>) {
         if !self.is_whole() {
             return;
@@ -339,7 +339,8 @@ impl<O: Outlet> Tail<O> {
         if last_seq <= self.whole_to {
             return;
         }
-        if floor_holds(self.whole_to, floor) {
+        // Messages go oldest first: as long as an older one is stored, none behind it has gone.
+        if last.is_some() || floor_holds(self.whole_to, floor) {
             self.whole_to = last_seq;
         } else {
             self.effects.gaps += 1;

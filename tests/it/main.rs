@@ -6,8 +6,10 @@
 )]
 
 mod faults;
+mod hubs;
 mod listener;
 mod log_conformance;
 mod log_nats;
+mod recovery_model;
 mod support;
 mod websocket;

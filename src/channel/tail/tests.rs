@@ -175,7 +175,7 @@ fn a_lost_gap_ends_the_cursors_and_starts_anew() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
     tail.on_copies(Pace::Queued, [copy(0, 14), copy(14, 15)]);
-    tail.lose();
+    tail.lose(15);
     let effects = tail.take_effects();
     assert_eq!((effects.ended.len(), effects.lost), (1, 1));
     assert_eq!(
@@ -252,14 +252,20 @@ fn l11_a_check_finds_the_lost_last_copy_and_moves_a_quiet_tail() {
     let mut quiet = tail(10);
     quiet.on_check(25, 3, Some(8));
     assert_eq!((quiet.whole_to(), quiet.last()), (25, Some(8)));
-    quiet.on_check(30, 27, Some(8));
+    quiet.on_check(27, 27, Some(8));
+    assert_eq!(
+        quiet.whole_to(),
+        27,
+        "8 is still stored, so nothing behind it has gone"
+    );
+    quiet.on_check(30, 29, None);
     assert_eq!(
         quiet.need(),
         Need::Floor {
-            position: 25,
+            position: 27,
             reach: 30
         },
-        "26 may have expired unseen"
+        "28 may have expired unseen"
     );
 
     let mut missed = tail(10);

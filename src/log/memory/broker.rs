@@ -282,6 +282,20 @@ impl State {
         self.tell_epochs(node);
     }
 
+    /// Ends all faults but those that hold something.
+    pub(super) fn heal(&mut self) {
+        self.live.faults = Script::default();
+        self.requests = Script::default();
+        self.publishes = Script::default();
+        self.topics.losses = Script::default();
+        for shard in &mut self.shards {
+            shard.heal();
+        }
+        for node in 0..self.nodes.0.len() {
+            self.reconnect(node);
+        }
+    }
+
     /// Sends to all listeners of a topic.
     pub(super) fn tell(&mut self, node: NodeIndex, topic: &str, data: &Bytes, reply: Option<&str>) {
         if self.nodes.connected(node) {

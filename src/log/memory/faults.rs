@@ -314,6 +314,14 @@ impl Faults {
         ack.seq
     }
 
+    /// Ends all faults: what is held goes on, replicas catch up, clocks agree, nodes are connected.
+    pub fn heal(&self) {
+        self.release_copies();
+        self.release_answers();
+        let state = &mut *self.broker.state();
+        state.heal();
+    }
+
     fn with_shard(&self, shard: ShardId, change: impl FnOnce(&mut Shard)) {
         let mut state = self.broker.state();
         if let Ok((shard, _)) = state.shard(shard) {

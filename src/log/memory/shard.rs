@@ -186,6 +186,17 @@ impl Shard {
         self.deposed = replica;
     }
 
+    /// Ends all faults.
+    pub(super) fn heal(&mut self) {
+        self.answering = None;
+        self.deposed = None;
+        for follower in &mut self.followers {
+            follower.held = false;
+            follower.skew_ms = 0;
+            follower.catch_up(Offset::MAX);
+        }
+    }
+
     fn commit(&mut self, op: &Op) {
         self.leader.apply(op);
         for follower in &mut self.followers {
