@@ -2,6 +2,7 @@
 //! no reorder; `recovered: true` only when it is true; no hang. Two edges, real nats-servers.
 
 mod bad_input;
+mod chaos;
 mod cluster;
 mod history;
 mod hostile;

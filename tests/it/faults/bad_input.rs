@@ -37,8 +37,7 @@ struct Row {
     expected: Answer,
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a table of literals reads better")]
-fn row(name: &'static str, command: impl ToString, expected: Answer) -> Row {
+fn row(name: &'static str, command: impl std::fmt::Display, expected: Answer) -> Row {
     Row {
         name,
         before: Vec::new(),
