@@ -6,7 +6,6 @@ mod chaos;
 mod cluster;
 mod history;
 mod hostile;
-mod leaving;
 mod network;
 mod nodes;
 mod publishers;

@@ -80,7 +80,7 @@ impl EdgeProcess {
     }
 
     /// Asks it to drain (SIGTERM) and waits until it has ended; its exit code.
-    pub(crate) async fn terminate(&mut self) -> Option<i32> {
+    pub(crate) async fn terminate(mut self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let pause = std::time::Duration::from_millis(20);
         within(async {
