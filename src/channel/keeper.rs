@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot, watch},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -29,6 +29,8 @@ pub struct Keeper {
     state: Mutex<State>,
     waiting: Mutex<Vec<oneshot::Sender<Fresh>>>,
     asked: Notify,
+    /// When the anchor was last written to be sure, see [`Keeper::assure`].
+    assured: tokio::sync::Mutex<Option<Instant>>,
     /// The incarnation; changes when the epoch does.
     incarnation: watch::Sender<u64>,
 }
@@ -50,6 +52,7 @@ pub struct Sent {
 
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MOST: Duration = Duration::from_millis(500);
+const ASSURE_EVERY: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// A keeper that knows nothing yet. `margin` is how far clocks may differ.
@@ -69,6 +72,7 @@ impl Keeper {
             }),
             waiting: Mutex::new(Vec::new()),
             asked: Notify::new(),
+            assured: tokio::sync::Mutex::new(None),
             incarnation: watch::Sender::new(0),
         }
     }
@@ -107,6 +111,30 @@ impl Keeper {
     pub async fn confirmed(&self) -> Fresh {
         self.state.lock().stale = true;
         self.fresh().await
+    }
+
+    /// Makes sure that answers from now on are not those of a leader that has been deposed and does
+    /// not know it: no answer counts that is below the acknowledgement of a write made after this
+    /// call. One write serves all who wait, and there is at most one every `ASSURE_EVERY`.
+    pub async fn assure(&self) {
+        let asked = Instant::now();
+        let mut assured = self.assured.lock().await;
+        if let Some(at) = *assured {
+            if at >= asked {
+                return;
+            }
+            sleep_until(at + ASSURE_EVERY).await;
+        }
+        let mut pause = RETRY_FIRST;
+        let began = loop {
+            let began = Instant::now();
+            if self.suspect().await.is_ok() {
+                break began;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MOST);
+        };
+        *assured = Some(began);
     }
 
     /// The epoch, once it is known.
@@ -418,8 +446,8 @@ impl Keeper {
         }))
     }
 
-    /// It looks like going back: an acknowledgement is the judge, since answers and copies overtake
-    /// each other (L4).
+    /// It may have gone back: an acknowledgement is the judge, since answers and copies overtake each
+    /// other (L4).
     async fn suspect(&self) -> Result<(), ReadError> {
         let sent = self.sending();
         let ack = self

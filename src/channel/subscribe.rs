@@ -76,7 +76,7 @@ enum Wanted {
 enum Step {
     Joined(CursorKey, bool),
     Wait,
-    Need(Join, Offset, Life, Epoch),
+    Need(Join, Offset, Life),
     /// Whether the client's epoch is an old one is asked of the registry.
     Confirm,
 }
@@ -181,7 +181,7 @@ impl Hub {
                     }
                 }
             };
-            let (need, position, life, epoch) = match step {
+            let (need, position, life) = match step {
                 Step::Joined(key, behind) => {
                     if behind {
                         self.metrics.catchups.of(CatchupKind::Resume).inc();
@@ -204,12 +204,19 @@ impl Hub {
                     confirmed = true;
                     continue;
                 }
-                Step::Need(need, position, life, epoch) => (need, position, life, epoch),
+                Step::Need(need, position, life) => (need, position, life),
             };
-            let (Some(keeper), true) = (&channel.keeper, reading.is_some()) else {
+            let Some(keeper) = &channel.keeper else {
+                return Err(SubscribeError::Closed);
+            };
+            if matches!(need, Join::Ahead) {
+                // Reads nothing, and may take long: a client that invents positions must not keep
+                // others waiting.
+                reading = None;
+            } else if reading.is_none() {
                 reading = Some(channel.reading.lock().await);
                 continue;
-            };
+            }
             let proven = match need {
                 Join::Joined(_) => continue,
                 Join::Look => {
@@ -221,8 +228,13 @@ impl Hub {
                     continue;
                 }
                 Join::Ahead => {
-                    let fresh = keeper.fresh().await;
-                    if fresh.epoch != epoch {
+                    let mut fresh = keeper.fresh().await;
+                    if fresh.last_seq < position {
+                        // Before the client is told that its position does not exist.
+                        keeper.assure().await;
+                        fresh = keeper.fresh().await;
+                    }
+                    if fresh.incarnation != life.incarnation {
                         continue;
                     }
                     // Above the leader's last sequence: never proof. Otherwise this tail is whole
@@ -234,7 +246,7 @@ impl Hub {
                 }
                 Join::Floor { covered_to } => {
                     let fresh = keeper.fresh().await;
-                    if fresh.epoch != epoch {
+                    if fresh.incarnation != life.incarnation {
                         continue;
                     }
                     if floor_holds(position, fresh.floor) {
@@ -339,7 +351,7 @@ impl Hub {
                     Step::Joined(joined.key, joined.behind)
                 }
                 Join::Look if !durable.tail.is_whole() => Step::Wait,
-                need => Step::Need(need, position, durable.life, durable.epoch.clone()),
+                need => Step::Need(need, position, durable.life),
             },
         }
     }

@@ -328,15 +328,15 @@ impl<O: Outlet> Tail<O> {
                 self.open_gap(found);
                 return;
             }
-            if self.last.is_none_or(|seen| seen < found) {
-                // Older than the tail's first watermark: it has looked, and this is the last one.
-                self.last = Some(found);
-            }
         }
-        if last_seq >= self.whole_to {
-            self.looked = true;
+        if last_seq < self.whole_to {
+            // The answer is older than the tail: there may have been later ones.
+            return;
         }
-        if last_seq <= self.whole_to {
+        self.looked = true;
+        // It may be older than the tail's first watermark.
+        self.last = self.last.max(last);
+        if last_seq == self.whole_to {
             return;
         }
         // Messages go oldest first: as long as an older one is stored, none behind it has gone.

@@ -336,6 +336,16 @@ fn a_position_below_a_new_tail_is_looked_up_first() {
 }
 
 #[test]
+fn l8_an_answer_older_than_the_tail_does_not_tell_the_last_message() {
+    let mut tail = Tail::<Inbox>::new(LIMITS);
+    tail.begin(5);
+    tail.on_check(1, 1, Some(1));
+    assert!(matches!(tail.join_at(1, Inbox::default), Join::Look));
+    tail.on_check(5, 6, None);
+    assert!(matches!(tail.join_at(1, Inbox::default), Join::Floor { .. }));
+}
+
+#[test]
 fn what_was_read_for_one_serves_the_next() {
     let mut tail = tail(10);
     tail.on_check(10, 1, Some(9));
