@@ -1,5 +1,6 @@
 //! The rim towards clients: sockets, transports and the write path.
 
+mod admission;
 mod connection;
 pub mod frames;
 pub mod gateway;

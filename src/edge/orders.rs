@@ -14,7 +14,7 @@ use crate::{
     protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
     publish::Target,
     session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder},
-    telemetry::AppMetrics,
+    telemetry::{AppMetrics, AuthFailure, Metrics},
 };
 
 use super::{frames, gateway::Gateway};
@@ -144,13 +144,14 @@ pub(super) fn order(
     mailbox: &Arc<Mailbox>,
     joins: &mut Joins,
 ) -> Order {
-    let (app, hub) = (app.clone(), gateway.hub.clone());
+    let (app, hub, metrics) = (app.clone(), gateway.hub.clone(), gateway.metrics.clone());
     match effect {
-        Effect::VerifyConnect { token } => {
-            Box::pin(async move { Completion::ConnectVerified(app.verify_connect(token.as_str()).await) })
-        }
-        Effect::VerifyRefresh { id, token } => Box::pin(async move {
+        Effect::VerifyConnect { token } => Box::pin(async move {
             let result = app.verify_connect(token.as_str()).await;
+            Completion::ConnectVerified(noted(result, &metrics))
+        }),
+        Effect::VerifyRefresh { id, token } => Box::pin(async move {
+            let result = noted(app.verify_connect(token.as_str()).await, &metrics);
             Completion::RefreshVerified { id, result }
         }),
         Effect::VerifySubscribe {
@@ -158,7 +159,7 @@ pub(super) fn order(
             generation,
             token,
         } => Box::pin(async move {
-            let result = app.verify_subscribe(token.as_str()).await;
+            let result = noted(app.verify_subscribe(token.as_str()).await, &metrics);
             Completion::SubscribeVerified {
                 channel,
                 generation,
@@ -171,7 +172,7 @@ pub(super) fn order(
             generation,
             token,
         } => Box::pin(async move {
-            let result = app.verify_subscribe(token.as_str()).await;
+            let result = noted(app.verify_subscribe(token.as_str()).await, &metrics);
             Completion::SubRefreshVerified {
                 id,
                 channel,
@@ -214,6 +215,18 @@ pub(super) fn order(
             Box::pin(std::future::ready(Completion::Abandoned))
         }
     }
+}
+
+/// Counts a token that was not accepted.
+fn noted<T>(result: Result<T, TokenError>, metrics: &Metrics) -> Result<T, TokenError> {
+    let why = match &result {
+        Ok(_) => return result,
+        Err(TokenError::Expired) => AuthFailure::Expired,
+        Err(TokenError::Invalid(_)) => AuthFailure::Invalid,
+        Err(TokenError::Unavailable) => AuthFailure::Jwks,
+    };
+    metrics.auth_failures.of(why).inc();
+    result
 }
 
 async fn subscribe(

@@ -7,6 +7,7 @@
 
 mod faults;
 mod hubs;
+mod isolation;
 mod listener;
 mod log_conformance;
 mod log_nats;
