@@ -9,7 +9,7 @@ use crate::telemetry::CatchupSource;
 use super::{
     cursor::CursorKey,
     hub::{Body, Channel, Hub},
-    reader::{Proven, Refused},
+    reader::Refused,
     tail::{Fed, Feed},
 };
 
@@ -64,12 +64,10 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             .read_proven(&channel.route, keeper, life.incarnation, from, target, room)
             .await
         {
-            Ok(proven) => Some((proven, CatchupSource::Log)),
+            Ok(proven) => Some(proven),
             Err(Refused::Unproven(_)) => {
-                let answer = hub
-                    .ask_peers(&channel.route, keeper, life.incarnation, from)
-                    .await;
-                answer.map(|proven| (proven, CatchupSource::Peer))
+                hub.ask_peers(&channel.route, keeper, life.incarnation, from)
+                    .await
             }
             Err(Refused::Crowded) => {
                 sleep(CROWDED).await;
@@ -79,12 +77,11 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             Err(Refused::Epoch) => return,
         };
         let fed = hub.with_tail(channel, life, |durable| match read {
-            Some((Proven { messages, covered_to }, source)) if covered_to > from => {
-                hub.metrics
-                    .catchup_publications
-                    .of(source)
-                    .inc_by(messages.len() as u64);
-                durable.tail.on_fed(key, from, &messages, covered_to)
+            Some(proven) if proven.covered_to > from => {
+                proven.count(&hub.metrics);
+                durable
+                    .tail
+                    .on_fed(key, from, &proven.messages, proven.covered_to)
             }
             _ => {
                 durable.tail.end(key);

@@ -69,7 +69,9 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
             }
         };
         let closer = hub.with_tail(&channel, life, |durable| match answer {
-            Some(Proven { messages, covered_to }) if covered_to > durable.tail.whole_to() => {
+            Some(Proven {
+                messages, covered_to, ..
+            }) if covered_to > durable.tail.whole_to() => {
                 durable.tail.on_read(messages, covered_to);
                 true
             }

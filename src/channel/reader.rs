@@ -8,7 +8,7 @@ use crate::{
     config::CatchupConfig,
     log::{Log, Page, ReadError, Route, ShardId, Stored, Sweep},
     model::Offset,
-    telemetry::Metrics,
+    telemetry::{CatchupSource, Metrics},
 };
 
 use super::{
@@ -37,6 +37,16 @@ pub(super) struct Reader {
 pub(super) struct Proven {
     pub(super) messages: Vec<Message>,
     pub(super) covered_to: Offset,
+    /// Who had it.
+    pub(super) source: CatchupSource,
+}
+
+impl Proven {
+    /// Counts what a cursor gets of it.
+    pub(super) fn count(&self, metrics: &Metrics) {
+        let found = self.messages.len() as u64;
+        metrics.catchup_publications.of(self.source).inc_by(found);
+    }
 }
 
 /// How a read gets its turn.
@@ -259,6 +269,7 @@ impl Hub {
             if let Some(covered_to) = covered {
                 keeper.saw(covered_to, incarnation);
                 return Ok(Proven {
+                    source: CatchupSource::Log,
                     messages: judged.messages,
                     covered_to,
                 });

@@ -240,6 +240,7 @@ impl Hub {
                     // Above the leader's last sequence: never proof. Otherwise this tail is whole
                     // below the position, and the guard skips up to it.
                     (fresh.last_seq >= position).then_some(Proven {
+                        source: CatchupSource::Log,
                         messages: Vec::new(),
                         covered_to: position,
                     })
@@ -251,6 +252,7 @@ impl Hub {
                     }
                     if floor_holds(position, fresh.floor) {
                         Some(Proven {
+                            source: CatchupSource::Log,
                             messages: Vec::new(),
                             covered_to,
                         })
@@ -277,14 +279,7 @@ impl Hub {
                         )
                         .await
                     {
-                        Ok(proven) => {
-                            let found = proven.messages.len() as u64;
-                            self.metrics
-                                .catchup_publications
-                                .of(CatchupSource::Log)
-                                .inc_by(found);
-                            Some(proven)
-                        }
+                        Ok(proven) => Some(proven),
                         Err(Refused::Unproven(_)) => {
                             self.ask_peers(&channel.route, keeper, life.incarnation, position)
                                 .await
@@ -294,6 +289,9 @@ impl Hub {
                     }
                 }
             };
+            if let Some(proven) = &proven {
+                proven.count(&self.metrics);
+            }
             let Some(proven) = proven else {
                 unproven = Some(RecoveryOutcome::Unproven);
                 continue;

@@ -362,15 +362,15 @@ impl Hub {
         };
         let proven = keeper.incarnation() == incarnation && retained && untrimmed;
         proven.then(|| {
-            self.metrics
-                .catchup_publications
-                .of(CatchupSource::Sweep)
-                .inc_by(messages.len() as u64);
             let messages = messages
                 .iter()
                 .map(|stored| self.message(route, (**stored).clone()))
                 .collect();
-            Proven { messages, covered_to }
+            Proven {
+                messages,
+                covered_to,
+                source: CatchupSource::Sweep,
+            }
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::support::{
     nats::NatsServer,
     proxy::{Proxy, Weather},
     publisher::Publisher,
-    until,
+    until, within,
 };
 
 const BUSY: &str = "public:busy";
@@ -76,6 +76,53 @@ async fn an_edge_is_killed_under_load_and_clients_resume_on_one_that_is_behind_t
         );
     }
     far.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l11_a_retry_that_is_a_duplicate_tells_tails_of_the_lost_copy() {
+    const QUIET: &str = "public:quiet";
+    let nats = NatsServer::start().await;
+    let roads = [Proxy::nats(&nats.url()).await, Proxy::nats(&nats.url()).await];
+    // Not the checks: the retry itself must tell.
+    let edge = |road: &Proxy| {
+        Edge::builder()
+            .nats(&road.urls())
+            .set("channel.check_interval", "90s")
+    };
+    let (one, two) = (edge(&roads[0]).start().await, edge(&roads[1]).start().await);
+    let mut clients = Vec::new();
+    for edge in [&one, &two] {
+        let client = Client::connect(edge.addr).await;
+        client.subscribe(QUIET).await;
+        clients.push(client);
+    }
+    let publisher = Publisher::start(one.addr);
+    let first = publisher.one(QUIET).await;
+    for client in &clients {
+        client.wait_for(QUIET, first.offset).await;
+    }
+    until("the first checks are over", || async {
+        let checked = |edge: &Edge| edge.metric("slipstream_checks_total") >= 1.0;
+        (checked(&one) && checked(&two)).then_some(())
+    })
+    .await;
+    roads[0].losses().all(true);
+    roads[1].losses().copies(true);
+    let acked = publisher.begin(QUIET, 0);
+    until("the copy is lost", || async {
+        (roads[1].lost() == 1).then_some(())
+    })
+    .await;
+    roads[0].losses().all(false);
+    roads[1].losses().copies(false);
+    publisher.move_to(two.addr);
+    assert!(within(acked).await.unwrap().duplicate);
+    for client in &clients {
+        check_to_end(client, QUIET, publisher.published()).await;
+        assert_eq!(client.channel(QUIET).subscribes(), 1);
+    }
+    one.stop().await;
+    two.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
