@@ -16,6 +16,7 @@ mod history;
 mod hub;
 mod interest;
 mod keeper;
+mod linger;
 mod mailbox;
 mod outlet;
 mod peers;

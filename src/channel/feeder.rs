@@ -37,6 +37,9 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
                 return;
             };
             durable.ring_used = Instant::now();
+            if let Some(keeper) = &channel.keeper {
+                durable.tail.ring_mut().evict_older(keeper.oldest_ms());
+            }
             let step = durable.tail.feed(key);
             let effects = durable.tail.take_effects();
             let life = durable.life;

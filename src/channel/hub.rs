@@ -5,7 +5,7 @@
 //! await; tasks that wait for the log hold none.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, broadcast, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 use tracing::warn;
 
@@ -34,6 +34,7 @@ use super::{
     cursor::Cursors,
     entry::Entry,
     keeper::Keeper,
+    linger::Lingering,
     outlet::Outlet,
     reader::Reader,
     ring::RingLimits,
@@ -54,9 +55,8 @@ pub struct Hub {
     /// By shard; the last one is for ephemeral channels.
     partitions: Vec<Partition>,
     tails: AtomicUsize,
-    lingering: Mutex<VecDeque<(Instant, Arc<Channel>)>>,
-    lingers: Notify,
-    started: Instant,
+    pub(super) lingering: Lingering,
+    channels_made: AtomicU64,
 }
 
 struct Partition {
@@ -80,8 +80,8 @@ pub struct Channel {
     pub(super) reading: tokio::sync::Mutex<()>,
     /// Subscriptions and joins under way. Changed under the partition's lock only.
     members: AtomicUsize,
-    /// When its last member left, in milliseconds since the hub started. As `members`.
-    idle_since: AtomicU64,
+    /// Names it among the channels this hub has had.
+    pub(super) number: u64,
 }
 
 /// What a channel holds.
@@ -194,15 +194,14 @@ impl Hub {
             encoder,
             partitions,
             tails: AtomicUsize::new(0),
-            lingering: Mutex::default(),
-            lingers: Notify::new(),
-            started: Instant::now(),
+            lingering: Lingering::default(),
+            channels_made: AtomicU64::new(0),
         });
         for (shard, receiver) in due {
             tasks.spawn(super::checks::run(hub.clone(), shard, receiver));
             tasks.spawn(super::sweeper::run(hub.clone(), shard));
         }
-        tasks.spawn(hub.clone().run_lingering());
+        tasks.spawn(super::linger::run(hub.clone()));
         tasks.spawn(hub.clone().run_rings());
         tasks.spawn(hub.clone().run_events(hub.log.events()));
         for keeper in hub.keepers() {
@@ -332,7 +331,7 @@ impl Hub {
             begun: Notify::new(),
             reading: tokio::sync::Mutex::new(()),
             members: AtomicUsize::new(1),
-            idle_since: AtomicU64::new(0),
+            number: self.channels_made.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -343,53 +342,18 @@ impl Hub {
             if channel.members.fetch_sub(1, Ordering::Relaxed) > 1 {
                 return;
             }
-            channel.idle_since.store(self.now_ms(), Ordering::Relaxed);
         }
-        let mut lingering = self.lingering.lock();
-        lingering.push_back((Instant::now() + self.config.linger, channel.clone()));
-        if lingering.len() == 1 {
-            self.lingers.notify_one();
-        }
+        self.lingering.add(channel, Instant::now() + self.config.linger);
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Ends tails that nobody has wanted for the linger time.
-    async fn run_lingering(self: Arc<Self>) {
-        loop {
-            let next = self.lingering.lock().front().map(|(due, _)| *due);
-            let Some(due) = next else {
-                self.lingers.notified().await;
-                continue;
-            };
-            sleep_until(due).await;
-            let now = Instant::now();
-            let mut over = Vec::new();
-            {
-                let mut lingering = self.lingering.lock();
-                while lingering.front().is_some_and(|(due, _)| *due <= now) {
-                    over.extend(lingering.pop_front().map(|(_, channel)| channel));
-                }
-            }
-            for channel in over {
-                self.end_if_idle(&channel);
-            }
-        }
-    }
-
-    fn end_if_idle(&self, channel: &Arc<Channel>) {
+    /// Ends the channel's tail, unless it has members again.
+    pub(super) fn end_if_idle(&self, channel: &Arc<Channel>) {
         {
             let mut channels = self.partition(channel.route.shard()).channels.lock();
-            let linger = u64::try_from(self.config.linger.as_millis()).unwrap_or(u64::MAX);
-            // It may have had a member since; then it stands in the queue again, with a later time.
-            let idle = channel.members.load(Ordering::Relaxed) == 0
-                && self.now_ms() + 1 >= channel.idle_since.load(Ordering::Relaxed).saturating_add(linger);
             let known = channels
                 .get(channel.route.key())
                 .is_some_and(|known| Arc::ptr_eq(known, channel));
-            if !idle || !known {
+            if channel.members.load(Ordering::Relaxed) > 0 || !known {
                 return;
             }
             channels.remove(channel.route.key());

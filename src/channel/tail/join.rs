@@ -132,7 +132,11 @@ impl<O: Outlet> Tail<O> {
         outlet: O,
     ) -> Joined {
         let read: Vec<_> = publications(messages).cloned().collect();
-        if covered_to >= self.ring.from() && position < self.ring.from() {
+        let removed = messages
+            .iter()
+            .any(|message| matches!(message, Message::Tombstone(_)));
+        // What was removed since is for those who were on their way, and never kept (L15).
+        if !removed && covered_to >= self.ring.from() && position < self.ring.from() {
             // The next one with this position needs no read.
             self.ring.extend_back(position, &read, self.limits.ring);
             if self.ring.from() <= position {

@@ -442,6 +442,16 @@ fn l15_a_tombstone_empties_the_ring_and_leaves_who_has_everything() {
 }
 
 #[test]
+fn l15_what_a_late_replica_still_has_of_removed_history_is_not_kept() {
+    let mut tail = tail(10);
+    tail.on_check(10, 1, Some(9));
+    let page = vec![publication(7), Message::Tombstone(8), publication(9)];
+    let joined = tail.join_read(6, &page, 10, Inbox::default());
+    assert_eq!((joined.entries.len(), joined.offset), (2, 10));
+    assert!(tail.vouch(6).is_none());
+}
+
+#[test]
 fn l3_malformed_is_passed_over_and_a_newer_version_is_a_gap() {
     let mut tail = tail(10);
     let inbox = live(&mut tail);
