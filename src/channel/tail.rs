@@ -323,11 +323,9 @@ impl<O: Outlet> Tail<O> {
         if !self.is_whole() {
             return;
         }
-        if let Some(found) = last {
-            if found > self.whole_to {
-                self.open_gap(found);
-                return;
-            }
+        if let Some(found) = last.filter(|found| *found > self.whole_to) {
+            self.open_gap(found);
+            return;
         }
         if last_seq < self.whole_to {
             // The answer is older than the tail: there may have been later ones.

@@ -108,7 +108,6 @@ impl Bounds {
 pub(crate) struct Node {
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) metrics: Arc<Metrics>,
     /// What the hub runs on.
     pub(crate) tasks: Tasks,
 }
@@ -117,7 +116,6 @@ impl Node {
     pub(crate) fn start(cluster: &MemoryCluster, bounds: &Bounds) -> Self {
         let log = Arc::new(cluster.node());
         let tasks = Tasks::default();
-        let metrics = Arc::new(Metrics::new());
         let hub = Hub::start(
             log.clone(),
             &bounds.log,
@@ -125,23 +123,14 @@ impl Node {
             &bounds.catchup,
             Budgets::divide(bounds.channel.rings_bytes, &[(app(), 0)]),
             ENCODER,
-            metrics.clone(),
+            Arc::new(Metrics::new()),
             &tasks,
         );
-        Self {
-            log,
-            hub,
-            metrics,
-            tasks,
-        }
+        Self { log, hub, tasks }
     }
 
     pub(crate) fn index(&self) -> NodeIndex {
         self.log.node_index()
-    }
-
-    pub(crate) fn route(&self, channel: &str, class: &ClassName) -> Route {
-        route(&*self.log, channel, Some(class))
     }
 }
 

@@ -95,10 +95,17 @@ pub(crate) struct Client {
     /// The node it is connected to, by the world's count.
     pub(crate) node: Option<usize>,
     mailbox: Arc<Mailbox>,
-    /// Requests whose reply has not been read: by tag.
-    claims: Vec<(u32, usize, Claim, Option<(Offset, String)>)>,
+    claims: Vec<Claimed>,
     next_tag: u32,
     pub(crate) told: Told,
+}
+
+/// A request whose reply has not been read.
+struct Claimed {
+    tag: u32,
+    channel: usize,
+    claim: Claim,
+    position: Option<(Offset, String)>,
 }
 
 fn mailbox() -> Arc<Mailbox> {
@@ -175,7 +182,12 @@ impl Client {
         };
         let tag = self.next_tag;
         self.next_tag += 1;
-        self.claims.push((tag, channel, claim, claimed.clone()));
+        self.claims.push(Claimed {
+            tag,
+            channel,
+            claim,
+            position: claimed.clone(),
+        });
         let resume = Resume {
             position: claimed.as_ref().map(|(offset, epoch)| Position {
                 offset: *offset,
@@ -243,7 +255,7 @@ impl Client {
                 },
                 Err(SubscribeError::TimedOut) => {
                     self.told.timed_out += 1;
-                    self.claims.retain(|(of, ..)| *of != tag);
+                    self.claims.retain(|claimed| claimed.tag != tag);
                     place.retry_at = Some(Instant::now() + Duration::from_millis(500));
                     State::Away
                 }
@@ -309,11 +321,16 @@ impl Client {
                 epoch,
                 missed,
             } => {
-                let at = self.claims.iter().position(|(of, ..)| *of == tag);
+                let at = self.claims.iter().position(|claimed| claimed.tag == tag);
                 let Some(at) = at else {
                     return Err(format!("a reply to a request that has failed: {text}"));
                 };
-                let (_, channel, claim, claimed) = self.claims.remove(at);
+                let Claimed {
+                    channel,
+                    claim,
+                    position: claimed,
+                    ..
+                } = self.claims.remove(at);
                 let reality = truth.of(channel);
                 self.on_reply(
                     channel, claim, claimed, recovered, offset, &epoch, &missed, reality,
