@@ -5,10 +5,12 @@
     reason = "a test ends where it is surprised"
 )]
 
+mod doors;
 mod faults;
 mod isolation;
 mod listener;
 mod log_conformance;
 mod log_nats;
+mod metrics;
 mod support;
 mod websocket;
