@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use crate::telemetry::CatchupSource;
+use crate::telemetry::{CatchupKind, CatchupSource, Held};
 
 use super::{
     cursor::CursorKey,
@@ -15,12 +15,13 @@ use super::{
 
 const CROWDED: Duration = Duration::from_millis(50);
 
-/// Runs until the subscription is live, or ends.
-pub(super) async fn feed(hub: Arc<Hub>, channel: Arc<Channel>, key: CursorKey) {
+/// Runs until the subscription is live, or ends. `kind` says why it is behind.
+pub(super) async fn feed(hub: Arc<Hub>, channel: Arc<Channel>, key: CursorKey, kind: CatchupKind) {
     let began = Instant::now();
-    channel.app.slow_readers.inc();
+    hub.metrics.catchups.of(kind).inc();
+    let slow = (kind == CatchupKind::SlowReader).then(|| Held::new(&channel.app.slow_readers));
     feed_on(&hub, &channel, key).await;
-    channel.app.slow_readers.dec();
+    drop(slow);
     hub.metrics.catchup_seconds.observe(began.elapsed().as_secs_f64());
 }
 

@@ -8,7 +8,7 @@ use crate::{
     config::CatchupConfig,
     log::{Log, Page, ReadError, Route, ShardId, Stored, Sweep},
     model::Offset,
-    telemetry::{CatchupSource, Metrics},
+    telemetry::{CatchupSource, Limit, Metrics},
 };
 
 use super::{
@@ -176,10 +176,11 @@ impl Reader {
     }
 
     async fn enter<'a>(&self, gate: &'a Gate, route: &Route, units: usize) -> Result<Grant<'a>, Refused> {
-        let grant = gate
-            .enter(&route.key().app, units)
-            .await
-            .map_err(|_| Refused::Crowded)?;
+        let grant = gate.enter(&route.key().app, units).await.map_err(|_| {
+            let app = self.metrics.app(&route.key().app);
+            app.limits_hit.of(Limit::CatchupWaiting).inc();
+            Refused::Crowded
+        })?;
         let (waiting, bytes) = self.bytes.load();
         self.metrics
             .catchup_waiting

@@ -184,9 +184,9 @@ impl Hub {
             let (need, position, life) = match step {
                 Step::Joined(key, behind) => {
                     if behind {
-                        self.metrics.catchups.of(CatchupKind::Resume).inc();
+                        let kind = CatchupKind::Resume;
                         self.tasks
-                            .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                            .spawn(super::feeder::feed(self.clone(), channel.clone(), key, kind));
                     }
                     let asked = resume.position.is_some();
                     let outcome = unproven.or_else(|| asked.then_some(RecoveryOutcome::Recovered));
@@ -310,9 +310,9 @@ impl Hub {
             });
             if let Some((key, behind)) = joined {
                 if behind {
-                    self.metrics.catchups.of(CatchupKind::Resume).inc();
+                    let kind = CatchupKind::Resume;
                     self.tasks
-                        .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                        .spawn(super::feeder::feed(self.clone(), channel.clone(), key, kind));
                 }
                 return Ok((key, Some(RecoveryOutcome::Recovered)));
             }

@@ -28,7 +28,7 @@ use crate::{
 
 use super::{
     admission::Admission,
-    frames,
+    bounds, frames,
     gateway::Gateway,
     orders::{Completion, Joins, Order},
     websocket::{Decoder, Event, close, encoder},
@@ -250,6 +250,7 @@ impl Connection {
                 Some(Err(_)) => self.session.close(DisconnectCode::BadRequest, &mut self.effects),
                 None => return None,
             }
+            bounds::count_command(&self.effects, &self.metrics);
             if let Some(ended) = self.carry_out() {
                 return Some(ended);
             }
@@ -277,6 +278,7 @@ impl Connection {
                     }
                 }
                 if let Some(code) = taken.close {
+                    bounds::count_close(code, &self.metrics);
                     return Ok(Some(ended(code)));
                 }
                 if nothing {
@@ -323,6 +325,7 @@ impl Connection {
                     self.writer.push_first(frames::PING);
                 }
                 Effect::Close(code) => {
+                    bounds::count_close(code, &self.metrics);
                     closed = Some(ended(code));
                     self.flush_mailbox();
                     break;

@@ -95,6 +95,15 @@ impl Gateway {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Bytes queued for all clients. Looks at every connection: for those who ask now and then.
+    pub fn queued_bytes(&self) -> usize {
+        self.mailboxes
+            .lock()
+            .iter()
+            .map(|(_, mailbox)| mailbox.queued())
+            .sum()
+    }
+
     /// Turns new connections away, and closes all others with 3001, spread over `duration`.
     pub async fn drain(&self, duration: Duration) {
         self.draining.store(true, Ordering::Relaxed);

@@ -1,11 +1,9 @@
 //! Issue 3, "Apps from the first commit": a connection names its app, and the same channel name in two
 //! apps never meets, by any door.
 
-mod doors;
-
 use serde_json::{Value, json};
 
-use self::doors::{Entered, Guest, enter, http, publications, token};
+use crate::doors::{Entered, Guest, enter, http, publications, token};
 use crate::support::{
     edge::{Builder, Edge},
     nats::NatsServer,

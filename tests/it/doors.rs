@@ -18,7 +18,7 @@ use crate::support::within;
 
 /// How an attempt to connect ended.
 #[derive(Debug)]
-pub(super) enum Entered {
+pub(crate) enum Entered {
     /// Connected.
     In(Box<Guest>),
     /// The connection was closed with this code.
@@ -29,7 +29,7 @@ pub(super) enum Entered {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     socket: WebSocketStream<TcpStream>,
     last_id: u64,
     /// Pushes that came while a reply was awaited.
@@ -37,13 +37,13 @@ pub(super) struct Guest {
 }
 
 /// A token with these claims.
-pub(super) fn token(claims: &Value, secret: &str) -> String {
+pub(crate) fn token(claims: &Value, secret: &str) -> String {
     let key = EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).unwrap()
 }
 
 /// Connects at `path`, the query included.
-pub(super) async fn enter(
+pub(crate) async fn enter(
     addr: SocketAddr,
     path: &str,
     origin: Option<&str>,
@@ -76,7 +76,7 @@ pub(super) async fn enter(
 
 impl Entered {
     /// The connection.
-    pub(super) fn guest(self) -> Guest {
+    pub(crate) fn guest(self) -> Guest {
         match self {
             Self::In(guest) => *guest,
             other => panic!("{other:?}"),
@@ -86,7 +86,7 @@ impl Entered {
 
 impl Guest {
     /// Sends a command and returns its reply, or the close code if there is none.
-    pub(super) async fn command(&mut self, mut command: Value) -> Result<Value, u16> {
+    pub(crate) async fn command(&mut self, mut command: Value) -> Result<Value, u16> {
         self.last_id += 1;
         command["id"] = self.last_id.into();
         // It fails if the connection is closed already, which the next read tells.
@@ -102,7 +102,7 @@ impl Guest {
     }
 
     /// Subscribes; the code of the error, if it is one.
-    pub(super) async fn subscribe(&mut self, request: Value) -> Result<(), u64> {
+    pub(crate) async fn subscribe(&mut self, request: Value) -> Result<(), u64> {
         let reply = self.command(json!({ "subscribe": request })).await.unwrap();
         match reply["error"]["code"].as_u64() {
             Some(code) => Err(code),
@@ -111,7 +111,7 @@ impl Guest {
     }
 
     /// The next `count` publications, as (channel, data).
-    pub(super) async fn publications(&mut self, count: usize) -> Vec<(String, String)> {
+    pub(crate) async fn publications(&mut self, count: usize) -> Vec<(String, String)> {
         let mut seen = Vec::new();
         loop {
             for push in std::mem::take(&mut self.pushes) {
@@ -143,7 +143,7 @@ impl Guest {
 }
 
 /// An HTTP request with these header lines: the status and the JSON of the answer.
-pub(super) async fn http(
+pub(crate) async fn http(
     addr: SocketAddr,
     request: &str,
     headers: &[(&str, &str)],
@@ -172,7 +172,7 @@ pub(super) async fn http(
 }
 
 /// A channel's path, everything escaped.
-pub(super) fn publications(channel: &str) -> String {
+pub(crate) fn publications(channel: &str) -> String {
     let escaped: String = channel.bytes().map(|byte| format!("%{byte:02X}")).collect();
     format!("/v1/channels/{escaped}/publications")
 }
