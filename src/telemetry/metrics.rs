@@ -124,7 +124,9 @@ pub struct ShardMetrics {
 
 /// What is measured only when somebody looks.
 #[derive(Default)]
-struct Sources(RwLock<Vec<Box<dyn Fn(&Metrics) + Send + Sync>>>);
+struct Sources(RwLock<Vec<Source>>);
+
+type Source = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
