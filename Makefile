@@ -14,7 +14,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## run everything on this machine: http://127.0.0.1:8000 (ARGS="--listen ADDR ...")
-	@$(WITH_NATS_SERVER) && exec cargo run --quiet -- dev $(ARGS)
+	@$(WITH_NATS_SERVER) && exec cargo run -- dev $(ARGS)
 
 test: lint test-rust test-js ## run every check and test
 
@@ -26,7 +26,7 @@ test-js: $(NODE_MODULES) ## run the stock SDK and a browser against a running no
 	$(WITH_NATS_SERVER) && $(WITH_CHROMIUM) && node tests/js/run.mjs
 
 bench: ## measure (ARGS="idle", "fanout", "publish", "resume" or "floor", with options)
-	$(WITH_NATS_SERVER) && cargo run --release --quiet -- bench $(ARGS)
+	$(WITH_NATS_SERVER) && cargo run --release -- bench $(ARGS)
 
 fmt: ## format the code
 	cargo fmt

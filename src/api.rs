@@ -103,7 +103,6 @@ fn assemble(mut routes: Routes, state: ApiState) -> Router {
     if state.expose_operations {
         routes.extend(operation_routes());
     }
-    let count = middleware::from_fn_with_state(state.metrics.clone(), count);
     routes
         .into_iter()
         .fold(Router::new(), |router, (path, methods)| {
@@ -111,8 +110,12 @@ fn assemble(mut routes: Routes, state: ApiState) -> Router {
         })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .fallback(|| async { ApiError::NotFound })
-        .layer(count)
         .with_state(state)
+}
+
+/// Counts the requests to all that `router` has.
+pub fn counted(router: Router, metrics: Arc<Metrics>) -> Router {
+    router.layer(middleware::from_fn_with_state(metrics, count))
 }
 
 type Routes = Vec<(&'static str, MethodRouter<ApiState>)>;

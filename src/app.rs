@@ -21,7 +21,7 @@ use crate::{
     log::nats::{self, NatsLog},
     publish::Publisher,
     task::Tasks,
-    telemetry::Metrics,
+    telemetry::{Metrics, RefusedHandshake},
 };
 
 const PAGE: &str = include_str!("edge/page/index.html");
@@ -193,6 +193,9 @@ impl App {
                 .route("/", get(|| async { Html(PAGE) }))
                 .merge(gateway.router());
         }
+        let router = api::counted(router, metrics.clone());
+        let listener = listener.count_timeouts(metrics.handshakes_refused.of(RefusedHandshake::Timeout));
+        metrics.on_scrape(measure(&gateway, &hub, [background.clone(), clients.clone()]));
         background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);
         Ok(Running {
@@ -255,6 +258,26 @@ impl Running {
     /// The node's channels.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+}
+
+/// Sets what is measured when `/metrics` is asked for.
+fn measure(
+    gateway: &Arc<Gateway>,
+    hub: &Arc<Hub>,
+    tasks: [Tasks; 2],
+) -> impl Fn(&Metrics) + Send + Sync + 'static {
+    // They own the metrics.
+    let (gateway, hub) = (Arc::downgrade(gateway), Arc::downgrade(hub));
+    let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    move |metrics| {
+        let running = tasks.iter().map(Tasks::count).sum();
+        metrics.tasks.set(gauge(running));
+        if let Some(gateway) = gateway.upgrade() {
+            metrics.mailbox_bytes.set(gauge(gateway.queued_bytes()));
+        }
+        let connected = hub.upgrade().is_some_and(|hub| hub.log().connected());
+        metrics.nats_connected.set(i64::from(connected));
     }
 }
 

@@ -53,6 +53,7 @@ pub struct AppError {
 #[derive(Clone)]
 pub struct Apps {
     apps: Arc<ArcSwap<HashMap<AppId, Arc<App>>>>,
+    unnamed: Arc<App>,
     http: Arc<HttpClient>,
     tasks: Tasks,
 }
@@ -66,7 +67,7 @@ impl App {
         let verifier = config
             .auth
             .as_ref()
-            .map(|auth| Verifier::new(auth, http, tasks))
+            .map(|auth| Ok(Verifier::new(auth, http, tasks)?.of_app(&config.id)))
             .transpose();
         let verifier = verifier.map_err(|source| AppError {
             app: config.id.clone(),
@@ -91,11 +92,32 @@ impl App {
         })
     }
 
+    /// Stands for the app of a connection that has not named one yet: nothing is permitted, no token
+    /// is genuine.
+    fn unnamed() -> Self {
+        let id = AppId::unnamed();
+        let limits = LimitsConfig::default();
+        Self {
+            publishing: Mutex::new(Publishing::new(&limits, &[])),
+            rules: Rules::default(),
+            view: Arc::new(AppView {
+                id: id.clone(),
+                anonymous: false,
+                rules: Rules::default(),
+            }),
+            id,
+            verifier: None,
+            api_keys: ApiKeys::new(&[]),
+            allowed_origins: Vec::new(),
+            limits,
+        }
+    }
+
     /// Verifies a connection token.
     ///
     /// # Errors
     ///
-    /// See [`TokenError`]; also if the app takes no tokens.
+    /// See [`TokenError`]; also if the app takes no tokens, or the token names another app.
     pub async fn verify_connect(&self, token: &str) -> Result<ConnectClaims, TokenError> {
         match &self.verifier {
             Some(verifier) => verifier.connect(token).await,
@@ -107,7 +129,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// See [`TokenError`]; also if the app takes no tokens.
+    /// See [`TokenError`]; also if the app takes no tokens, or the token names another app.
     pub async fn verify_subscribe(&self, token: &str) -> Result<SubscribeClaims, TokenError> {
         match &self.verifier {
             Some(verifier) => verifier.subscribe(token).await,
@@ -151,6 +173,7 @@ impl Apps {
     pub fn new(configs: Vec<AppConfig>, tasks: Tasks) -> Result<Self, AppError> {
         let apps = Self {
             apps: Arc::default(),
+            unnamed: Arc::new(App::unnamed()),
             http: Arc::default(),
             tasks,
         };
@@ -175,6 +198,12 @@ impl Apps {
     /// The app with this id.
     pub fn get(&self, id: &str) -> Option<Arc<App>> {
         self.apps.load().get(id).cloned()
+    }
+
+    /// What stands for the app of connections that have not named one yet: without rules, keys and
+    /// limits. [`Apps::get`] and [`Apps::all`] do not know it.
+    pub fn unnamed(&self) -> Arc<App> {
+        self.unnamed.clone()
     }
 
     /// The app that an API key belongs to, for requests that name none.

@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     config::AuthConfig,
-    model::{ConnectClaims, SubscribeClaims, TokenError},
+    model::{AppId, ConnectClaims, SubscribeClaims, TokenError},
     task::Tasks,
 };
 
@@ -66,6 +66,12 @@ impl HttpClient {
     }
 }
 
+/// The app that a token says it is for, in its claim `app`. **Nothing of it is verified**: it tells
+/// whose keys to verify the token with, and no more; [`Verifier`] then holds the token to it.
+pub fn named_app(token: &str) -> Option<String> {
+    claims::app(&Token::parse(token).ok()?.unverified_payload()?)
+}
+
 /// Verifies the tokens of one app.
 #[derive(Debug)]
 pub struct Verifier {
@@ -93,6 +99,7 @@ impl Verifier {
         let expected = Expected {
             audience: config.audience.clone(),
             issuer: config.issuer.clone(),
+            app: None,
             leeway: i64::try_from(config.leeway.as_secs()).unwrap_or(i64::MAX),
         };
         Ok(Self {
@@ -100,6 +107,12 @@ impl Verifier {
             jwks,
             expected,
         })
+    }
+
+    /// Also refuses tokens whose claim `app` names another app than this one.
+    pub fn of_app(mut self, app: &AppId) -> Self {
+        self.expected.app = Some(app.clone());
+        self
     }
 
     /// Verifies a connection token. Ready at the first poll unless a JWK set must be fetched first.

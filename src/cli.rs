@@ -17,11 +17,13 @@ use crate::{
     bench::{self, BenchError},
     config::{Config, ConfigErrors, Secret, Sources},
     dev::{self, DataDir, DataDirError, DevError, DevKeys},
+    log::nats,
+    model::Epoch,
     task::Tasks,
     telemetry::{self, TelemetryError},
 };
 
-use args::{Args, Command, ConfigCommand, DevArgs, Role, ServeArgs};
+use args::{Args, Command, ConfigCommand, DevArgs, LogArgs, LogCommand, Role, ServeArgs};
 
 /// Wrong arguments or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
@@ -43,6 +45,8 @@ enum CliError {
     Dev(#[from] DevError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Log(#[from] nats::StartError),
     #[error("bench: {0}")]
     Bench(#[from] BenchError),
 }
@@ -71,7 +75,12 @@ impl CliError {
         match self {
             Self::Telemetry(_) | Self::File { .. } | Self::Config(_) => USAGE,
             Self::Bench(BenchError::Usage(_)) => USAGE,
-            Self::Runtime(_) | Self::DataDir(_) | Self::Dev(_) | Self::Start(_) | Self::Bench(_) => 1,
+            Self::Runtime(_)
+            | Self::DataDir(_)
+            | Self::Dev(_)
+            | Self::Start(_)
+            | Self::Log(_)
+            | Self::Bench(_) => 1,
         }
     }
 }
@@ -83,6 +92,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Serve(args) => run_serve(&args),
         Command::Bench(args) => Ok(bench::run(*args)?),
         Command::Config(command) => run_config(&command),
+        Command::Log(command) => run_log(&command),
     }
 }
 
@@ -136,6 +146,27 @@ fn run_config(command: &ConfigCommand) -> Result<(), CliError> {
         ConfigCommand::Show(args) => print!("{}", Config::load(&sources(args.config.as_deref())?)?.show()),
     }
     Ok(())
+}
+
+fn run_log(command: &LogCommand) -> Result<(), CliError> {
+    let (LogCommand::NewEpoch(LogArgs { config }) | LogCommand::Resize(LogArgs { config })) = command;
+    let config = Config::load(&sources(Some(config))?)?;
+    telemetry::init(&config.telemetry)?;
+    let tasks = Tasks::default();
+    runtime()?.block_on(async {
+        match command {
+            LogCommand::NewEpoch(_) => {
+                let say = |stream: &str, epoch: &Epoch| println!("{stream} has the epoch {epoch}");
+                nats::new_epochs(&config.nats, &config.log, &tasks, say).await?;
+            }
+            LogCommand::Resize(_) => {
+                let say = |stream: &str, bytes| println!("{stream} has room for {bytes} bytes");
+                nats::resize(&config.nats, &config.log, &tasks, say).await?;
+            }
+        }
+        tasks.stop();
+        Ok(())
+    })
 }
 
 /// The layers of this process: a file and the environment.

@@ -1,5 +1,7 @@
 //! The rim towards clients: sockets, transports and the write path.
 
+mod admission;
+mod bounds;
 mod connection;
 pub mod frames;
 pub mod gateway;

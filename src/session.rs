@@ -124,6 +124,14 @@ impl Session {
         &self.app
     }
 
+    /// The connection belongs to another app than it began with: its token says so, whose
+    /// verification has been ordered and has not begun. Ignored at any other time.
+    pub fn adopt(&mut self, app: Arc<AppView>) {
+        if matches!(self.stage, Stage::Verifying(_)) {
+            self.app = app;
+        }
+    }
+
     /// Whether the connect has been answered with success and the connection not been closed.
     pub fn is_connected(&self) -> bool {
         matches!(self.stage, Stage::Connected)

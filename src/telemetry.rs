@@ -18,6 +18,7 @@ pub use labels::{
     PublishOutcome, RecoveryOutcome, RefusedHandshake, RingEviction, StatusClass,
 };
 pub use metrics::{AppMetrics, Held, Metrics, ShardMetrics};
+pub use prometheus_client::metrics::counter::Counter;
 pub use registry::MetricInfo;
 
 /// Why logging could not be set up.

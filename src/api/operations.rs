@@ -123,6 +123,8 @@ pub(super) async fn readyz(State(state): State<ApiState>) -> Response {
     ))
 )]
 pub(super) async fn metrics(State(state): State<ApiState>) -> Response {
+    let ready = reasons(&state).await.is_empty();
+    state.metrics.ready.set(i64::from(ready));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], state.metrics.encode()).into_response()
 }

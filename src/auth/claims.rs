@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
-use crate::model::{ConnectClaims, SubOptions, SubscribeClaims, TokenError};
+use crate::model::{AppId, ConnectClaims, SubOptions, SubscribeClaims, TokenError};
 
 /// What the claims are compared with.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Expected {
     pub(super) audience: Option<String>,
     /// `iss`, if set.
     pub(super) issuer: Option<String>,
+    /// `app`, where a token has it.
+    pub(super) app: Option<AppId>,
     /// How far clocks may differ, in seconds.
     pub(super) leeway: i64,
 }
@@ -78,6 +80,11 @@ pub(super) fn subscribe(
     })
 }
 
+/// The app that the claims of either kind of token name.
+pub(super) fn app(payload: &[u8]) -> Option<String> {
+    parse(payload).ok()?.app
+}
+
 /// Everything that either kind of token may say. Other claims are ignored.
 #[derive(Deserialize)]
 struct Claims<'a> {
@@ -87,6 +94,7 @@ struct Claims<'a> {
     expire_at: Option<Number>,
     aud: Option<Audience>,
     iss: Option<String>,
+    app: Option<String>,
     #[serde(borrow)]
     info: Option<&'a RawValue>,
     b64info: Option<Cow<'a, str>>,
@@ -137,6 +145,11 @@ impl Claims<'_> {
         }
         if expected.issuer.is_some() && self.iss != expected.issuer {
             return Err(TokenError::Invalid("by another issuer"));
+        }
+        if let (Some(named), Some(app)) = (&self.app, &expected.app)
+            && named != app.as_str()
+        {
+            return Err(TokenError::Invalid("for another app"));
         }
         let ends = |at: i64| at.saturating_add(expected.leeway);
         let exp = self.exp.as_ref().map(seconds).map(ends);

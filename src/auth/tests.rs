@@ -281,3 +281,25 @@ fn debug_shows_no_secret() {
         "{debug}"
     );
 }
+
+#[test]
+fn the_app_that_a_token_names_is_read_without_a_key() {
+    let token = |claims: Value| {
+        jsonwebtoken::encode(
+            &Header::new(Algorithm::HS256),
+            &claims,
+            &EncodingKey::from_secret(b"x"),
+        )
+        .unwrap()
+    };
+    assert_eq!(named_app(&token(json!({"app": "a"}))).as_deref(), Some("a"));
+    for none in [
+        token(json!({"sub": "a"})),
+        token(json!({"app": "a", "sub": "x".repeat(token::MAX_TOKEN_BYTES)})),
+        String::new(),
+        "a.b.c".to_owned(),
+        "..".to_owned(),
+    ] {
+        assert_eq!(named_app(&none), None, "{none}");
+    }
+}

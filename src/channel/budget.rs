@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use crate::model::AppId;
+use crate::{model::AppId, telemetry::Limit};
 
 /// The bytes of rings that each app may hold on this node.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub struct Budgets {
 #[derive(Debug)]
 struct Budget {
     limit: usize,
+    /// Where the limit comes from.
+    by: Limit,
     used: AtomicUsize,
 }
 
@@ -30,15 +32,16 @@ impl Budgets {
         let count = open.len();
         for (index, (app, limit)) in open.into_iter().enumerate() {
             let share = left / (count - index);
-            let limit = match usize::try_from(*limit) {
-                Ok(0) | Err(_) => share,
-                Ok(limit) => limit.min(share),
+            let (limit, by) = match usize::try_from(*limit) {
+                Ok(limit) if limit != 0 && limit <= share => (limit, Limit::AppRings),
+                _ => (share, Limit::NodeRings),
             };
             left -= limit;
             apps.insert(
                 app.clone(),
                 Budget {
                     limit,
+                    by,
                     used: AtomicUsize::new(0),
                 },
             );
@@ -57,6 +60,11 @@ impl Budgets {
                 used.checked_add(bytes).filter(|used| *used <= budget.limit)
             });
         taken.is_ok()
+    }
+
+    /// What bounds an app: its own limit, or the node's.
+    pub fn bound(&self, app: &AppId) -> Limit {
+        self.apps.get(app).map_or(Limit::NodeRings, |budget| budget.by)
     }
 
     /// Gives back what was taken.
@@ -82,6 +90,12 @@ mod tests {
         assert_eq!(
             (limit("small"), limit("a"), limit("b"), limit("c")),
             (10, 30, 30, 30)
+        );
+        assert_eq!(budgets.bound(&app("small")), Limit::AppRings);
+        assert_eq!(
+            budgets.bound(&app("c")),
+            Limit::NodeRings,
+            "its own is above its share"
         );
         assert!(budgets.take(&app("a"), 30) && !budgets.take(&app("a"), 1));
         assert!(budgets.take(&app("b"), 30), "a full neighbour takes nothing away");

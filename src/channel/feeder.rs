@@ -4,23 +4,24 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use crate::telemetry::CatchupSource;
+use crate::telemetry::{CatchupKind, CatchupSource, Held};
 
 use super::{
     cursor::CursorKey,
     hub::{Body, Channel, Hub},
-    reader::{Proven, Refused},
+    reader::Refused,
     tail::{Fed, Feed},
 };
 
 const CROWDED: Duration = Duration::from_millis(50);
 
-/// Runs until the subscription is live, or ends.
-pub(super) async fn feed(hub: Arc<Hub>, channel: Arc<Channel>, key: CursorKey) {
+/// Runs until the subscription is live, or ends. `kind` says why it is behind.
+pub(super) async fn feed(hub: Arc<Hub>, channel: Arc<Channel>, key: CursorKey, kind: CatchupKind) {
     let began = Instant::now();
-    channel.app.slow_readers.inc();
+    hub.metrics.catchups.of(kind).inc();
+    let slow = (kind == CatchupKind::SlowReader).then(|| Held::new(&channel.app.slow_readers));
     feed_on(&hub, &channel, key).await;
-    channel.app.slow_readers.dec();
+    drop(slow);
     hub.metrics.catchup_seconds.observe(began.elapsed().as_secs_f64());
 }
 
@@ -67,12 +68,10 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             .read_proven(&channel.route, keeper, life.incarnation, from, target, room)
             .await
         {
-            Ok(proven) => Some((proven, CatchupSource::Log)),
+            Ok(proven) => Some(proven),
             Err(Refused::Unproven(_)) => {
-                let answer = hub
-                    .ask_peers(&channel.route, keeper, life.incarnation, from)
-                    .await;
-                answer.map(|proven| (proven, CatchupSource::Peer))
+                hub.ask_peers(&channel.route, keeper, life.incarnation, from)
+                    .await
             }
             Err(Refused::Crowded) => {
                 sleep(CROWDED).await;
@@ -82,12 +81,11 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
             Err(Refused::Epoch) => return,
         };
         let fed = hub.with_tail(channel, life, |durable| match read {
-            Some((Proven { messages, covered_to }, source)) if covered_to > from => {
-                hub.metrics
-                    .catchup_publications
-                    .of(source)
-                    .inc_by(messages.len() as u64);
-                durable.tail.on_fed(key, from, &messages, covered_to)
+            Some(proven) if proven.covered_to > from => {
+                proven.count(&hub.metrics);
+                durable
+                    .tail
+                    .on_fed(key, from, &proven.messages, proven.covered_to)
             }
             _ => {
                 durable.tail.end(key);

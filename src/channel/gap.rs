@@ -18,6 +18,7 @@ const RESTART: Duration = Duration::from_millis(100);
 /// Works on the tail's gap until it has none, or begins anew.
 pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
     hub.metrics.catchups.of(CatchupKind::Gap).inc();
+    let mut lost = false;
     loop {
         let (need, life) = {
             let mut body = channel.body.lock();
@@ -69,11 +70,16 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
             }
         };
         let closer = hub.with_tail(&channel, life, |durable| match answer {
-            Some(Proven { messages, covered_to }) if covered_to > durable.tail.whole_to() => {
+            Some(Proven {
+                messages, covered_to, ..
+            }) if covered_to > durable.tail.whole_to() => {
                 durable.tail.on_read(messages, covered_to);
                 true
             }
-            _ => false,
+            _ => {
+                lost = true;
+                false
+            }
         });
         if closer == Some(false) {
             let fresh = keeper.fresh().await;
@@ -83,7 +89,10 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
         }
     }
     channel.begun.notify_waiters();
-    hub.metrics.gaps.of(GapOutcome::Closed).inc();
+    if !lost {
+        // What was lost is counted where its subscribers are told.
+        hub.metrics.gaps.of(GapOutcome::Closed).inc();
+    }
 }
 
 impl Channel {

@@ -25,7 +25,7 @@ use crate::{
     log::{Log, LogEvent, Route, ShardId},
     model::{AppId, ChannelKey, ChannelName, Epoch, History, Offset, Publication},
     task::Tasks,
-    telemetry::{AppMetrics, Metrics},
+    telemetry::{AppMetrics, DropReason, Metrics, RingEviction},
 };
 
 use super::{
@@ -46,6 +46,8 @@ use super::{
 pub struct Hub {
     pub(super) log: Arc<dyn Log>,
     pub(super) config: ChannelConfig,
+    /// Publications that the log takes without acknowledgements.
+    pub(super) log_in_flight: usize,
     pub(super) limits: TailLimits,
     pub(super) reader: Reader,
     pub(super) metrics: Arc<Metrics>,
@@ -194,6 +196,7 @@ impl Hub {
             reader: Reader::new(log.clone(), catchup, metrics.clone()),
             log,
             config: config.clone(),
+            log_in_flight: log_config.max_in_flight,
             limits,
             metrics,
             tasks: tasks.clone(),
@@ -405,11 +408,16 @@ impl Hub {
         if durable.tail.ring().is_empty() {
             return;
         }
-        if durable.ring_used.elapsed() >= self.config.ring_idle {
+        let held = durable.tail.ring().len();
+        let why = if durable.ring_used.elapsed() >= self.config.ring_idle {
             durable.tail.ring_mut().evict_all();
+            RingEviction::Idle
         } else {
             durable.tail.ring_mut().evict_older(oldest_ms);
-        }
+            RingEviction::Age
+        };
+        let evicted = held - durable.tail.ring().len();
+        self.metrics.ring_evictions.of(why).inc_by(evicted as u64);
         self.charge_ring(channel, durable);
     }
 
@@ -427,13 +435,15 @@ impl Hub {
         } else if self.budgets.take(app, bytes - before) {
             durable.ring_charged = bytes;
         } else {
+            let held = durable.tail.ring().len();
             durable.tail.ring_mut().evict_all();
             self.budgets.give_back(app, before);
             durable.ring_charged = 0;
             self.metrics
                 .ring_evictions
-                .of(crate::telemetry::RingEviction::Budget)
-                .inc();
+                .of(RingEviction::Budget)
+                .inc_by(held as u64);
+            channel.app.limits_hit.of(self.budgets.bound(app)).inc();
         }
         let change = i64::try_from(durable.ring_charged).unwrap_or(0) - i64::try_from(before).unwrap_or(0);
         channel.app.ring_bytes.inc_by(change);
@@ -441,11 +451,16 @@ impl Hub {
 
     /// Follows what the log's connection notices.
     async fn run_events(self: Arc<Self>, mut events: broadcast::Receiver<LogEvent>) {
+        let mut was_away = false;
         loop {
             use tokio::sync::broadcast::error::RecvError;
             let event = match events.recv().await {
-                Ok(event) => event,
+                Ok(event) => {
+                    self.count_event(&event, &mut was_away);
+                    event
+                }
                 Err(RecvError::Lagged(missed)) => {
+                    self.metrics.drops.of(DropReason::Event).inc_by(missed);
                     warn!(
                         missed,
                         "events of the NATS connection were missed; checking all shards"
@@ -473,6 +488,20 @@ impl Hub {
                 }
                 LogEvent::Epoch(..) | LogEvent::Disconnected => {}
             }
+        }
+    }
+
+    fn count_event(&self, event: &LogEvent, was_away: &mut bool) {
+        match event {
+            LogEvent::Disconnected => *was_away = true,
+            LogEvent::Connected if *was_away => {
+                *was_away = false;
+                self.metrics.nats_reconnects.inc();
+            }
+            LogEvent::SlowConsumer => {
+                self.metrics.drops.of(DropReason::SlowConsumer).inc();
+            }
+            LogEvent::Connected | LogEvent::LeaderElected(_) | LogEvent::Epoch(..) => {}
         }
     }
 

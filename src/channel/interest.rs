@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     log::{Copies, Copy, Route, Stored},
-    telemetry::{DropReason, GapOutcome},
+    telemetry::{CatchupKind, DropReason, GapOutcome, RingEviction},
 };
 
 use super::{
@@ -300,6 +300,18 @@ impl Hub {
                 .of(DropReason::Malformed)
                 .inc_by(effects.malformed);
         }
+        for (evicted, why) in [
+            (effects.evicted, RingEviction::Size),
+            (effects.removed, RingEviction::Tombstone),
+        ] {
+            if evicted > 0 {
+                self.metrics.ring_evictions.of(why).inc_by(evicted);
+            }
+        }
+        if effects.overflowed > 0 {
+            let drops = &self.metrics.drops;
+            drops.of(DropReason::GapBuffer).inc_by(effects.overflowed);
+        }
         if effects.lost > 0 {
             self.metrics.gaps.of(GapOutcome::Open).inc_by(effects.lost);
         }
@@ -307,8 +319,9 @@ impl Hub {
             outlet.end();
         }
         for key in effects.behind {
+            let kind = CatchupKind::SlowReader;
             self.tasks
-                .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                .spawn(super::feeder::feed(self.clone(), channel.clone(), key, kind));
         }
     }
 

@@ -27,6 +27,7 @@ pub struct Keeper {
     spec: ShardSpec,
     metrics: Arc<ShardMetrics>,
     state: Mutex<State>,
+    loading: tokio::sync::Mutex<()>,
     waiting: Mutex<Vec<oneshot::Sender<Fresh>>>,
     asked: Notify,
     /// When the anchor was last written to be sure, see [`Keeper::assure`].
@@ -70,6 +71,7 @@ impl Keeper {
                 revision: 0,
                 stale: false,
             }),
+            loading: tokio::sync::Mutex::new(()),
             waiting: Mutex::new(Vec::new()),
             asked: Notify::new(),
             assured: tokio::sync::Mutex::new(None),
@@ -212,7 +214,8 @@ impl Keeper {
                 }
                 Ok::<_, ReadError>(())
             };
-            if replaced.await.is_err() {
+            let failed = replaced.await.is_err();
+            if failed || self.sending().incarnation == sent.incarnation {
                 sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MOST);
             }
@@ -342,15 +345,14 @@ impl Keeper {
         self.load().await
     }
 
-    /// Takes over the registry's entry.
+    /// Takes over what the registry says. One at a time, so that no answer overtakes a later one: a
+    /// lower revision than the known one then means that the registry itself was restored.
     async fn load(&self) -> Result<(), ReadError> {
+        let _one_at_a_time = self.loading.lock().await;
         let Some((entry, revision)) = self.log.epoch(self.spec.id).await? else {
             return Ok(());
         };
         let mut state = self.state.lock();
-        if revision < state.revision {
-            return Ok(());
-        }
         state.revision = revision;
         if state.shard.on_epoch(entry) {
             let incarnation = state.shard.incarnation();

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::{
     log::{NodeMessage, Route},
     model::{AppId, ChannelKey, ChannelName, ClassName, Epoch, Offset},
+    telemetry::CatchupSource,
 };
 
 use super::{
@@ -151,6 +152,7 @@ impl Hub {
         }
         keeper.saw(best.covered_to, incarnation);
         (best.covered_to >= position).then_some(Proven {
+            source: CatchupSource::Peer,
             messages,
             covered_to: best.covered_to,
         })

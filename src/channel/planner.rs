@@ -1,8 +1,11 @@
 //! How many who are behind are fed at once (L12): when many wait on a shard, one sequential sweep
-//! of everything in it serves them all, instead of one filtered read each. Pure; the driver is
-//! [`super::sweeper`].
+//! of everything in it serves them all, instead of one filtered read each. What a sweep has read is
+//! kept for a while, since a storm does not come at once. Pure; the driver is [`super::sweeper`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use crate::{log::Stored, model::Offset};
 
@@ -14,39 +17,38 @@ const SWEEP_PER_MESSAGE: f64 = 6.0;
 const ALONE: f64 = 700.0;
 const ALONE_PER_MESSAGE: f64 = 0.1;
 
+/// What a kept message costs besides its payload: headers in the same buffer, entries of the index.
+const OVERHEAD: usize = 512;
+
 /// How many of those who wait a sweep should serve: those nearest to the end of the log. 0 = it is
-/// cheaper to read for each alone. `positions` in any order.
-pub fn sweep_count(positions: &mut [Offset], last_seq: Offset, at_least: usize) -> usize {
+/// cheaper to read for each alone. `positions` in any order; `kept` is what a window has already.
+pub fn sweep_count(
+    positions: &mut [Offset],
+    last_seq: Offset,
+    at_least: usize,
+    kept: Option<(Offset, Offset)>,
+) -> usize {
     positions.sort_unstable_by(|a, b| b.cmp(a));
     let mut best = 0;
     for (index, position) in positions.iter().enumerate() {
         let served = index + 1;
-        let messages = last_seq.saturating_sub(*position) as f64;
-        let alone = served as f64 * (ALONE + ALONE_PER_MESSAGE * messages);
-        if served >= at_least && SWEEP_PER_MESSAGE * messages < alone {
+        let behind = last_seq.saturating_sub(*position) as f64;
+        let to_read = match kept {
+            Some((from, to)) if *position >= from => last_seq.saturating_sub(to.max(*position)) as f64,
+            _ => behind,
+        };
+        let alone = served as f64 * (ALONE + ALONE_PER_MESSAGE * behind);
+        if served >= at_least && SWEEP_PER_MESSAGE * to_read < alone {
             best = served;
         }
     }
     best
 }
 
-/// One reader that a sweep serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rider<T> {
-    /// The driver's name for it.
-    pub ticket: T,
-    /// It wants everything of its channel after this.
-    pub position: Offset,
-    /// As far as this.
-    pub target: Target,
-}
-
-/// A rider that has what it wants, or as much as fits, or cannot have it this way.
+/// What the window has for a reader.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Arrived<T> {
-    /// The driver's name for it.
-    pub ticket: T,
-    /// Its channel's messages after its position, ascending, shared with its fellow riders.
+pub struct Served {
+    /// Its channel's messages after its position, ascending.
     pub messages: Vec<Arc<Stored>>,
     /// What they cover, if the floor still holds for `proof`.
     pub covered_to: Offset,
@@ -54,204 +56,159 @@ pub struct Arrived<T> {
     pub proof: Proof,
 }
 
-/// Why a rider's messages are everything after its position.
+/// Why messages of a window are everything after a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// The sweep passed the position itself, and nothing was lost on the way.
     Passed,
     /// Only if a floor learnt from now on is at most this + 1.
     Floor(Offset),
+}
+
+/// Whether a window can serve a reader.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has everything that is wanted.
+    Served(Served),
+    /// It has not come that far yet.
+    Later,
     /// Not this way: it has to be read alone.
     Alone,
 }
 
-/// A sweep over a shard. Messages go in page by page; riders come out.
+/// Everything of a shard between two sequences, as sweeps have read it: of all channels, also of
+/// those nobody has asked for yet.
 #[derive(Debug)]
-pub struct Sweep<T> {
-    at: Offset,
-    /// The first place where two pages did not overlap: what came after may have expired unseen.
-    broken_at: Option<Offset>,
-    channels: HashMap<String, Channel<T>>,
-    riders: usize,
+pub struct Window {
+    from: Offset,
+    to: Offset,
+    messages: VecDeque<(Arc<str>, Arc<Stored>)>,
+    channels: HashMap<Arc<str>, VecDeque<Arc<Stored>>>,
     bytes: usize,
-    limits: SweepLimits,
+    limit: usize,
+    /// Where two pages did not overlap: what came after may have expired unseen. Ascending.
+    breaks: Vec<Offset>,
 }
 
-/// The bounds of a sweep.
-#[derive(Clone, Copy, Debug)]
-pub struct SweepLimits {
-    /// Bytes of one rider's page: with more it leaves and comes back.
-    pub page_bytes: usize,
-    /// Bytes kept for all riders: over this, those with the most leave.
-    pub total_bytes: usize,
-}
-
-#[derive(Debug)]
-struct Channel<T> {
-    riders: Vec<Rider<T>>,
-    /// Everything of the channel that the sweep has seen since the first of its riders joined.
-    messages: Vec<Arc<Stored>>,
-    bytes: usize,
-}
-
-impl<T: Clone> Sweep<T> {
-    /// A sweep that begins at `from`.
-    pub fn new(from: Offset, limits: SweepLimits) -> Self {
+impl Window {
+    /// An empty window that begins at `from` and keeps up to `limit` bytes.
+    pub fn new(from: Offset, limit: usize) -> Self {
         Self {
-            at: from,
-            broken_at: None,
+            from,
+            to: from,
+            messages: VecDeque::new(),
             channels: HashMap::new(),
-            riders: 0,
             bytes: 0,
-            limits,
+            limit,
+            breaks: Vec::new(),
         }
     }
 
     /// The next page has to be read from here (inclusive): pages overlap by one message.
     pub fn next(&self) -> Offset {
-        self.at
+        self.to
     }
 
-    /// How many still wait.
-    pub fn riders(&self) -> usize {
-        self.riders
+    /// Between which sequences it has everything.
+    pub fn span(&self) -> (Offset, Offset) {
+        (self.from, self.to)
     }
 
-    /// Takes a rider along, if the sweep has not passed its position.
-    pub fn board(&mut self, address: &str, rider: Rider<T>) -> bool {
-        if rider.position < self.at {
-            return false;
-        }
-        self.riders += 1;
-        if let Some(channel) = self.channels.get_mut(address) {
-            channel.riders.push(rider);
-        } else {
-            let channel = Channel {
-                riders: vec![rider],
-                messages: Vec::new(),
-                bytes: 0,
-            };
-            self.channels.insert(address.to_owned(), channel);
-        }
-        true
+    /// What is kept, in bytes.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// A page, read from [`Sweep::next`]. Returns whoever arrives with it. An empty page, or one that
-    /// only repeats, moves nothing: the replica lags, and is to be asked again.
-    pub fn on_page(&mut self, page: Vec<(String, Stored)>) -> Vec<Arrived<T>> {
-        let mut arrived = Vec::new();
-        if page.first().is_some_and(|(_, first)| first.seq > self.at) {
-            self.broken_at.get_or_insert(self.at);
+    /// Whether a sweep that goes on from here will come by everything after `position`.
+    pub fn reaches_back_to(&self, position: Offset) -> bool {
+        position >= self.from
+    }
+
+    /// A page, read from [`Window::next`]. A page that only repeats moves nothing: the replica lags,
+    /// and is to be asked again. True if the window has grown.
+    pub fn on_page(&mut self, page: Vec<(String, Stored)>) -> bool {
+        let before = self.to;
+        let began = !self.messages.is_empty();
+        if page.first().is_some_and(|(_, first)| first.seq > self.to) {
+            self.breaks.push(self.to);
         }
         for (address, stored) in page {
-            if stored.seq < self.at {
+            if stored.seq < self.to || (stored.seq == self.to && began) {
                 continue;
             }
-            let repeated = stored.seq == self.at && self.seen(&address, stored.seq);
-            self.at = stored.seq;
-            if repeated {
-                continue;
-            }
-            let Some(channel) = self.channels.get_mut(&address) else {
-                continue;
-            };
-            let seq = stored.seq;
-            let size = stored.size();
-            channel.bytes += size;
-            self.bytes += size;
-            channel.messages.push(Arc::new(stored));
-            let full = channel.bytes >= self.limits.page_bytes;
-            let done = channel
-                .riders
-                .iter()
-                .all(|rider| rider.target.last.is_some_and(|last| last <= seq));
-            if done || full {
-                self.leave(&address, &mut arrived);
-            }
+            self.to = stored.seq;
+            self.keep(address, stored);
         }
-        while self.bytes > self.limits.total_bytes {
-            let largest = self.channels.iter().max_by_key(|(_, channel)| channel.bytes);
-            let Some(address) = largest.map(|(address, _)| address.clone()) else {
-                break;
-            };
-            self.leave(&address, &mut arrived);
-        }
-        // Whose last message has been passed without being seen: it has gone.
-        let at = self.at;
-        let missed: Vec<_> = self
-            .channels
-            .iter()
-            .filter(|(_, channel)| {
-                channel
-                    .riders
-                    .iter()
-                    .all(|rider| rider.target.last.is_none_or(|it| it < at))
-            })
-            .map(|(address, _)| address.clone())
-            .collect();
-        for address in missed {
-            self.leave(&address, &mut arrived);
-        }
-        arrived
+        self.to > before || (!began && !self.messages.is_empty())
     }
 
-    /// Lets everyone off who is still on: the shard has no more, or does not answer.
-    pub fn finish(&mut self) -> Vec<Arrived<T>> {
-        let mut arrived = Vec::new();
-        let addresses: Vec<_> = self.channels.keys().cloned().collect();
-        for address in addresses {
-            self.leave(&address, &mut arrived);
+    /// What the window has of a channel after `position`, as far as `target`.
+    pub fn serve(&self, address: &str, position: Offset, target: Target) -> Answer {
+        if position < self.from {
+            return Answer::Alone;
         }
-        arrived
-    }
-
-    fn seen(&self, address: &str, seq: Offset) -> bool {
-        let Some(channel) = self.channels.get(address) else {
-            return true;
+        let Some(known) = target.last else {
+            return Answer::Alone;
         };
-        channel.messages.last().is_some_and(|last| last.seq == seq)
+        if known > self.to {
+            return Answer::Later;
+        }
+        let empty = VecDeque::new();
+        let all = self.channels.get(address).unwrap_or(&empty);
+        let at = all.partition_point(|stored| stored.seq < position);
+        let passed = all.get(at).is_some_and(|stored| stored.seq == position);
+        let after = all.partition_point(|stored| stored.seq <= position);
+        let messages: Vec<_> = all.range(after..).cloned().collect();
+        let last = messages.last().map_or(position, |stored| stored.seq);
+        // A tombstone or an unreadable message above the position; or what was known to exist has
+        // gone before the sweep came by.
+        if last < known || messages.iter().any(|stored| !stored.is_publication()) {
+            return Answer::Alone;
+        }
+        let broken = self.breaks.iter().find(|at| **at >= position && **at < last);
+        let proof = match broken {
+            _ if !passed => Proof::Floor(position),
+            Some(at) => Proof::Floor(*at),
+            None => Proof::Passed,
+        };
+        Answer::Served(Served {
+            messages,
+            covered_to: last.max(target.whole_to),
+            proof,
+        })
     }
 
-    fn leave(&mut self, address: &str, arrived: &mut Vec<Arrived<T>>) {
-        let Some(channel) = self.channels.remove(address) else {
+    fn keep(&mut self, address: String, stored: Stored) {
+        let (address, channel) = match self.channels.get_key_value(address.as_str()) {
+            Some((known, _)) => (known.clone(), stored),
+            None => (Arc::from(address), stored),
+        };
+        let stored = Arc::new(channel);
+        self.bytes += stored.size() + OVERHEAD;
+        self.channels
+            .entry(address.clone())
+            .or_default()
+            .push_back(stored.clone());
+        self.messages.push_back((address, stored));
+        while self.bytes > self.limit && self.messages.len() > 1 {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        let Some((address, stored)) = self.messages.pop_front() else {
             return;
         };
-        self.bytes -= channel.bytes;
-        self.riders -= channel.riders.len();
-        for rider in channel.riders {
-            arrived.push(judge(rider, &channel.messages, self.broken_at));
+        self.bytes -= stored.size() + OVERHEAD;
+        self.from = stored.seq + 1;
+        if let Some(channel) = self.channels.get_mut(&address) {
+            channel.pop_front();
+            if channel.is_empty() {
+                self.channels.remove(&address);
+            }
         }
-    }
-}
-
-fn judge<T>(rider: Rider<T>, messages: &[Arc<Stored>], broken_at: Option<Offset>) -> Arrived<T> {
-    let Rider {
-        ticket,
-        position,
-        target,
-    } = rider;
-    let passed = messages.iter().any(|stored| stored.seq == position);
-    let after = messages.partition_point(|stored| stored.seq <= position);
-    let messages = messages[after..].to_vec();
-    let last = messages.last().map_or(position, |stored| stored.seq);
-    let complete = target.last.is_some_and(|known| known <= last);
-    let unclear = messages.iter().any(|stored| !stored.is_publication());
-    let proof = if unclear || last == position {
-        // A tombstone or an unreadable message above the position, or nothing found at all.
-        Proof::Alone
-    } else if !passed {
-        Proof::Floor(position)
-    } else if let Some(broken_at) = broken_at.filter(|broken_at| *broken_at < last) {
-        Proof::Floor(broken_at.max(position))
-    } else {
-        Proof::Passed
-    };
-    let covered_to = if complete { last.max(target.whole_to) } else { last };
-    Arrived {
-        ticket,
-        messages,
-        covered_to,
-        proof,
+        self.breaks.retain(|at| *at >= stored.seq);
     }
 }
 
@@ -263,10 +220,7 @@ mod tests {
         model::{Kind, Record},
     };
 
-    const LIMITS: SweepLimits = SweepLimits {
-        page_bytes: 1 << 20,
-        total_bytes: 1 << 20,
-    };
+    const LIMIT: usize = 1 << 20;
 
     fn stored(seq: Offset) -> Stored {
         let record = Record {
@@ -289,140 +243,135 @@ mod tests {
             .collect()
     }
 
-    fn rider(ticket: u8, position: Offset, last: Offset) -> Rider<u8> {
-        Rider {
-            ticket,
+    fn serve(window: &Window, address: &str, position: Offset, last: Offset) -> (Vec<Offset>, Offset, Proof) {
+        match window.serve(
+            address,
             position,
-            target: Target {
+            Target {
                 last: Some(last),
-                whole_to: 100,
+                whole_to: last + 10,
             },
+        ) {
+            Answer::Served(Served {
+                messages,
+                covered_to,
+                proof,
+            }) => (
+                messages.iter().map(|stored| stored.seq).collect(),
+                covered_to,
+                proof,
+            ),
+            other => panic!("{other:?}"),
         }
-    }
-
-    fn seqs(arrived: &Arrived<u8>) -> (u8, Vec<Offset>, Offset, Proof) {
-        let offsets = arrived.messages.iter().map(|stored| stored.seq).collect();
-        (arrived.ticket, offsets, arrived.covered_to, arrived.proof)
     }
 
     #[test]
     fn l12_many_near_the_end_are_swept_and_a_few_far_behind_are_not() {
+        let count = |positions: &mut [Offset], last_seq| sweep_count(positions, last_seq, 50, None);
         let mut storm: Vec<_> = (0..1_000).map(|index| 37_000 + index).collect();
-        assert_eq!(sweep_count(&mut storm, 74_000, 50), 1_000);
-        let mut with_one_far_behind = storm;
-        with_one_far_behind.push(1);
-        assert_eq!(
-            sweep_count(&mut with_one_far_behind, 1_000_000_000, 50),
-            1_001,
-            "scans cost more"
-        );
+        assert_eq!(count(&mut storm, 74_000), 1_000);
         let mut near: Vec<_> = (0..50).map(|_| 995_000).chain([1]).collect();
+        assert_eq!(count(&mut near, 1_000_000), 50, "the one is left to itself");
+        assert_eq!(count(&mut [5; 10], 20), 0, "too few to bother");
+        assert_eq!(count(&mut [0; 50], 1_000_000), 0, "a long way for a few");
+        let kept = Some((0, 990_000));
         assert_eq!(
-            sweep_count(&mut near, 1_000_000, 50),
+            sweep_count(&mut [0; 50], 1_000_000, 50, kept),
             50,
-            "the one is left to itself"
-        );
-        assert_eq!(sweep_count(&mut [5; 10], 20, 50), 0, "too few to bother");
-        assert_eq!(
-            sweep_count(&mut [0; 50], 1_000_000, 50),
-            0,
-            "a long way for a few"
+            "most of the way is known"
         );
     }
 
     #[test]
-    fn l12_riders_leave_with_everything_after_their_position() {
-        let mut sweep = Sweep::new(3, LIMITS);
-        assert!(sweep.board("a", rider(1, 3, 7)));
-        assert!(sweep.board("a", rider(2, 5, 7)));
-        assert!(sweep.board("b", rider(3, 4, 9)));
-        assert!(!sweep.board("b", rider(4, 2, 9)), "passed already");
-        let arrived = sweep.on_page(page(&[("a", 3), ("b", 4), ("a", 5), ("x", 6), ("a", 7)]));
-        let arrived: Vec<_> = arrived.iter().map(seqs).collect();
-        assert_eq!(
-            arrived,
-            [
-                (1, vec![5, 7], 100, Proof::Passed),
-                (2, vec![7], 100, Proof::Passed)
-            ]
-        );
-        assert_eq!((sweep.next(), sweep.riders()), (7, 1));
-        let arrived = sweep.on_page(page(&[("a", 7), ("b", 8), ("b", 9)]));
-        assert_eq!(seqs(&arrived[0]), (3, vec![8, 9], 100, Proof::Passed));
+    fn l12_a_window_serves_everything_after_a_position() {
+        let mut window = Window::new(3, LIMIT);
+        assert!(window.on_page(page(&[("a", 3), ("b", 4), ("a", 5), ("x", 6), ("a", 7)])));
+        assert_eq!(serve(&window, "a", 3, 7), (vec![5, 7], 17, Proof::Passed));
+        assert_eq!(serve(&window, "a", 5, 7), (vec![7], 17, Proof::Passed));
+        assert_eq!(serve(&window, "a", 4, 7), (vec![5, 7], 17, Proof::Floor(4)));
+        let later = Target {
+            last: Some(9),
+            whole_to: 9,
+        };
+        assert_eq!(window.serve("b", 4, later), Answer::Later);
+        assert_eq!(window.serve("b", 2, later), Answer::Alone, "it began behind that");
+        assert!(window.on_page(page(&[("a", 7), ("b", 8), ("b", 9)])));
+        assert_eq!(serve(&window, "b", 4, 9), (vec![8, 9], 19, Proof::Passed));
+        assert_eq!(serve(&window, "a", 7, 7), (vec![], 17, Proof::Passed));
     }
 
     #[test]
-    fn l12_what_was_not_passed_needs_the_floor() {
-        let mut sweep = Sweep::new(3, LIMITS);
-        sweep.board("a", rider(1, 4, 7));
-        let arrived = sweep.on_page(page(&[("x", 3), ("a", 7)]));
-        assert_eq!(seqs(&arrived[0]), (1, vec![7], 100, Proof::Floor(4)));
+    fn l12_pages_that_do_not_overlap_need_the_floor() {
+        let mut window = Window::new(3, LIMIT);
+        window.on_page(page(&[("a", 3), ("a", 5)]));
+        window.on_page(page(&[("x", 8), ("a", 9)]));
+        assert_eq!(serve(&window, "a", 3, 9), (vec![5, 9], 19, Proof::Floor(5)));
+        assert_eq!(serve(&window, "a", 9, 9), (vec![], 19, Proof::Passed));
+        let mut late = Window::new(3, LIMIT);
+        late.on_page(page(&[("a", 4), ("a", 5)]));
+        assert_eq!(serve(&late, "a", 3, 5), (vec![4, 5], 15, Proof::Floor(3)));
     }
 
     #[test]
-    fn l12_pages_that_do_not_overlap_need_the_floor_too() {
-        let mut sweep = Sweep::new(3, LIMITS);
-        sweep.board("a", rider(1, 3, 9));
-        assert!(sweep.on_page(page(&[("a", 3), ("a", 5)])).is_empty());
-        let arrived = sweep.on_page(page(&[("x", 8), ("a", 9)]));
-        assert_eq!(seqs(&arrived[0]), (1, vec![5, 9], 100, Proof::Floor(5)));
-    }
-
-    #[test]
-    fn l12_a_tombstone_above_the_position_is_read_alone() {
-        let mut sweep = Sweep::new(3, LIMITS);
-        sweep.board("a", rider(1, 3, 9));
-        let mut messages = page(&[("a", 3), ("a", 5), ("a", 9)]);
+    fn l12_a_tombstone_or_what_has_gone_is_read_alone() {
+        let mut window = Window::new(3, LIMIT);
+        let mut messages = page(&[("a", 3), ("a", 5), ("a", 9), ("b", 10), ("x", 12)]);
         messages[1].1.body = Body::Tombstone;
-        assert_eq!(sweep.on_page(messages)[0].proof, Proof::Alone);
-    }
-
-    #[test]
-    fn l12_a_rider_whose_last_message_has_gone_is_read_alone_or_fed_on() {
-        let mut sweep = Sweep::new(3, LIMITS);
-        sweep.board("a", rider(1, 3, 9));
-        sweep.board("b", rider(2, 4, 9));
-        let arrived = sweep.on_page(page(&[("a", 3), ("a", 5), ("x", 10)]));
-        let mut arrived: Vec<_> = arrived.iter().map(seqs).collect();
-        arrived.sort_by_key(|(ticket, ..)| *ticket);
+        window.on_page(messages);
+        let target = |last| Target {
+            last: Some(last),
+            whole_to: 20,
+        };
+        assert_eq!(window.serve("a", 3, target(9)), Answer::Alone);
         assert_eq!(
-            arrived,
-            [(1, vec![5], 5, Proof::Passed), (2, vec![], 4, Proof::Alone)]
+            serve(&window, "a", 5, 9).0,
+            [9],
+            "behind the tombstone all is well"
+        );
+        assert_eq!(
+            window.serve("b", 4, target(11)),
+            Answer::Alone,
+            "11 was there once"
+        );
+        assert_eq!(
+            window.serve(
+                "b",
+                4,
+                Target {
+                    last: None,
+                    whole_to: 9
+                }
+            ),
+            Answer::Alone
         );
     }
 
     #[test]
     fn l12_what_is_kept_is_bounded() {
-        let size = stored(1).size();
-        let mut sweep = Sweep::new(
-            1,
-            SweepLimits {
-                page_bytes: 2 * size,
-                total_bytes: 3 * size,
-            },
-        );
-        sweep.board("a", rider(1, 1, 90));
-        let arrived = sweep.on_page(page(&[("a", 1), ("a", 2), ("a", 3)]));
+        let size = stored(1).size() + OVERHEAD;
+        let mut window = Window::new(1, 3 * size);
+        window.on_page(page(&[("a", 1), ("b", 2), ("a", 3), ("b", 4)]));
+        assert_eq!((window.span(), window.bytes()), ((2, 4), 3 * size));
         assert_eq!(
-            seqs(&arrived[0]),
-            (1, vec![2], 2, Proof::Passed),
-            "a page, and back for more"
+            window.serve(
+                "a",
+                1,
+                Target {
+                    last: Some(3),
+                    whole_to: 4
+                }
+            ),
+            Answer::Alone
         );
-        for (ticket, address) in [(2, "b"), (3, "c"), (4, "d"), (5, "e")] {
-            sweep.board(address, rider(ticket, 3, 90));
-        }
-        let arrived = sweep.on_page(page(&[("a", 3), ("b", 4), ("c", 5), ("d", 6), ("e", 7)]));
-        assert_eq!(arrived.len(), 1, "three may be kept");
-        assert_eq!(sweep.finish().len(), 3);
+        assert_eq!(serve(&window, "b", 2, 4), (vec![4], 14, Proof::Passed));
     }
 
     #[test]
     fn a_lagging_replica_moves_nothing() {
-        let mut sweep = Sweep::new(3, LIMITS);
-        sweep.board("a", rider(1, 3, 9));
-        sweep.on_page(page(&[("a", 3), ("a", 5)]));
-        assert!(sweep.on_page(page(&[("a", 5)])).is_empty());
-        assert!(sweep.on_page(vec![]).is_empty());
-        assert_eq!(sweep.next(), 5);
+        let mut window = Window::new(3, LIMIT);
+        assert!(window.on_page(page(&[("a", 3), ("a", 5)])));
+        assert!(!window.on_page(page(&[("a", 5)])));
+        assert!(!window.on_page(vec![]));
+        assert_eq!(window.next(), 5);
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     log::{Ack, PublishError, Route},
     model::{ChannelKey, Offset, Position, Record},
-    telemetry::{AppMetrics, PublishOutcome},
+    telemetry::{AppMetrics, Held, Limit, PublishOutcome},
 };
 
 use super::hub::Hub;
@@ -48,13 +48,19 @@ impl Hub {
             app.publishes.of(outcome(error)).inc();
         };
         let sent = self.log.publish(route, record, dedup_id.as_deref());
-        let acknowledged = sent.inspect_err(|error| count(&app, error))?;
-        self.metrics.publishes_in_flight.inc();
+        let acknowledged = sent.inspect_err(|error| {
+            count(&app, error);
+            let in_flight = usize::try_from(self.metrics.publishes_in_flight.get());
+            if in_flight.is_ok_and(|in_flight| in_flight >= self.log_in_flight) {
+                app.limits_hit.of(Limit::LogInFlight).inc();
+            }
+        })?;
+        // Also given back if nobody asks what became of it.
+        let in_flight = Held::new(&self.metrics.publishes_in_flight);
         let bytes = record.data.len() as u64;
         let hub = self.clone();
         let route = route.clone();
         Ok(async move {
-            let in_flight = InFlight(&hub);
             let ack = acknowledged.await.inspect_err(|error| count(&app, error))?;
             drop(in_flight);
             hub.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
@@ -115,15 +121,6 @@ impl Hub {
             }
         }
         Ok(seq)
-    }
-}
-
-/// Counts a publication as in flight until it is answered or given up.
-struct InFlight<'a>(&'a Hub);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.publishes_in_flight.dec();
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     config::CatchupConfig,
     log::{Log, Page, ReadError, Route, ShardId, Stored, Sweep},
     model::Offset,
-    telemetry::Metrics,
+    telemetry::{CatchupSource, Limit, Metrics},
 };
 
 use super::{
@@ -39,6 +39,16 @@ pub(super) struct Reader {
 pub(super) struct Proven {
     pub(super) messages: Vec<Message>,
     pub(super) covered_to: Offset,
+    /// Who had it.
+    pub(super) source: CatchupSource,
+}
+
+impl Proven {
+    /// Counts what a cursor gets of it.
+    pub(super) fn count(&self, metrics: &Metrics) {
+        let found = self.messages.len() as u64;
+        metrics.catchup_publications.of(self.source).inc_by(found);
+    }
 }
 
 /// How a read gets its turn.
@@ -166,10 +176,11 @@ impl Reader {
     }
 
     async fn enter<'a>(&self, gate: &'a Gate, route: &Route, units: usize) -> Result<Grant<'a>, Refused> {
-        let grant = gate
-            .enter(&route.key().app, units)
-            .await
-            .map_err(|_| Refused::Crowded)?;
+        let grant = gate.enter(&route.key().app, units).await.map_err(|_| {
+            let app = self.metrics.app(&route.key().app);
+            app.limits_hit.of(Limit::CatchupWaiting).inc();
+            Refused::Crowded
+        })?;
         let (waiting, bytes) = self.bytes.load();
         self.metrics
             .catchup_waiting
@@ -198,7 +209,10 @@ impl Hub {
         // At least one message besides that at the position.
         let max_messages = config.page_messages.max(2);
         let mut max_bytes = max_bytes.clamp(1, config.page_bytes);
-        let mut grant = match self.turn(route, position, target, max_bytes).await? {
+        let mut grant = match self
+            .turn(route, keeper, incarnation, position, target, max_bytes)
+            .await?
+        {
             Turn::Swept(proven) if keeper.incarnation() == incarnation => {
                 keeper.saw(proven.covered_to, incarnation);
                 return Ok(proven);
@@ -268,6 +282,7 @@ impl Hub {
             if let Some(covered_to) = covered {
                 keeper.saw(covered_to, incarnation);
                 return Ok(Proven {
+                    source: CatchupSource::Log,
                     messages: judged.messages,
                     covered_to,
                 });
@@ -280,6 +295,8 @@ impl Hub {
     async fn turn(
         &self,
         route: &Route,
+        keeper: &Keeper,
+        incarnation: u64,
         position: Offset,
         target: Target,
         max_bytes: u32,
@@ -290,7 +307,15 @@ impl Hub {
         let (Some(sweeper), Some(_)) = (sweeper, target.last) else {
             return Ok(Turn::Alone(reader.enter(&reader.bytes, route, bytes).await?));
         };
-        if let Some(grant) = reader.bytes.try_enter(bytes) {
+        if let Some(proven) = self
+            .swept_before(keeper, incarnation, route, position, target)
+            .await
+        {
+            return Ok(Turn::Swept(proven));
+        }
+        if !sweeper.is_sweeping()
+            && let Some(grant) = reader.bytes.try_enter(bytes)
+        {
             return Ok(Turn::Alone(grant));
         }
         let mut ticket = sweeper.wait(route, position, target, reader.sweep_from());
@@ -301,7 +326,10 @@ impl Hub {
                     return Ok(Turn::Swept(proven));
                 }
             }
-            grant = reader.enter(&reader.bytes, route, bytes) => {
+            grant = async {
+                sweeper.rest().await;
+                reader.enter(&reader.bytes, route, bytes).await
+            } => {
                 let grant = grant?;
                 if ticket.withdraw() {
                     return Ok(Turn::Alone(grant));

@@ -50,6 +50,11 @@ impl Ring {
         self.entries.is_empty()
     }
 
+    /// How many publications it holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Appends the newest publication, then lets the oldest go while over the limits.
     pub fn push(&mut self, entry: Arc<Entry>, limits: RingLimits) {
         self.bytes += entry.cost();

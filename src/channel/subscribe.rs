@@ -185,9 +185,9 @@ impl Hub {
             let (need, position, life) = match step {
                 Step::Joined(key, behind) => {
                     if behind {
-                        self.metrics.catchups.of(CatchupKind::Resume).inc();
+                        let kind = CatchupKind::Resume;
                         self.tasks
-                            .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                            .spawn(super::feeder::feed(self.clone(), channel.clone(), key, kind));
                     }
                     let asked = resume.position.is_some();
                     let outcome = unproven.or_else(|| asked.then_some(RecoveryOutcome::Recovered));
@@ -241,6 +241,7 @@ impl Hub {
                     // Above the leader's last sequence: never proof. Otherwise this tail is whole
                     // below the position, and the guard skips up to it.
                     (fresh.last_seq >= position).then_some(Proven {
+                        source: CatchupSource::Log,
                         messages: Vec::new(),
                         covered_to: position,
                     })
@@ -252,6 +253,7 @@ impl Hub {
                     }
                     if floor_holds(position, fresh.floor) {
                         Some(Proven {
+                            source: CatchupSource::Log,
                             messages: Vec::new(),
                             covered_to,
                         })
@@ -278,14 +280,7 @@ impl Hub {
                         )
                         .await
                     {
-                        Ok(proven) => {
-                            let found = proven.messages.len() as u64;
-                            self.metrics
-                                .catchup_publications
-                                .of(CatchupSource::Log)
-                                .inc_by(found);
-                            Some(proven)
-                        }
+                        Ok(proven) => Some(proven),
                         Err(Refused::Unproven(_)) => {
                             self.ask_peers(&channel.route, keeper, life.incarnation, position)
                                 .await
@@ -295,6 +290,9 @@ impl Hub {
                     }
                 }
             };
+            if let Some(proven) = &proven {
+                proven.count(&self.metrics);
+            }
             let Some(proven) = proven else {
                 unproven = Some(RecoveryOutcome::Unproven);
                 continue;
@@ -313,9 +311,9 @@ impl Hub {
             });
             if let Some((key, behind)) = joined {
                 if behind {
-                    self.metrics.catchups.of(CatchupKind::Resume).inc();
+                    let kind = CatchupKind::Resume;
                     self.tasks
-                        .spawn(super::feeder::feed(self.clone(), channel.clone(), key));
+                        .spawn(super::feeder::feed(self.clone(), channel.clone(), key, kind));
                 }
                 return Ok((key, Some(RecoveryOutcome::Recovered)));
             }

@@ -1,5 +1,6 @@
 //! Drives sweeps (L12): those who wait for a read of their channel while others are being served
-//! may be picked up by one sweep over their shard instead.
+//! are picked up by one sweep over their shard instead. What it has read is kept for those who come
+//! a little later.
 
 use std::{
     sync::{
@@ -11,8 +12,8 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, oneshot},
-    time::sleep,
+    sync::{Notify, oneshot, watch},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
@@ -22,12 +23,12 @@ use crate::{
 };
 
 use super::{
-    entry::Message,
     hub::Hub,
     keeper::Keeper,
-    planner::{Arrived, Proof, Rider, Sweep, SweepLimits, sweep_count},
+    planner::{Answer, Proof, Served, Window, sweep_count},
     reader::Proven,
     recovery::{Target, floor_holds},
+    shard::Fresh,
 };
 
 /// Messages in a page of a sweep: more of them make the server scan longer before it answers.
@@ -35,13 +36,24 @@ const PAGE_MESSAGES: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Pages in a row that may move nothing: the replicas lag or do not answer.
 const MAX_IDLE_PAGES: u32 = 20;
+/// How long a window is kept that nobody asks for.
+const KEPT: Duration = Duration::from_secs(5);
 
-/// Who waits on one shard.
+/// Who waits on one shard, and what its sweeps have read.
 pub(super) struct Sweeper {
     /// Bounded by `catchup.max_waiting`: everyone here waits at the reader's gate, too.
     waiting: Mutex<Vec<Waiting>>,
+    window: Mutex<Option<Kept>>,
     wake: Notify,
     last_ticket: AtomicU64,
+    /// A sweep is under way: who comes waits for it rather than making the server scan.
+    sweeping: watch::Sender<bool>,
+}
+
+struct Kept {
+    window: Window,
+    incarnation: u64,
+    used: Instant,
 }
 
 struct Waiting {
@@ -59,16 +71,14 @@ pub(super) struct Ticket<'a> {
     answer: oneshot::Receiver<Option<Proven>>,
 }
 
-/// What a sweep knows of a rider: enough to answer it.
-#[derive(Clone)]
-struct Seat(Arc<Mutex<Option<Waiting>>>);
-
 impl Sweeper {
     pub(super) fn new() -> Self {
         Self {
             waiting: Mutex::default(),
+            window: Mutex::new(None),
             wake: Notify::new(),
             last_ticket: AtomicU64::new(0),
+            sweeping: watch::Sender::new(false),
         }
     }
 
@@ -84,7 +94,8 @@ impl Sweeper {
             target,
             answer: sender,
         });
-        if waiting.len() >= worth {
+        // Those whom the window can serve need no sweep.
+        if waiting.len() >= worth || self.window.lock().is_some() {
             self.wake.notify_one();
         }
         Ticket {
@@ -94,11 +105,37 @@ impl Sweeper {
         }
     }
 
+    /// Waits until no sweep is under way.
+    pub(super) async fn rest(&self) {
+        // The sender lives as long as the sweeper.
+        let _ = self.sweeping.subscribe().wait_for(|sweeping| !sweeping).await;
+    }
+
+    /// Whether a sweep is under way.
+    pub(super) fn is_sweeping(&self) -> bool {
+        *self.sweeping.borrow()
+    }
+
+    /// What a kept window has, if it is whole for the reader.
+    fn look_up(&self, route: &Route, position: Offset, target: Target, incarnation: u64) -> Answer {
+        let mut window = self.window.lock();
+        let Some(kept) = window.as_mut().filter(|kept| kept.incarnation == incarnation) else {
+            return Answer::Alone;
+        };
+        kept.used = Instant::now();
+        kept.window.serve(route.address(), position, target)
+    }
+
     /// Takes those who are to be served by one sweep now; none if that is not worth it.
-    fn pick(&self, last_seq: Offset, at_least: usize) -> Vec<Waiting> {
+    fn pick(&self, last_seq: Offset, at_least: usize, incarnation: u64) -> Vec<Waiting> {
         let mut waiting = self.waiting.lock();
+        let kept = self.window.lock();
+        let span = kept
+            .as_ref()
+            .filter(|kept| kept.incarnation == incarnation)
+            .map(|kept| kept.window.span());
         let mut positions: Vec<_> = waiting.iter().map(|waiter| waiter.position).collect();
-        let count = sweep_count(&mut positions, last_seq, at_least);
+        let count = sweep_count(&mut positions, last_seq, at_least, span);
         if count == 0 {
             return Vec::new();
         }
@@ -106,17 +143,24 @@ impl Sweeper {
         waiting.drain(..count).collect()
     }
 
-    /// Takes those whom a sweep that stands at `next` can still pick up.
-    fn pick_up(&self, next: Offset) -> Vec<Waiting> {
+    /// Takes all who wait.
+    fn take_all(&self) -> Vec<Waiting> {
+        std::mem::take(&mut *self.waiting.lock())
+    }
+
+    /// Takes all who wait and can be served by a sweep that began here.
+    fn take_covered(&self, window: &Window) -> Vec<Waiting> {
         let mut waiting = self.waiting.lock();
-        let (on, left) = waiting.drain(..).partition(|waiter| waiter.position >= next);
+        let (covered, left) = waiting
+            .drain(..)
+            .partition(|waiter| window.reaches_back_to(waiter.position));
         *waiting = left;
-        on
+        covered
     }
 }
 
 impl Ticket<'_> {
-    /// What the sweep brought; `None` = read it alone. Pending as long as no sweep has come by.
+    /// What a sweep brought; `None` = read it alone. Pending as long as no sweep has come by.
     pub(super) async fn answered(&mut self) -> Option<Proven> {
         (&mut self.answer).await.unwrap_or_default()
     }
@@ -141,116 +185,192 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId) {
         return;
     };
     loop {
-        sweeper.wake.notified().await;
-        loop {
-            let picked = sweeper.pick(keeper.seen(), hub.reader.sweep_from());
-            if picked.is_empty() {
-                break;
+        let until = sweeper.window.lock().as_ref().map(|kept| kept.used + KEPT);
+        match until {
+            None => sweeper.wake.notified().await,
+            Some(until) => {
+                if timeout_at(until, sweeper.wake.notified()).await.is_err() {
+                    let mut window = sweeper.window.lock();
+                    if window.as_ref().is_some_and(|kept| kept.used.elapsed() >= KEPT) {
+                        *window = None;
+                    }
+                    continue;
+                }
             }
-            sweep(&hub, shard, keeper, sweeper, picked).await;
         }
+        let incarnation = keeper.incarnation();
+        serve_from_window(&hub, keeper, sweeper, incarnation).await;
+        let picked = sweeper.pick(keeper.seen(), hub.reader.sweep_from(), incarnation);
+        if picked.is_empty() {
+            continue;
+        }
+        sweeper.sweeping.send_replace(true);
+        sweep(&hub, shard, keeper, sweeper, incarnation, picked).await;
+        sweeper.sweeping.send_replace(false);
+        // Those who came meanwhile.
+        sweeper.wake.notify_one();
     }
 }
 
-async fn sweep(hub: &Arc<Hub>, shard: ShardId, keeper: &Keeper, sweeper: &Sweeper, picked: Vec<Waiting>) {
-    let incarnation = keeper.incarnation();
-    let from = picked
+/// Serves those who wait for what earlier sweeps have read.
+async fn serve_from_window(hub: &Hub, keeper: &Keeper, sweeper: &Sweeper, incarnation: u64) {
+    if sweeper.window.lock().is_none() {
+        return;
+    }
+    let mut served = Vec::new();
+    let mut left = Vec::new();
+    for waiter in sweeper.take_all() {
+        match sweeper.look_up(&waiter.route, waiter.position, waiter.target, incarnation) {
+            Answer::Served(found) => served.push((waiter, found)),
+            Answer::Later | Answer::Alone => left.push(waiter),
+        }
+    }
+    sweeper.waiting.lock().append(&mut left);
+    answer(hub, keeper, incarnation, served).await;
+}
+
+async fn sweep(
+    hub: &Hub,
+    shard: ShardId,
+    keeper: &Keeper,
+    sweeper: &Sweeper,
+    incarnation: u64,
+    mut riders: Vec<Waiting>,
+) {
+    let from = riders
         .iter()
-        .map(|waiter| waiter.position)
+        .map(|rider| rider.position)
         .min()
         .unwrap_or(0)
         .max(1);
-    let mut sweep = Sweep::new(from, hub.reader.sweep_limits());
-    board(&mut sweep, picked);
+    let kept = sweeper.window.lock().take();
+    let mut window = match kept {
+        Some(kept) if kept.incarnation == incarnation && kept.window.reaches_back_to(from) => kept.window,
+        _ => Window::new(from, hub.reader.sweep_bytes()),
+    };
     let mut idle = 0;
-    while sweep.riders() > 0 && idle < MAX_IDLE_PAGES {
-        let before = sweep.next();
-        let arrived = match hub.reader.sweep(shard, before, PAGE_MESSAGES).await {
-            Ok(page) => sweep.on_page(page.messages),
-            Err(_) => Vec::new(),
+    loop {
+        let mut served = Vec::new();
+        let mut waiting = Vec::new();
+        for rider in riders {
+            match window.serve(rider.route.address(), rider.position, rider.target) {
+                Answer::Served(found) => served.push((rider, found)),
+                Answer::Later => waiting.push(rider),
+                // Who has given up meanwhile needs no answer.
+                Answer::Alone => drop(rider.answer.send(None)),
+            }
+        }
+        answer(hub, keeper, incarnation, served).await;
+        riders = waiting;
+        riders.extend(sweeper.take_covered(&window));
+        if riders.is_empty() || idle >= MAX_IDLE_PAGES || keeper.incarnation() != incarnation {
+            break;
+        }
+        let grown = match hub.reader.sweep(shard, window.next(), PAGE_MESSAGES).await {
+            Ok(page) => window.on_page(page.messages),
+            Err(_) => false,
         };
-        if sweep.next() > before || !arrived.is_empty() {
+        if grown {
             idle = 0;
         } else {
             idle += 1;
             sleep(PAUSE).await;
         }
-        answer(hub, keeper, incarnation, arrived).await;
-        let next = sweep.next() + 1;
-        board(&mut sweep, sweeper.pick_up(next));
     }
-    answer(hub, keeper, incarnation, sweep.finish()).await;
+    for rider in riders {
+        drop(rider.answer.send(None));
+    }
+    *sweeper.window.lock() = Some(Kept {
+        window,
+        incarnation,
+        used: Instant::now(),
+    });
 }
 
-fn board(sweep: &mut Sweep<Seat>, waiting: Vec<Waiting>) {
-    for waiter in waiting {
-        let (position, target) = (waiter.position, waiter.target);
-        let address = waiter.route.address().to_owned();
-        let ticket = Seat(Arc::new(Mutex::new(Some(waiter))));
-        // One that it has passed already finds its answer gone, and reads alone.
-        sweep.board(
-            &address,
-            Rider {
-                ticket,
-                position,
-                target,
-            },
-        );
-    }
-}
-
-async fn answer(hub: &Hub, keeper: &Keeper, incarnation: u64, arrived: Vec<Arrived<Seat>>) {
-    let limit = keeper.spec().max_per_channel;
-    let asks = |arrived: &Arrived<Seat>| limit.is_some() || matches!(arrived.proof, Proof::Floor(_));
-    // One question serves all who arrive together.
-    let fresh = if arrived.iter().any(asks) {
+async fn answer(hub: &Hub, keeper: &Keeper, incarnation: u64, served: Vec<(Waiting, Served)>) {
+    // One question serves all.
+    let fresh = if served.iter().any(|(_, served)| asks(keeper, served)) {
         Some(keeper.fresh().await)
     } else {
         None
     };
-    let same = keeper.incarnation() == incarnation;
-    for Arrived {
-        ticket,
-        messages,
-        covered_to,
-        proof,
-    } in arrived
-    {
-        let Some(waiter) = ticket.0.lock().take() else {
-            continue;
-        };
-        let retained = match (proof, &fresh) {
-            (Proof::Passed, _) => true,
-            (Proof::Floor(position), Some(fresh)) => floor_holds(position, fresh.floor),
-            (Proof::Floor(_), None) | (Proof::Alone, _) => false,
-        };
-        // A channel cannot have had more messages since the position than its whole shard.
-        let untrimmed = match (limit, &fresh) {
-            (None, _) => true,
-            (Some(limit), Some(fresh)) => fresh.last_seq.saturating_sub(waiter.position) < limit,
-            (Some(_), None) => false,
-        };
-        let proven = (same && retained && untrimmed).then(|| {
-            hub.metrics
-                .catchup_publications
-                .of(CatchupSource::Sweep)
-                .inc_by(messages.len() as u64);
-            let messages: Vec<Message> = messages
-                .into_iter()
-                .map(|stored| hub.message(&waiter.route, Arc::unwrap_or_clone(stored)))
-                .collect();
-            Proven { messages, covered_to }
-        });
+    for (waiter, served) in served {
+        let proven = hub.prove(
+            keeper,
+            incarnation,
+            fresh.as_ref(),
+            &waiter.route,
+            waiter.position,
+            served,
+        );
         // Who has given up meanwhile needs no answer.
         let _ = waiter.answer.send(proven);
     }
 }
 
-impl super::reader::Reader {
-    pub(super) fn sweep_limits(&self) -> SweepLimits {
-        SweepLimits {
-            page_bytes: self.page_size().1 as usize,
-            total_bytes: self.sweep_bytes(),
-        }
+/// Whether the leader has to be asked before this proves anything.
+fn asks(keeper: &Keeper, served: &Served) -> bool {
+    keeper.spec().max_per_channel.is_some() || matches!(served.proof, Proof::Floor(_))
+}
+
+impl Hub {
+    /// What an earlier sweep has read, if it is everything that is wanted.
+    pub(super) async fn swept_before(
+        &self,
+        keeper: &Keeper,
+        incarnation: u64,
+        route: &Route,
+        position: Offset,
+        target: Target,
+    ) -> Option<Proven> {
+        let sweeper = self.sweeper(keeper.spec().id)?;
+        let Answer::Served(served) = sweeper.look_up(route, position, target, incarnation) else {
+            return None;
+        };
+        let fresh = if asks(keeper, &served) {
+            Some(keeper.fresh().await)
+        } else {
+            None
+        };
+        self.prove(keeper, incarnation, fresh.as_ref(), route, position, served)
+    }
+
+    fn prove(
+        &self,
+        keeper: &Keeper,
+        incarnation: u64,
+        fresh: Option<&Fresh>,
+        route: &Route,
+        position: Offset,
+        served: Served,
+    ) -> Option<Proven> {
+        let Served {
+            messages,
+            covered_to,
+            proof,
+        } = served;
+        let retained = match (proof, fresh) {
+            (Proof::Passed, _) => true,
+            (Proof::Floor(position), Some(fresh)) => floor_holds(position, fresh.floor),
+            (Proof::Floor(_), None) => false,
+        };
+        // A channel cannot have had more messages since the position than its whole shard.
+        let untrimmed = match (keeper.spec().max_per_channel, fresh) {
+            (None, _) => true,
+            (Some(limit), Some(fresh)) => fresh.last_seq.saturating_sub(position) < limit,
+            (Some(_), None) => false,
+        };
+        let proven = keeper.incarnation() == incarnation && retained && untrimmed;
+        proven.then(|| {
+            let messages = messages
+                .iter()
+                .map(|stored| self.message(route, (**stored).clone()))
+                .collect();
+            Proven {
+                messages,
+                covered_to,
+                source: CatchupSource::Sweep,
+            }
+        })
     }
 }

@@ -78,6 +78,12 @@ pub struct Effects<O> {
     pub gaps: u64,
     /// Gaps that could not be closed.
     pub lost: u64,
+    /// Live copies for which a gap's buffer had no room.
+    pub overflowed: u64,
+    /// Publications that left the ring to make room.
+    pub evicted: u64,
+    /// Publications that left the ring since the history was removed.
+    pub removed: u64,
 }
 
 impl<O> Default for Effects<O> {
@@ -89,6 +95,9 @@ impl<O> Default for Effects<O> {
             malformed: 0,
             gaps: 0,
             lost: 0,
+            overflowed: 0,
+            evicted: 0,
+            removed: 0,
         }
     }
 }
@@ -379,7 +388,7 @@ impl<O: Outlet> Tail<O> {
             Phase::Starting => return,
             Phase::Gap(gap) => {
                 if arrival.message.offset() > self.whole_to {
-                    gap.keep(arrival, self.limits.gap_bytes);
+                    self.effects.overflowed += gap.keep(arrival, self.limits.gap_bytes);
                 }
                 return;
             }
@@ -407,7 +416,7 @@ impl<O: Outlet> Tail<O> {
             }));
         }
         if let Phase::Gap(gap) = &mut self.phase {
-            gap.keep(arrival, self.limits.gap_bytes);
+            self.effects.overflowed += gap.keep(arrival, self.limits.gap_bytes);
         }
     }
 
@@ -430,10 +439,15 @@ impl<O: Outlet> Tail<O> {
         let offset = message.offset();
         match message {
             Message::Publication(entry) => {
+                let held = self.ring.len() + 1;
                 self.ring.push(entry.clone(), self.limits.ring);
+                self.effects.evicted += (held - self.ring.len()) as u64;
                 batch.push(entry);
             }
-            Message::Tombstone(_) => self.ring.reset(offset),
+            Message::Tombstone(_) => {
+                self.effects.removed += self.ring.len() as u64;
+                self.ring.reset(offset);
+            }
             Message::Malformed(_) => self.effects.malformed += 1,
             Message::Opaque(_) => {
                 self.deliver(batch);
@@ -496,12 +510,13 @@ impl Gap {
         }
     }
 
-    /// Keeps a copy for later; on overflow lets all of them go: they are read from the log then.
-    fn keep(&mut self, arrival: Arrival, limit: usize) {
+    /// Keeps a copy for later; on overflow lets all of them go: they are read from the log then. Says
+    /// how many it let go.
+    fn keep(&mut self, arrival: Arrival, limit: usize) -> u64 {
         let offset = arrival.message.offset();
         if self.dropped_to > 0 {
             self.dropped_to = self.dropped_to.max(offset);
-            return;
+            return 1;
         }
         self.bytes += arrival.message.cost();
         self.waiting.push_back(arrival);
@@ -512,9 +527,11 @@ impl Gap {
                 .map(|kept| kept.message.offset())
                 .max()
                 .unwrap_or(offset);
-            self.waiting = VecDeque::new();
+            let dropped = std::mem::take(&mut self.waiting);
             self.bytes = 0;
+            return dropped.len() as u64;
         }
+        0
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) enum Command {
     /// Look at a configuration without starting anything.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Do to a deployment what no node does by itself.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Measure a server that speaks the Centrifuge protocol.
     Bench(Box<BenchArgs>),
 }
@@ -69,6 +72,23 @@ pub(super) enum ConfigCommand {
     Check(ConfigArgs),
     /// Print the effective configuration, secrets redacted.
     Show(ConfigArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LogCommand {
+    /// Give every shard a new epoch: after a restore, before clients connect. Who comes back with an
+    /// older position is told `recovered: false`.
+    NewEpoch(LogArgs),
+    /// Raise the streams' max_bytes to what the configuration says; before the nodes get it.
+    Resize(LogArgs),
+}
+
+/// Which deployment.
+#[derive(Debug, clap::Args)]
+pub(super) struct LogArgs {
+    /// The configuration file of its nodes.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
 }
 
 /// Which configuration.

@@ -27,7 +27,8 @@ use crate::{
 };
 
 use super::{
-    frames,
+    admission::Admission,
+    bounds, frames,
     gateway::Gateway,
     orders::{Completion, Joins, Order},
     websocket::{Decoder, Event, close, encoder},
@@ -57,7 +58,7 @@ pub(super) enum Ended {
 pub(super) struct Connection {
     stream: Arc<TcpStream>,
     gateway: Arc<Gateway>,
-    app: Arc<crate::apps::App>,
+    admission: Admission,
     metrics: Arc<AppMetrics>,
     mailbox: Arc<Mailbox>,
     session: Session,
@@ -75,16 +76,16 @@ impl Connection {
     pub(super) fn new(
         stream: Arc<TcpStream>,
         gateway: Arc<Gateway>,
-        app: Arc<crate::apps::App>,
+        admission: Admission,
         mailbox: Arc<Mailbox>,
         session: Session,
     ) -> Self {
         Self {
             stream,
-            metrics: gateway.metrics.app(&app.id),
+            metrics: gateway.metrics.app(&admission.app().id),
             decoder: Decoder::new(gateway.config.max_message_bytes),
             gateway,
-            app,
+            admission,
             mailbox,
             session,
             writer: Writer::default(),
@@ -97,7 +98,7 @@ impl Connection {
     }
 
     /// Serves the connection to its end. `first` is what came behind the handshake.
-    pub(super) async fn run(mut self, first: Bytes) -> Ended {
+    pub(super) async fn run(mut self, first: Bytes) {
         let ended = if first.is_empty() {
             None
         } else {
@@ -121,7 +122,7 @@ impl Connection {
             self.writer.push(goodbye, false);
             let _ = timeout(CLOSE_TIMEOUT, self.say_goodbye()).await;
         }
-        ended
+        self.admission.ended(ended);
     }
 
     async fn serve(&mut self, mut timer: Pin<&mut Sleep>) -> Ended {
@@ -249,6 +250,7 @@ impl Connection {
                 Some(Err(_)) => self.session.close(DisconnectCode::BadRequest, &mut self.effects),
                 None => return None,
             }
+            bounds::count_command(&self.effects, &self.metrics);
             if let Some(ended) = self.carry_out() {
                 return Some(ended);
             }
@@ -276,6 +278,7 @@ impl Connection {
                     }
                 }
                 if let Some(code) = taken.close {
+                    bounds::count_close(code, &self.metrics);
                     return Ok(Some(ended(code)));
                 }
                 if nothing {
@@ -322,6 +325,7 @@ impl Connection {
                     self.writer.push_first(frames::PING);
                 }
                 Effect::Close(code) => {
+                    bounds::count_close(code, &self.metrics);
                     closed = Some(ended(code));
                     self.flush_mailbox();
                     break;
@@ -338,6 +342,12 @@ impl Connection {
                     }
                 }
                 order => {
+                    if let Effect::VerifyConnect { token } = &order
+                        && let Err(code) = self.adopt(token.as_str())
+                    {
+                        closed = Some(ended(code));
+                        break;
+                    }
                     let order = self.order(order);
                     self.orders.get_or_insert_default().push(order);
                 }
@@ -347,7 +357,18 @@ impl Connection {
     }
 
     fn order(&mut self, effect: Effect) -> Order {
-        super::orders::order(effect, &self.gateway, &self.app, &self.mailbox, &mut self.joins)
+        let app = self.admission.app();
+        super::orders::order(effect, &self.gateway, app, &self.mailbox, &mut self.joins)
+    }
+
+    /// Before the token of the connect is verified: with whose keys?
+    fn adopt(&mut self, token: &str) -> Result<(), DisconnectCode> {
+        if self.admission.adopt(token)? {
+            let app = self.admission.app();
+            self.metrics = self.gateway.metrics.app(&app.id);
+            self.session.adopt(app.view.clone());
+        }
+        Ok(())
     }
 
     /// The first reply lets the mailbox go; what was queued meanwhile follows it.
@@ -356,6 +377,7 @@ impl Connection {
             self.mailbox.send(frame);
         } else {
             self.opened = true;
+            self.admission.settle();
             self.mailbox.open(frame);
         }
     }

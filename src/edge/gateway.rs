@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, Path, Request, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 use crate::{
-    apps::{App, Apps},
+    apps::Apps,
     channel::{Hub, Mailbox, MailboxLimits},
     config::{CatchupConfig, EdgeConfig},
     model::AppId,
@@ -34,9 +34,7 @@ use crate::{
 };
 
 use super::{
-    connection::{Connection, Ended},
-    sockopt::ClientOptions,
-    upgrade::accept_websocket,
+    admission::Admission, connection::Connection, sockopt::ClientOptions, upgrade::accept_websocket,
 };
 
 /// All client connections of a node.
@@ -46,11 +44,11 @@ pub struct Gateway {
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: EdgeConfig,
     pub(super) started: Instant,
-    apps: Apps,
+    pub(super) apps: Apps,
     default_app: Option<AppId>,
     limits: Arc<Limits>,
     mailboxes: Mutex<slab::Slab<Arc<Mailbox>>>,
-    open: AtomicUsize,
+    pub(super) open: AtomicUsize,
     draining: AtomicBool,
     tasks: Tasks,
 }
@@ -97,6 +95,15 @@ impl Gateway {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Bytes queued for all clients. Looks at every connection: for those who ask now and then.
+    pub fn queued_bytes(&self) -> usize {
+        self.mailboxes
+            .lock()
+            .iter()
+            .map(|(_, mailbox)| mailbox.queued())
+            .sum()
+    }
+
     /// Turns new connections away, and closes all others with 3001, spread over `duration`.
     pub async fn drain(&self, duration: Duration) {
         self.draining.store(true, Ordering::Relaxed);
@@ -120,7 +127,8 @@ impl Gateway {
         }
     }
 
-    fn open(self: &Arc<Self>, app: Option<&str>, request: Request) -> Response {
+    /// `named` is the app that the URL names.
+    fn open(self: &Arc<Self>, named: Option<&str>, request: Request) -> Response {
         let refuse = |why: RefusedHandshake, response: Response| {
             self.metrics.handshakes_refused.of(why).inc();
             response
@@ -128,18 +136,20 @@ impl Gateway {
         if self.draining.load(Ordering::Relaxed) {
             return refuse(RefusedHandshake::Draining, unavailable("the node is stopping"));
         }
-        let named = app.or_else(|| self.default_app.as_ref().map(AppId::as_str));
-        let Some(app) = named.and_then(|app| self.apps.get(app)) else {
+        let by_token = named.is_none();
+        let named = named.or_else(|| self.default_app.as_ref().map(AppId::as_str));
+        let app = match named {
+            Some(named) => self.apps.get(named),
+            None => Some(self.apps.unnamed()),
+        };
+        let Some(app) = app else {
             return refuse(
                 RefusedHandshake::App,
                 error(StatusCode::NOT_FOUND, "unknown_app", "no such app"),
             );
         };
-        let connections = self.metrics.app(&app.id);
-        let of_app = usize::try_from(connections.connections.get()).unwrap_or(0);
-        let limit = app.limits.max_connections;
-        if self.open.load(Ordering::Relaxed) >= self.config.max_connections || (limit > 0 && of_app >= limit)
-        {
+        if let Err(limit) = Admission::check(self, &app) {
+            self.metrics.app(&app.id).limits_hit.of(limit).inc();
             return refuse(RefusedHandshake::Limit, unavailable("too many connections"));
         }
         let peer = request
@@ -161,24 +171,21 @@ impl Gateway {
         };
         let gateway = self.clone();
         // Counted from here on: a storm of handshakes meets the limit, too.
-        let open = Open::new(gateway.clone(), app.clone());
+        let mut admission = Admission::new(gateway.clone(), app);
+        if by_token {
+            admission.leave_open(parts.headers.get(header::ORIGIN));
+        }
         self.tasks.spawn_unstopped(async move {
             match accepted.socket.ready().await {
                 // A task of its own: this one's future has the size of the handshake.
-                Ok((stream, first)) => gateway.serve(stream, first, app, open),
+                Ok((stream, first)) => gateway.serve(stream, first, admission),
                 Err(error) => debug!(%error, peer = peer.map(|peer| peer.ip().to_string()), "handshake lost"),
             }
         });
         accepted.response
     }
 
-    fn serve(
-        self: &Arc<Self>,
-        stream: tokio::net::TcpStream,
-        first: bytes::Bytes,
-        app: Arc<App>,
-        open: Open,
-    ) {
+    fn serve(self: &Arc<Self>, stream: tokio::net::TcpStream, first: bytes::Bytes, admission: Admission) {
         let stream = Arc::new(stream);
         let limits = MailboxLimits {
             soft: self.config.mailbox_bytes,
@@ -186,7 +193,7 @@ impl Gateway {
         };
         let mailbox = Arc::new(Mailbox::held(limits, Some(stream.clone())));
         let session = Session::new(
-            app.view.clone(),
+            admission.app().view.clone(),
             self.limits.clone(),
             random::name(22),
             self.now(),
@@ -196,43 +203,11 @@ impl Gateway {
             mailbox.close(DisconnectCode::Shutdown);
         }
         let gateway = self.clone();
-        let connection = Connection::new(stream, self.clone(), app, mailbox, session);
+        let connection = Connection::new(stream, self.clone(), admission, mailbox, session);
         self.tasks.spawn_unstopped(async move {
-            let ended = connection.run(first).await;
+            connection.run(first).await;
             gateway.mailboxes.lock().remove(slot);
-            open.close(ended);
         });
-    }
-}
-
-/// Counts a connection as open as long as it lives.
-struct Open {
-    gateway: Arc<Gateway>,
-    app: Arc<App>,
-}
-
-impl Open {
-    fn new(gateway: Arc<Gateway>, app: Arc<App>) -> Self {
-        gateway.open.fetch_add(1, Ordering::Relaxed);
-        let metrics = gateway.metrics.app(&app.id);
-        metrics.connections.inc();
-        metrics.connections_opened.inc();
-        Self { gateway, app }
-    }
-
-    fn close(self, ended: Ended) {
-        let code = match ended {
-            Ended::Gone => None,
-            Ended::Closed(code, _) => Some(code),
-        };
-        self.gateway.metrics.connection_closed(&self.app.id, code);
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.gateway.open.fetch_sub(1, Ordering::Relaxed);
-        self.gateway.metrics.app(&self.app.id).connections.dec();
     }
 }
 

@@ -3,6 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::timer::HeadTimer;
 use super::sockopt;
-use crate::{config::HttpConfig, task::Tasks};
+use crate::{config::HttpConfig, task::Tasks, telemetry::Counter};
 
 mod timer;
 
@@ -49,6 +53,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     limits: Limits,
+    timeouts: Counter,
 }
 
 /// The limits of each connection.
@@ -80,7 +85,16 @@ impl Listener {
             socket,
             address,
             limits,
+            timeouts: Counter::default(),
         })
+    }
+
+    /// Counts in `timeouts` the connections whose first request did not come in time.
+    pub fn count_timeouts(self, timeouts: &Counter) -> Self {
+        Self {
+            timeouts: timeouts.clone(),
+            ..self
+        }
     }
 
     /// Where it listens: the port that the system chose if the configured one is 0.
@@ -100,9 +114,14 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = None;
+                    let timeouts = self.timeouts.clone();
                     let connection =
                         serve_connection(stream, peer, self.limits, router.clone(), stop.clone());
-                    tasks.spawn(connection);
+                    tasks.spawn(async move {
+                        if connection.await == Served::TimedOut {
+                            timeouts.inc();
+                        }
+                    });
                 }
                 Err(error) if is_of_one_connection(&error) => {
                     tracing::debug!(%error, "a connection ended before it was accepted");
@@ -143,6 +162,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// Its first request did not come in time.
+    TimedOut,
+    /// Otherwise.
+    Ended,
+}
+
 /// Serves one connection until it ends, or becomes a websocket.
 async fn serve_connection(
     stream: TcpStream,
@@ -150,10 +178,13 @@ async fn serve_connection(
     limits: Limits,
     router: TowerToHyperService<Router>,
     stop: CancellationToken,
-) {
+) -> Served {
     // A failure means that the connection is gone, which the first read tells too.
     let _ = stream.set_nodelay(true);
+    let asked = Arc::new(AtomicBool::new(false));
+    let was_asked = asked.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        was_asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(peer));
         router.call(request)
     });
@@ -174,5 +205,9 @@ async fn serve_connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an http connection ended early");
+        if error.is_timeout() && !asked.load(Ordering::Relaxed) {
+            return Served::TimedOut;
+        }
     }
+    Served::Ended
 }

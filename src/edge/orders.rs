@@ -14,7 +14,7 @@ use crate::{
     protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
     publish::Target,
     session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder},
-    telemetry::AppMetrics,
+    telemetry::{AppMetrics, AuthFailure, Limit, Metrics},
 };
 
 use super::{frames, gateway::Gateway};
@@ -144,13 +144,14 @@ pub(super) fn order(
     mailbox: &Arc<Mailbox>,
     joins: &mut Joins,
 ) -> Order {
-    let (app, hub) = (app.clone(), gateway.hub.clone());
+    let (app, hub, metrics) = (app.clone(), gateway.hub.clone(), gateway.metrics.clone());
     match effect {
-        Effect::VerifyConnect { token } => {
-            Box::pin(async move { Completion::ConnectVerified(app.verify_connect(token.as_str()).await) })
-        }
-        Effect::VerifyRefresh { id, token } => Box::pin(async move {
+        Effect::VerifyConnect { token } => Box::pin(async move {
             let result = app.verify_connect(token.as_str()).await;
+            Completion::ConnectVerified(noted(result, &metrics))
+        }),
+        Effect::VerifyRefresh { id, token } => Box::pin(async move {
+            let result = noted(app.verify_connect(token.as_str()).await, &metrics);
             Completion::RefreshVerified { id, result }
         }),
         Effect::VerifySubscribe {
@@ -158,7 +159,7 @@ pub(super) fn order(
             generation,
             token,
         } => Box::pin(async move {
-            let result = app.verify_subscribe(token.as_str()).await;
+            let result = noted(app.verify_subscribe(token.as_str()).await, &metrics);
             Completion::SubscribeVerified {
                 channel,
                 generation,
@@ -171,7 +172,7 @@ pub(super) fn order(
             generation,
             token,
         } => Box::pin(async move {
-            let result = app.verify_subscribe(token.as_str()).await;
+            let result = noted(app.verify_subscribe(token.as_str()).await, &metrics);
             Completion::SubRefreshVerified {
                 id,
                 channel,
@@ -181,10 +182,11 @@ pub(super) fn order(
         }),
         Effect::Subscribe(order) => {
             let (channel, generation) = (order.channel.clone(), order.generation);
+            let gateway = gateway.clone();
             let registration = joins.begin(generation);
             let mailbox = mailbox.clone();
             let joining = async move {
-                let result = subscribe(&hub, &app, &mailbox, &order).await;
+                let result = subscribe(&gateway, &app, &mailbox, &order).await;
                 Completion::Subscribed {
                     channel,
                     generation,
@@ -195,11 +197,11 @@ pub(super) fn order(
             Box::pin(async move { joining.await.unwrap_or(Completion::Abandoned) })
         }
         Effect::SubscribeAll(orders) => {
-            let mailbox = mailbox.clone();
+            let (gateway, mailbox) = (gateway.clone(), mailbox.clone());
             Box::pin(async move {
                 let mut joined = Vec::with_capacity(orders.len());
                 for order in &orders {
-                    match subscribe_server_side(&hub, &app, &mailbox, order).await {
+                    match subscribe_server_side(&gateway, &app, &mailbox, order).await {
                         Ok((subscription, told)) => joined.push((order.generation, subscription, told)),
                         Err(code) => return Completion::ServerSubscribed(Err(code)),
                     }
@@ -216,29 +218,42 @@ pub(super) fn order(
     }
 }
 
+/// Counts a token that was not accepted.
+fn noted<T>(result: Result<T, TokenError>, metrics: &Metrics) -> Result<T, TokenError> {
+    let why = match &result {
+        Ok(_) => return result,
+        Err(TokenError::Expired) => AuthFailure::Expired,
+        Err(TokenError::Invalid(_)) => AuthFailure::Invalid,
+        Err(TokenError::Unavailable) => AuthFailure::Jwks,
+    };
+    metrics.auth_failures.of(why).inc();
+    result
+}
+
 async fn subscribe(
-    hub: &Arc<Hub>,
+    gateway: &Gateway,
     app: &App,
     mailbox: &Arc<Mailbox>,
     order: &SubscribeOrder,
 ) -> Result<Subscription, ErrorCode> {
-    let (route, resume, outlet) = parts(hub, app, mailbox, order)?;
+    let (route, resume, outlet) = parts(&gateway.hub, app, mailbox, order)?;
     let reply = |told: crate::channel::Subscribed<'_>| {
         let result = order.result(told.position, told.recovered);
         mailbox.send(frames::subscribe_reply(order.id, &result, told.missed));
     };
-    hub.subscribe(&route, resume, outlet, reply)
+    let subscribing = gateway.hub.subscribe(&route, resume, outlet, reply);
+    subscribing
         .await
-        .map_err(subscribe_error)
+        .map_err(|error| subscribe_error(&error, gateway, app))
 }
 
 async fn subscribe_server_side(
-    hub: &Arc<Hub>,
+    gateway: &Gateway,
     app: &App,
     mailbox: &Arc<Mailbox>,
     order: &SubscribeOrder,
 ) -> Result<(Subscription, ServerSubscription), ErrorCode> {
-    let (route, resume, outlet) = parts(hub, app, mailbox, order)?;
+    let (route, resume, outlet) = parts(&gateway.hub, app, mailbox, order)?;
     let told = Mutex::new(None);
     let reply = |subscribed: crate::channel::Subscribed<'_>| {
         *told.lock() = Some(ServerSubscription {
@@ -247,10 +262,10 @@ async fn subscribe_server_side(
             result: order.result(subscribed.position, subscribed.recovered),
         });
     };
-    let subscription = hub
-        .subscribe(&route, resume, outlet, reply)
+    let subscribing = gateway.hub.subscribe(&route, resume, outlet, reply);
+    let subscription = subscribing
         .await
-        .map_err(subscribe_error)?;
+        .map_err(|error| subscribe_error(&error, gateway, app))?;
     let told = told.into_inner().ok_or(ErrorCode::Internal)?;
     Ok((subscription, told))
 }
@@ -334,10 +349,13 @@ fn millis(time: u64) -> i64 {
     i64::try_from(time).unwrap_or(i64::MAX)
 }
 
-fn subscribe_error(error: SubscribeError) -> ErrorCode {
+fn subscribe_error(error: &SubscribeError, gateway: &Gateway, app: &App) -> ErrorCode {
     match error {
         SubscribeError::TimedOut | SubscribeError::Closed => ErrorCode::Internal,
         SubscribeError::Unrecoverable => ErrorCode::UnrecoverablePosition,
-        SubscribeError::TooManyTails(_) => ErrorCode::TooManyRequests,
+        SubscribeError::TooManyTails(_) => {
+            gateway.metrics.app(&app.id).limits_hit.of(Limit::Tails).inc();
+            ErrorCode::TooManyRequests
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! streams registry                        what all nodes agree on
 //! publish live read info remove anchor    the log itself
 //! nodes                                   messages between nodes
+//! maintain                                what only an operator does
 //! ```
 
 mod anchor;
@@ -20,6 +21,7 @@ mod headers;
 mod inbox;
 mod info;
 mod live;
+mod maintain;
 mod nodes;
 mod publish;
 mod read;
@@ -36,7 +38,6 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::{sync::broadcast, time::timeout};
 
-pub use self::error::{Difference, StartError};
 use self::{
     api::Api,
     connect::Connections,
@@ -48,6 +49,10 @@ use self::{
     publish::Publisher,
     read::Reads,
     registry::Registry,
+};
+pub use self::{
+    error::{Difference, StartError},
+    maintain::{new_epochs, resize},
 };
 use super::{
     Ack, AckFuture, BoxFuture, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessages, Page, PublishError,

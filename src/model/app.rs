@@ -16,6 +16,14 @@ pub struct AppId(Arc<str>);
 pub struct InvalidAppId;
 
 impl AppId {
+    /// The id that no app may have: that of connections which have not named their app yet.
+    pub const UNNAMED: &str = "unnamed";
+
+    /// [`AppId::UNNAMED`] as an id.
+    pub fn unnamed() -> Self {
+        Self(Self::UNNAMED.into())
+    }
+
     /// Validates `text` as an app id.
     pub fn new(text: &str) -> Result<Self, InvalidAppId> {
         let bytes = text.as_bytes();

@@ -208,10 +208,8 @@ labels! {
     AuthFailure("reason") {
         /// It is past its `exp`.
         Expired = "expired",
-        /// Signature, algorithm or claims are wrong.
+        /// Signature, algorithm, key id or claims are wrong.
         Invalid = "invalid",
-        /// No key with its id is known.
-        UnknownKey = "unknown_key",
         /// A wrong API key.
         ApiKey = "api_key",
         /// The JWK set could not be fetched.

@@ -1,7 +1,7 @@
 //! What a node measures. Handles are typed fields: using one is an atomic operation (a short lock
 //! for a histogram), never a lookup by name. `docs/operations.md` explains each one.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use parking_lot::RwLock;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
@@ -30,6 +30,7 @@ pub struct Metrics {
     apps: RwLock<HashMap<AppId, Arc<AppMetrics>>>,
     shards: RwLock<HashMap<String, Arc<ShardMetrics>>>,
     closed: Family<Labels, Counter>,
+    sources: Sources,
 
     /// 1 while `/readyz` says so.
     pub ready: Gauge,
@@ -121,6 +122,18 @@ pub struct ShardMetrics {
     pub epoch_suspicions: Counter,
 }
 
+/// What is measured only when somebody looks.
+#[derive(Default)]
+struct Sources(RwLock<Vec<Source>>);
+
+type Source = Box<dyn Fn(&Metrics) + Send + Sync>;
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sources").field(&self.0.read().len()).finish()
+    }
+}
+
 #[derive(Debug)]
 struct AppFamilies {
     connections: Family<Labels, Gauge>,
@@ -169,6 +182,7 @@ impl Metrics {
             shard_families: ShardFamilies::new(&mut b),
             apps: RwLock::default(),
             shards: RwLock::default(),
+            sources: Sources::default(),
             closed: b.family(
                 "slipstream_connections_closed_total",
                 "Connections closed, by close code.",
@@ -262,8 +276,17 @@ impl Metrics {
             .inc();
     }
 
+    /// Has `measure` set what is too dear, or too far off, to be kept up to date all the time: it is
+    /// called before each [`Metrics::encode`]. It must not own what owns these metrics.
+    pub fn on_scrape(&self, measure: impl Fn(&Self) + Send + Sync + 'static) {
+        self.sources.0.write().push(Box::new(measure));
+    }
+
     /// All metrics in the OpenMetrics text format, for `/metrics`.
     pub fn encode(&self) -> String {
+        for measure in self.sources.0.read().iter() {
+            measure(self);
+        }
         self.exporter.encode()
     }
 

@@ -5,11 +5,14 @@
     reason = "a test ends where it is surprised"
 )]
 
+mod doors;
 mod faults;
 mod hubs;
+mod isolation;
 mod listener;
 mod log_conformance;
 mod log_nats;
+mod metrics;
 mod recovery_model;
 mod recovery_rules;
 mod support;

@@ -3,9 +3,11 @@
 pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod edge;
+pub(crate) mod http;
 pub(crate) mod nats;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
+pub(crate) mod token;
 
 use std::{future::Future, time::Duration};
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    api::{ApiState, Readiness, document, router},
+    api::{ApiState, Readiness, counted, document, router},
     apps::Apps,
     channel::{Budgets, Encoder, Entry, Hub},
     config::{Config, Sources},
@@ -151,13 +151,14 @@ impl Node {
             readiness.clone(),
             metrics.clone(),
         );
+        let service = TowerToHyperService::new(counted(router(state), metrics.clone()));
         Self {
             faults,
             hub,
             readiness,
             metrics,
             apps,
-            service: TowerToHyperService::new(router(state)),
+            service,
             document: serde_json::from_str(&document()).unwrap(),
             tasks,
         }

@@ -73,7 +73,7 @@ fn for_whom_and_by_whom() {
     let expected = Expected {
         audience: Some("edge".to_owned()),
         issuer: Some("shop".to_owned()),
-        leeway: 0,
+        ..expected()
     };
     for (claims, fits) in [
         (json!({"aud": "edge", "iss": "shop"}), true),
@@ -185,4 +185,28 @@ fn embedded_json_is_json_on_one_line() {
             .info,
         None
     );
+}
+
+#[test]
+fn a_token_is_for_the_app_it_names_or_for_any() {
+    let expected = Expected {
+        app: Some(AppId::new("a").unwrap()),
+        ..expected()
+    };
+    for (claims, named, fits) in [
+        (json!({}), None, true),
+        (json!({"app": null}), None, true),
+        (json!({"app": "a"}), Some("a"), true),
+        (json!({"app": "b"}), Some("b"), false),
+        (json!({"app": "A"}), Some("A"), false),
+        (json!({"app": ""}), Some(""), false),
+        (json!({"app": ["a"]}), None, false),
+    ] {
+        assert_eq!(app(claims.to_string().as_bytes()).as_deref(), named, "{claims}");
+        assert_eq!(connect_to(&claims, &expected).is_ok(), fits, "{claims}");
+    }
+    // What is read without verification is not taken for something else with it.
+    let twice = b"{\"app\":\"b\",\"app\":\"a\"}";
+    assert_eq!(app(twice), None);
+    assert!(connect(twice, &expected, NOW).is_err());
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Checks, format_size};
 use crate::{
     config::{AppConfig, AuthConfig, Config},
-    model::{Access, History, MAX_CHANNEL_BYTES, Rule},
+    model::{Access, AppId, History, MAX_CHANNEL_BYTES, Rule},
 };
 
 /// HS256 needs a key of at least its hash's length (RFC 7518, section 3.2).
@@ -23,6 +23,11 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
     let mut keys = HashMap::new();
     for (index, app) in config.apps.iter().enumerate() {
         let path = format!("apps[{index}]");
+        checks.that(
+            app.id.as_str() != AppId::UNNAMED,
+            &[&format!("{path}.id")],
+            || "is reserved for connections that have not named their app yet; choose another".to_owned(),
+        );
         let api_keys = format!("{path}.api_keys");
         for api_key in &app.api_keys {
             let text = api_key.expose();

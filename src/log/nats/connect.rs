@@ -47,19 +47,20 @@ impl Connections {
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
         let servers = servers(nats)?;
-        let open = async |role: &str, subscriptions: usize, commands: usize, hears: Option<Events>| {
-            let options = options(nats, role).await?;
-            let lame_duck = Arc::new(Notify::new());
-            let client = options
-                .subscription_capacity(subscriptions.max(1))
-                .client_capacity(commands.max(1))
-                .event_callback(on_event(hears, lame_duck.clone()))
-                .connect(servers.as_slice())
-                .await
-                .map_err(|error| StartError::connect(nats, &error))?;
-            tasks.spawn(leave_lame_ducks(client.clone(), lame_duck));
-            Ok::<_, StartError>(client)
-        };
+        let open =
+            async |role: &'static str, subscriptions: usize, commands: usize, hears: Option<Events>| {
+                let options = options(nats, role).await?;
+                let lame_duck = Arc::new(Notify::new());
+                let client = options
+                    .subscription_capacity(subscriptions.max(1))
+                    .client_capacity(commands.max(1))
+                    .event_callback(on_event(role, hears, lame_duck.clone()))
+                    .connect(servers.as_slice())
+                    .await
+                    .map_err(|error| StartError::connect(nats, &error))?;
+                tasks.spawn(leave_lame_ducks(client.clone(), lame_duck));
+                Ok::<_, StartError>(client)
+            };
         // A publication waits in the queue of commands until it is written, so that queue is never
         // what ends the flight of one.
         let publish_commands = nats.command_capacity.max(log.max_in_flight);
@@ -133,8 +134,17 @@ fn reconnect_delay(attempts: usize) -> Duration {
     delay * (67 + spread * 2 / 3) / 100
 }
 
-fn on_event(hears: Option<Events>, lame_duck: Arc<Notify>) -> impl Fn(Event) -> Ready<()> + Send + Sync {
+fn on_event(
+    role: &'static str,
+    hears: Option<Events>,
+    lame_duck: Arc<Notify>,
+) -> impl Fn(Event) -> Ready<()> + Send + Sync {
     move |event| {
+        match &event {
+            Event::Connected => tracing::info!(connection = role, "connected to NATS"),
+            Event::Disconnected => tracing::warn!(connection = role, "the connection to NATS was lost"),
+            _ => {}
+        }
         if event == Event::LameDuckMode {
             lame_duck.notify_one();
         }

@@ -59,7 +59,7 @@ pub enum StartError {
     },
     /// The deployment was set up with another layout.
     #[error(
-        "the configuration differs from what this deployment was set up with: {}; correct [log], or use another log.prefix for a new deployment",
+        "the configuration differs from what this deployment was set up with: {}; correct [log] (`slipstream log resize` can raise max_bytes), or use another log.prefix for a new deployment",
         list(differences)
     )]
     LayoutDiffers {

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::owner::{CLIENT, Event, Owner, UNIX_S, app, limits};
 use crate::{
-    model::{ChannelName, ConnectClaims, TokenError},
-    protocol::{DisconnectCode, ErrorCode, PublishResult, UnsubscribeCode},
+    model::{AppId, ChannelName, ConnectClaims, TokenError},
+    protocol::{DisconnectCode, ErrorCode, PublishResult, UnsubscribeCode, centrifuge},
     session::*,
 };
 
@@ -45,10 +45,7 @@ fn first_pings_are_spread_over_the_second_half_of_the_interval() {
         };
         let client = format!("client-{client}");
         let mut session = Session::new(Arc::new(app(true)), Arc::new(limits()), client, now);
-        let command = crate::protocol::centrifuge::decode(CONNECT)
-            .next()
-            .unwrap()
-            .unwrap();
+        let command = centrifuge::decode(CONNECT).next().unwrap().unwrap();
         session.on_command(command, now, &mut Vec::new());
         let after = session.next_deadline().unwrap() - now.mono_ms;
         assert!((12_500..25_000).contains(&after), "{after}");
@@ -66,7 +63,7 @@ fn without_pings_there_is_no_deadline_and_no_pong() {
     let now = Now::default();
     let mut session = Session::new(Arc::new(app(true)), Arc::new(limits), CLIENT.to_owned(), now);
     let mut effects = Vec::new();
-    let mut commands = crate::protocol::centrifuge::decode("{\"id\":1,\"connect\":{}}\n{}");
+    let mut commands = centrifuge::decode("{\"id\":1,\"connect\":{}}\n{}");
     session.on_command(commands.next().unwrap().unwrap(), now, &mut effects);
     assert_eq!(session.next_deadline(), None);
     session.on_command(commands.next().unwrap().unwrap(), now, &mut effects);
@@ -300,4 +297,32 @@ proptest! {
             prop_assert_eq!(tails, owner.session.channels().cloned().collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn a_session_changes_its_app_only_while_its_token_is_verified() {
+    let other = || {
+        Arc::new(AppView {
+            id: AppId::new("other").unwrap(),
+            ..app(false)
+        })
+    };
+    let mut session = Session::new(
+        Arc::new(app(true)),
+        Arc::new(limits()),
+        CLIENT.to_owned(),
+        Now::default(),
+    );
+    let own = session.app().id.clone();
+    let mut out = Vec::new();
+    session.adopt(other());
+    assert_eq!(session.app().id, own, "before the connect");
+    let mut commands = centrifuge::decode(r#"{"id":1,"connect":{"token":"t"}}"#);
+    session.on_command(commands.next().unwrap().unwrap(), Now::default(), &mut out);
+    session.adopt(other());
+    assert_eq!(session.app().id.as_str(), "other");
+    session.on_connect_verified(Ok(ConnectClaims::default()), Now::default(), &mut out);
+    assert!(session.is_connected());
+    session.adopt(Arc::new(app(true)));
+    assert_eq!(session.app().id.as_str(), "other", "once connected");
 }

@@ -6,6 +6,7 @@ use crate::support::{
     checker::{check, check_to_end},
     client::{Client, Seen},
     edge::{Builder, Edge},
+    http,
     nats::{NatsServer, SHARDS},
     publisher::Publisher,
 };
@@ -127,6 +128,15 @@ async fn l4_the_store_is_restored_from_an_older_copy_under_edges_that_know_bette
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l4_the_streams_are_restored_without_the_registry_and_the_edges_are_new() {
+    restored_without_the_registry(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_the_streams_are_restored_and_have_grown_past_the_mark_before_an_edge_looks() {
+    restored_without_the_registry(true).await;
+}
+
+async fn restored_without_the_registry(grown: bool) {
     let mut nats = NatsServer::start().await;
     let copy = tempfile::tempdir().unwrap();
     let edge = Edge::start(&[nats.url()]).await;
@@ -149,9 +159,14 @@ async fn l4_the_streams_are_restored_without_the_registry_and_the_edges_are_new(
         copy_folder(&copy.path().join(&path), &nats.store_dir().join(&path));
     }
     nats.restart().await;
+    if grown {
+        for shard in 0..SHARDS.len() {
+            nats.store(&format!("h-slipstream.std.{shard}.dev.public.other"), 60)
+                .await;
+        }
+    }
     let edge = Edge::start(&[nats.url()]).await;
     publisher.move_to(edge.addr);
-    // Whether the sequence is still below what the client has, or above it again.
     publisher.many(NEWS, 40).await;
     client.reconnect_to(edge.addr).await;
     assert!(!recovered(&client, NEWS, 1).await);
@@ -175,7 +190,7 @@ async fn l15_history_is_removed_and_rings_forget_it() {
         client.wait_for(NEWS, second.offset).await;
     }
 
-    one.remove_history(NEWS).await;
+    http::remove_history(one.addr, NEWS).await;
     let third = publisher.many(NEWS, 2).await;
     late.wait_for(NEWS, third.offset).await;
     late.go_offline().await;
@@ -281,6 +296,64 @@ async fn l8_a_channel_that_keeps_few_loses_what_a_client_has_not_seen() {
         check_to_end(&client, FEW, publisher.published()).await;
         edge.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l12_a_per_subject_limit_is_hit_during_a_sweep() {
+    const KEPT: usize = 200;
+    let nats = NatsServer::start().await;
+    // Reads wait for each other, so that a sweep is worth it.
+    let narrow = Edge::builder()
+        .nats(&[nats.url()])
+        .set("log.classes.1.max_per_channel", &KEPT.to_string())
+        .set("catchup.page_bytes", "4KiB")
+        .set("catchup.in_flight_bytes", "4KiB")
+        .set("catchup.sweep_from", "4");
+    let edge = narrow.clone().start().await;
+    let [early, late] = [Client::connect(edge.addr).await, Client::connect(edge.addr).await];
+    let publisher = Publisher::start(edge.addr);
+    let trimmed = [("few:under", KEPT - 1), ("few:at", KEPT), ("few:over", KEPT + 50)];
+    let swept: Vec<_> = (0..60).map(|n| format!("few:{n}")).collect();
+    for (channel, _) in trimmed {
+        early.subscribe(channel).await;
+        let seen = publisher.one(channel).await;
+        early.wait_for(channel, seen.offset).await;
+    }
+    early.go_offline().await;
+    for (channel, missed) in trimmed {
+        publisher.many(channel, missed).await;
+    }
+    for channel in &swept {
+        late.subscribe(channel).await;
+        let seen = publisher.one(channel).await;
+        late.wait_for(channel, seen.offset).await;
+    }
+    late.go_offline().await;
+    edge.stop().await;
+    let edge = narrow.start().await;
+    publisher.move_to(edge.addr);
+    for channel in &swept {
+        publisher.many(channel, 2).await;
+    }
+
+    early.move_to(edge.addr);
+    late.move_to(edge.addr);
+    for channel in &swept {
+        assert!(recovered(&late, channel, 1).await, "{channel}");
+    }
+    for (channel, missed) in trimmed {
+        assert_eq!(recovered(&early, channel, 1).await, missed < KEPT, "{channel}");
+    }
+    for (channel, _) in trimmed {
+        publisher.one(channel).await;
+        check_to_end(&early, channel, publisher.published()).await;
+    }
+    for channel in &swept {
+        check_to_end(&late, channel, publisher.published()).await;
+    }
+    let swept = edge.metric("slipstream_catchup_publications_total{source=\"sweep\"}");
+    assert!(swept > 0.0, "there was no sweep");
+    edge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

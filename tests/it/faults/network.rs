@@ -9,7 +9,7 @@ use crate::support::{
     nats::NatsServer,
     proxy::{Proxy, Weather},
     publisher::Publisher,
-    until,
+    until, within,
 };
 
 const BUSY: &str = "public:busy";
@@ -48,6 +48,7 @@ async fn an_edge_is_killed_under_load_and_clients_resume_on_one_that_is_behind_t
     slow_road.set(Weather::Late(Duration::from_millis(100)));
     has_seen(&clients[0], 300).await;
 
+    assert_eq!(near.output(), "", "nothing to warn of");
     near.kill();
     for client in &clients {
         client.move_to(far.addr);
@@ -75,6 +76,113 @@ async fn an_edge_is_killed_under_load_and_clients_resume_on_one_that_is_behind_t
         );
     }
     far.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l11_a_retry_that_is_a_duplicate_tells_tails_of_the_lost_copy() {
+    const QUIET: &str = "public:quiet";
+    let nats = NatsServer::start().await;
+    let roads = [Proxy::nats(&nats.url()).await, Proxy::nats(&nats.url()).await];
+    // Not the checks: the retry itself must tell.
+    let edge = |road: &Proxy| {
+        Edge::builder()
+            .nats(&road.urls())
+            .set("channel.check_interval", "90s")
+    };
+    let (one, two) = (edge(&roads[0]).start().await, edge(&roads[1]).start().await);
+    let mut clients = Vec::new();
+    for edge in [&one, &two] {
+        let client = Client::connect(edge.addr).await;
+        client.subscribe(QUIET).await;
+        clients.push(client);
+    }
+    let publisher = Publisher::start(one.addr);
+    let first = publisher.one(QUIET).await;
+    for client in &clients {
+        client.wait_for(QUIET, first.offset).await;
+    }
+    until("the first checks are over", || async {
+        let checked = |edge: &Edge| edge.metric("slipstream_checks_total") >= 1.0;
+        (checked(&one) && checked(&two)).then_some(())
+    })
+    .await;
+    roads[0].losses().all(true);
+    roads[1].losses().copies(true);
+    let acked = publisher.begin(QUIET, 0);
+    until("the copy is lost", || async {
+        (roads[1].lost() == 1).then_some(())
+    })
+    .await;
+    roads[0].losses().all(false);
+    roads[1].losses().copies(false);
+    publisher.move_to(two.addr);
+    assert!(within(acked).await.unwrap().duplicate);
+    for client in &clients {
+        check_to_end(client, QUIET, publisher.published()).await;
+        assert_eq!(client.channel(QUIET).subscribes(), 1);
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_is_drained_under_load_and_nobody_misses_anything() {
+    let nats = NatsServer::start().await;
+    let old = Edge::builder().nats(&[nats.url()]).spawn().await;
+    let new = Edge::start(&[nats.url()]).await;
+    let clients = audience(old.addr, 8).await;
+    let publisher = Publisher::start(old.addr);
+    let load = publisher.steadily(&[BUSY], EVERY);
+    has_seen(&clients[0], 100).await;
+    for client in &clients {
+        client.follow_to(new.addr);
+    }
+    publisher.move_to(new.addr);
+    assert_eq!(old.terminate().await, Some(0));
+    load.stop().await;
+    publisher.one(BUSY).await;
+    for client in &clients {
+        check_to_end(client, BUSY, publisher.published()).await;
+        assert_eq!(client.record().closes, [3001], "{}", client.summary());
+        assert_eq!(client.channel(BUSY).recoveries(), [true]);
+    }
+    new.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_lose_their_connection_again_and_again_see_everything_once() {
+    let nats = NatsServer::start().await;
+    let edges = [Edge::start(&[nats.url()]).await, Edge::start(&[nats.url()]).await];
+    let links = [
+        Proxy::start(edges[0].addr).await,
+        Proxy::start(edges[1].addr).await,
+    ];
+    let clients = audience(links[0].addr(), 4).await;
+    let publisher = Publisher::start(edges[0].addr);
+    let load = publisher.steadily(&[BUSY], EVERY);
+    for round in 1..=10 {
+        for client in &clients {
+            client.follow_to(links[round % 2].addr());
+        }
+        links[(round + 1) % 2].cut().await;
+        for client in &clients {
+            client
+                .wait("resumed", |record| {
+                    (record.channels[BUSY].recoveries().len() == round).then_some(())
+                })
+                .await;
+        }
+        has_seen(&clients[0], round * 20).await;
+    }
+    load.stop().await;
+    publisher.one(BUSY).await;
+    for client in &clients {
+        check_to_end(client, BUSY, publisher.published()).await;
+        assert_eq!(client.channel(BUSY).recoveries(), [true; 10]);
+    }
+    let [one, two] = edges;
+    one.stop().await;
+    two.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

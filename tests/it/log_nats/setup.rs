@@ -6,10 +6,11 @@ use async_nats::jetstream;
 use slipstream::{
     config::{LogConfig, Secret},
     log::{
-        Log,
-        nats::{Difference, StartError},
+        Log, LogEvent,
+        nats::{Difference, StartError, new_epochs, resize},
     },
-    model::{AppId, ClassName, History},
+    model::{AppId, ClassName, Epoch, History},
+    task::Tasks,
 };
 
 use super::{publish, route};
@@ -298,4 +299,76 @@ async fn credentials_are_used_and_never_shown() {
         panic!("a missing file is accepted");
     };
     assert!(error.to_string().contains("/nowhere/x.creds"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_an_operator_gives_every_shard_a_new_epoch() {
+    let server = NatsServer::start().await;
+    let nats = nats_config(&[server.url()]);
+    let node = TestLog::start_with(&nats, &log_config()).await.unwrap();
+    let mut events = node.events();
+    let mut told = Vec::new();
+    let tasks = Tasks::default();
+    let say = |stream: &str, epoch: &Epoch| told.push((stream.to_owned(), epoch.clone()));
+    within(new_epochs(&nats, &log_config(), &tasks, say))
+        .await
+        .unwrap();
+    assert_eq!(told.len(), node.shards().len());
+    for (spec, (stream, epoch)) in node.shards().iter().zip(&told) {
+        assert_eq!(*stream, spec.stream);
+        let (entry, _) = within(node.epoch(spec.id)).await.unwrap().unwrap();
+        assert_eq!(entry.token, *epoch);
+    }
+    // A node that runs is told.
+    let (first, token) = (node.shards()[0].id, told[0].1.clone());
+    within(async {
+        loop {
+            if let LogEvent::Epoch(shard, entry) = events.recv().await.unwrap()
+                && shard == first
+                && entry.token == token
+            {
+                break;
+            }
+        }
+    })
+    .await;
+    tasks.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l2_an_operator_raises_the_room_of_a_class() {
+    let server = NatsServer::start().await;
+    let nats = nats_config(&[server.url()]);
+    let node = TestLog::start_with(&nats, &log_config()).await.unwrap();
+    let mut larger = log_config();
+    larger.classes[0].max_bytes *= 2;
+    let mut smaller = log_config();
+    smaller.classes[0].max_bytes /= 2;
+    let mut older = log_config();
+    older.classes[1].max_age *= 2;
+
+    let tasks = Tasks::default();
+    for refused in [&smaller, &older] {
+        let error = within(resize(&nats, refused, &tasks, |_, _| {}))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StartError::LayoutDiffers { .. }), "{error}");
+    }
+    for _again in 0..2 {
+        let mut told = Vec::new();
+        within(resize(&nats, &larger, &tasks, |stream, _| {
+            told.push(stream.to_owned());
+        }))
+        .await
+        .unwrap();
+        assert_eq!(told, ["slip_std_0", "slip_std_1", "slip_few_0"]);
+    }
+    // The node that runs is not disturbed, a new one has the new room, and an old file is refused.
+    let stored = within(node.info(node.shards()[0].id)).await.unwrap();
+    assert!(stored.last_seq > 0, "its anchor");
+    let new = TestLog::start_with(&nats, &larger).await.unwrap();
+    assert_eq!(new.shards()[0].max_bytes, larger.classes[0].max_bytes);
+    let error = refused(&server, &log_config(), &[]).await;
+    assert!(matches!(error, StartError::LayoutDiffers { .. }), "{error}");
+    tasks.stop();
 }

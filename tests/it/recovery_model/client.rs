@@ -78,9 +78,6 @@ struct Asking {
     tag: u32,
 }
 
-/// A request: its tag, channel, claim, and the position it came with.
-type Claimed = (u32, usize, Claim, Option<(Offset, String)>);
-
 /// Counts of what clients were told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
@@ -102,6 +99,14 @@ pub(crate) struct Client {
     claims: Vec<Claimed>,
     next_tag: u32,
     pub(crate) told: Told,
+}
+
+/// A request whose reply has not been read.
+struct Claimed {
+    tag: u32,
+    channel: usize,
+    claim: Claim,
+    position: Option<(Offset, String)>,
 }
 
 fn mailbox() -> Arc<Mailbox> {
@@ -178,7 +183,12 @@ impl Client {
         };
         let tag = self.next_tag;
         self.next_tag += 1;
-        self.claims.push((tag, channel, claim, claimed.clone()));
+        self.claims.push(Claimed {
+            tag,
+            channel,
+            claim,
+            position: claimed.clone(),
+        });
         let resume = Resume {
             position: claimed.as_ref().map(|(offset, epoch)| Position {
                 offset: *offset,
@@ -246,7 +256,7 @@ impl Client {
                 },
                 Err(SubscribeError::TimedOut) => {
                     self.told.timed_out += 1;
-                    self.claims.retain(|(of, ..)| *of != tag);
+                    self.claims.retain(|claimed| claimed.tag != tag);
                     place.retry_at = Some(Instant::now() + Duration::from_millis(500));
                     State::Away
                 }
@@ -312,11 +322,16 @@ impl Client {
                 epoch,
                 missed,
             } => {
-                let at = self.claims.iter().position(|(of, ..)| *of == tag);
+                let at = self.claims.iter().position(|claimed| claimed.tag == tag);
                 let Some(at) = at else {
                     return Err(format!("a reply to a request that has failed: {text}"));
                 };
-                let (_, channel, claim, claimed) = self.claims.remove(at);
+                let Claimed {
+                    channel,
+                    claim,
+                    position: claimed,
+                    ..
+                } = self.claims.remove(at);
                 let reality = truth.of(channel);
                 self.on_reply(
                     channel, claim, claimed, recovered, offset, &epoch, &missed, reality,

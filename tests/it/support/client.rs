@@ -164,13 +164,6 @@ impl Client {
         self.order(Order::Subscribe(channel.to_owned()));
     }
 
-    /// Unsubscribes and waits until that is answered. The position is kept for the next subscribe.
-    pub(crate) async fn unsubscribe(&self, channel: &str) {
-        let (done, answered) = oneshot::channel();
-        self.order(Order::Unsubscribe(channel.to_owned(), done));
-        within(answered).await.unwrap();
-    }
-
     /// Sends a command, like `{"publish": {..}}`, and returns its reply.
     pub(crate) async fn command(&self, command: Value) -> Value {
         let (reply, replied) = oneshot::channel();

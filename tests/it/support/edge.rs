@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use slipstream::{
     app::{App, Roles, Running, StartError},
     config::{Config, Sources},
-    model::{AppId, ChannelName, ClassName, History},
     telemetry::Metrics,
 };
 
@@ -21,6 +20,9 @@ const CONFIG: &str = include_str!("edge/edge.toml");
 
 /// The secret that tokens of the app `dev` are signed with.
 pub(crate) const TOKEN_SECRET: &[u8] = b"the token secret of the tests: 32 bytes";
+
+/// The API key of the app `dev`.
+pub(crate) const API_KEY: &str = "the-api-key-of-the-tests-of-slipstream";
 
 /// What an edge is started with.
 #[derive(Clone, Debug)]
@@ -57,15 +59,6 @@ impl Edge {
         if let Some(running) = self.running.take() {
             within(running.drain()).await;
         }
-    }
-
-    /// Removes the history of a channel of the class `std`.
-    pub(crate) async fn remove_history(&self, channel: &str) {
-        let hub = self.running().hub();
-        let class = ClassName::new("std").unwrap();
-        let name = ChannelName::new(channel).unwrap();
-        let route = hub.route(&AppId::new("dev").unwrap(), &name, &History::Class(class));
-        within(hub.remove_history(&route.unwrap())).await.unwrap();
     }
 
     /// How many channels have a tail here.

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::{
     cluster::Cluster,
-    jetstream::SHARDS,
+    jetstream::{SHARDS, WITH_SYSTEM_ACCOUNT},
     log::{TestLog, class, fresh_log, log_config, nats_config},
 };
 use super::within;

@@ -37,7 +37,7 @@ pub(crate) enum Weather {
 }
 
 /// Chunks on their way through a late link; the sender waits when there are more.
-const LATE_CHUNKS: usize = 1_024;
+const LATE_CHUNKS: usize = 64;
 const CHUNK: usize = 16 * 1024;
 /// The kernel's buffers of a slow link are small, so that its sender feels it.
 const SLOW_BUFFER: u32 = 16 * 1024;
@@ -181,6 +181,9 @@ impl Link {
                     }
                     _ => CHUNK,
                 };
+                if !past_black_hole(&mut weather).await {
+                    return;
+                }
                 let mut chunk = vec![0; size];
                 let Ok(read @ 1..) = from.read(&mut chunk).await else {
                     return;

@@ -62,8 +62,9 @@ impl Published {
             .expect("published once")
     }
 
-    fn add(&self, channel: String, acked: Acked) {
-        self.0.lock().entry(channel).or_default().push(acked);
+    /// Adds one that somebody else has published.
+    pub(crate) fn add(&self, channel: &str, acked: Acked) {
+        self.0.lock().entry(channel.to_owned()).or_default().push(acked);
     }
 }
 
@@ -72,7 +73,6 @@ struct Item {
     id: String,
     pad: usize,
     done: Option<oneshot::Sender<Acked>>,
-    tries: u32,
 }
 
 /// A publisher. Dropping it ends it; what is in flight then may be stored or not.
@@ -83,6 +83,7 @@ pub(crate) struct Publisher {
     tasks: Tasks,
     number: u64,
     next: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
 }
 
 impl Drop for Publisher {
@@ -105,11 +106,13 @@ impl Publisher {
         let (queue, receiver) = mpsc::unbounded_channel();
         let (target, targets) = watch::channel(addr);
         let tasks = Tasks::default();
+        let refused: Arc<AtomicU64> = Arc::default();
         tasks.spawn(
             Task {
                 queue: receiver,
                 targets,
                 published: published.clone(),
+                refused: refused.clone(),
                 unsent: VecDeque::new(),
                 flying: HashMap::new(),
                 last_id: 1,
@@ -123,12 +126,25 @@ impl Publisher {
             tasks,
             number: PUBLISHERS.fetch_add(1, Ordering::Relaxed),
             next: Arc::default(),
+            refused,
         }
     }
 
     /// What has been acknowledged so far.
     pub(crate) fn published(&self) -> &Published {
         &self.published
+    }
+
+    /// A publisher that sends the same publications again, with the same keys, at another edge.
+    pub(crate) fn twin(&self, addr: SocketAddr) -> Self {
+        let mut twin = Self::start_into(addr, self.published.clone());
+        twin.number = self.number;
+        twin
+    }
+
+    /// How often an edge did not acknowledge a publication.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// From now on publishes there, also what is not acknowledged yet.
@@ -164,7 +180,6 @@ impl Publisher {
             id: format!("{}-{}", self.number, self.next.fetch_add(1, Ordering::Relaxed)),
             pad: size,
             done: Some(done),
-            tries: 0,
         });
         acked
     }
@@ -189,7 +204,6 @@ impl Publisher {
                     id: format!("{number}-{}", next.fetch_add(1, Ordering::Relaxed)),
                     pad: 0,
                     done: Some(done),
-                    tries: 0,
                 });
                 waiting.push(acked);
             }
@@ -225,6 +239,7 @@ struct Task {
     queue: mpsc::UnboundedReceiver<Item>,
     targets: watch::Receiver<SocketAddr>,
     published: Published,
+    refused: Arc<AtomicU64>,
     unsent: VecDeque<Item>,
     flying: HashMap<u64, Item>,
     last_id: u64,
@@ -288,10 +303,9 @@ impl Task {
         }
     }
 
-    async fn send(&mut self, socket: &mut WebSocketStream<TcpStream>, mut item: Item) -> Result<(), ()> {
+    async fn send(&mut self, socket: &mut WebSocketStream<TcpStream>, item: Item) -> Result<(), ()> {
         self.last_id += 1;
         let id = self.last_id;
-        item.tries += 1;
         let mut data = json!({"id": item.id});
         if item.pad > 0 {
             data["pad"] = "x".repeat(item.pad).into();
@@ -317,6 +331,7 @@ impl Task {
             // Outcome unknown (200) is tried again like what is temporary: the key makes it safe.
             let again = error["temporary"] == true || error["code"] == 200;
             assert!(again, "{} is refused: {error}", item.channel);
+            self.refused.fetch_add(1, Ordering::Relaxed);
             self.unsent.push_front(item);
             return;
         }
@@ -327,11 +342,7 @@ impl Task {
             duplicate: result["duplicate"] == true,
             id: item.id,
         };
-        assert!(
-            item.tries > 1 || !acked.duplicate,
-            "stored before it was sent: {acked:?}"
-        );
-        self.published.add(item.channel, acked.clone());
+        self.published.add(&item.channel, acked.clone());
         if let Some(done) = item.done {
             let _ = done.send(acked);
         }

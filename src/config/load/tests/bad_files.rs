@@ -90,6 +90,10 @@ fn all_problems_at_once() {
             &["node.default_app (s.toml:1): names no app", "apps[1].id (s.toml:5): is the same as apps[0].id"],
         ),
         (
+            "[[apps]]\nid = \"unnamed\"".to_owned(),
+            &["apps[0].id (s.toml:2): is reserved for connections that have not named their app yet"],
+        ),
+        (
             "[[apps]]\nid = \"A\"\n[[apps]]\nlimits.publish_rat = 1".to_owned(),
             &[
                 "apps[0].id (s.toml:2): must be 1 to 32",

@@ -119,6 +119,15 @@ impl Layout {
         out
     }
 
+    /// This layout with the room of `ours`, where that is more.
+    fn resized(mut self, ours: &Self) -> Self {
+        for class in &mut self.classes {
+            let wanted = ours.classes.iter().find(|ours| ours.name == class.name);
+            class.max_bytes = class.max_bytes.max(wanted.map_or(0, |ours| ours.max_bytes));
+        }
+        self
+    }
+
     /// This layout with the classes of `ours` that it lacks behind its own.
     fn extended(mut self, ours: &Self) -> Self {
         for class in &ours.classes {
@@ -151,6 +160,39 @@ impl Registry {
             {
                 return Ok(layout);
             }
+        }
+    }
+
+    /// Refuses if the stored layout differs from `ours` in more than room, or has more of it.
+    pub(in crate::log::nats) async fn check_resize(&self, ours: &Layout) -> Result<(), StartError> {
+        self.resizable(ours).await.map(|_| ())
+    }
+
+    /// Registers the room of `ours`.
+    pub(in crate::log::nats) async fn register_resize(&self, ours: &Layout) -> Result<(), StartError> {
+        loop {
+            let Some((resized, found)) = self.resizable(ours).await? else {
+                return Ok(());
+            };
+            if found.value.as_ref() == Some(&resized)
+                || self.set("log", &resized, found.revision).await.map_err(failed)?
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The stored layout with the room of `ours`; `None` if nothing is stored yet.
+    async fn resizable(&self, ours: &Layout) -> Result<Option<(Layout, Found<Layout>)>, StartError> {
+        let found: Found<Layout> = self.get("log").await.map_err(failed)?;
+        let Some(resized) = found.value.clone().map(|stored| stored.resized(ours)) else {
+            return Ok(None);
+        };
+        let differences = resized.differences(ours);
+        if differences.is_empty() {
+            Ok(Some((resized, found)))
+        } else {
+            Err(StartError::LayoutDiffers { differences })
         }
     }
 
@@ -189,6 +231,19 @@ mod tests {
             hash: HASH.to_owned(),
             classes,
         }
+    }
+
+    #[test]
+    fn l2_room_can_only_grow() {
+        let of = |max_bytes| {
+            layout(vec![Class {
+                max_bytes,
+                ..class("a", 1)
+            }])
+        };
+        assert_eq!(of(1_000).resized(&of(2_000)), of(2_000));
+        let differences = of(1_000).resized(&of(999)).differences(&of(999));
+        assert_eq!(differences[0].field, "classes.a.max_bytes");
     }
 
     #[test]

@@ -24,7 +24,6 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// What the client is told by the test.
 pub(super) enum Order {
     Subscribe(String),
-    Unsubscribe(String, oneshot::Sender<()>),
     Command(Value, oneshot::Sender<Value>),
     Target(SocketAddr),
     Next(SocketAddr),
@@ -33,7 +32,6 @@ pub(super) enum Order {
 
 enum Waiting {
     Subscribe { channel: String, asked: Option<u64> },
-    Unsubscribe(oneshot::Sender<()>),
     Command(oneshot::Sender<Value>),
 }
 
@@ -134,10 +132,6 @@ impl Link {
     fn offline(&mut self, order: Order) {
         match order {
             Order::Subscribe(channel) => self.wanted.push(channel),
-            Order::Unsubscribe(channel, done) => {
-                self.wanted.retain(|wanted| *wanted != channel);
-                let _ = done.send(());
-            }
             // Dropping its sender tells that there is no reply.
             Order::Command(..) => {}
             Order::Target(addr) | Order::Next(addr) => self.target = Some(addr),
@@ -223,14 +217,6 @@ impl Link {
                 self.wanted.push(channel.clone());
                 self.subscribe(live, channel).await
             }
-            Order::Unsubscribe(channel, done) => {
-                self.wanted.retain(|wanted| *wanted != channel);
-                self.shared.change(|record| {
-                    record.channels.entry(channel.clone()).or_default().subscribed = false;
-                });
-                let command = json!({"unsubscribe": {"channel": channel}});
-                self.send(live, command, Waiting::Unsubscribe(done)).await
-            }
             Order::Command(command, reply) => self.send(live, command, Waiting::Command(reply)).await,
             Order::Target(addr) => {
                 self.target = Some(addr);
@@ -287,7 +273,6 @@ impl Link {
         let waiting = reply["id"].as_u64().and_then(|id| live.waiting.remove(&id));
         match waiting.expect("a reply to nothing").0 {
             Waiting::Subscribe { channel, asked } => self.on_subscribed(live, channel, asked, &reply),
-            Waiting::Unsubscribe(done) => drop(done.send(())),
             Waiting::Command(done) => drop(done.send(reply)),
         }
         Ok(())

@@ -1,31 +1,73 @@
+use std::net::Ipv4Addr;
+
 use async_nats::Client;
 use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{NatsServer, free_port, jetstream::api};
-use crate::support::until;
+use crate::support::{
+    proxy::{Proxy, Weather},
+    until,
+};
+
+/// Clusters are heavy, and elections have deadlines: there is one at a time.
+static TURN: Semaphore = Semaphore::const_new(1);
 
 /// Several nats-servers with one JetStream.
 pub(crate) struct Cluster {
     /// Its members; `servers[i]` is named `n<i>`.
     pub(crate) servers: Vec<NatsServer>,
+    /// What is between them: `links[i][j]` carries what `i` has opened to `j`. Empty if nothing is.
+    links: Vec<Vec<Option<Proxy>>>,
+    _turn: SemaphorePermit<'static>,
 }
 
 impl Cluster {
     /// Starts `size` servers and waits until they can hold a stream with `size` replicas.
     pub(crate) async fn start(size: usize) -> Self {
+        Self::start_on(size, false).await
+    }
+
+    /// The same with a proxy in each route, so that members can be parted.
+    pub(crate) async fn start_partable(size: usize) -> Self {
+        Self::start_on(size, true).await
+    }
+
+    async fn start_on(size: usize, partable: bool) -> Self {
+        let turn = TURN.acquire().await.unwrap();
         let ports: Vec<_> = (0..size).map(|_| free_port()).collect();
-        let routes: Vec<_> = ports
-            .iter()
-            .map(|port| format!("nats://127.0.0.1:{port}"))
-            .collect();
+        let mut links = Vec::new();
+        for from in 0..size {
+            let mut of_one = Vec::new();
+            for (to, port) in ports.iter().enumerate() {
+                of_one.push(if partable && from != to {
+                    Some(Proxy::start((Ipv4Addr::LOCALHOST, *port).into()).await)
+                } else {
+                    None
+                });
+            }
+            links.push(of_one);
+        }
         let mut servers = Vec::new();
         for (index, port) in ports.iter().enumerate() {
+            let routes: Vec<_> = ports
+                .iter()
+                .zip(&links[index])
+                .map(|(port, link)| match link {
+                    Some(link) => format!("nats://{}", link.addr()),
+                    None => format!("nats://127.0.0.1:{port}"),
+                })
+                .collect();
             let lines = format!(
                 "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}"
             );
             servers.push(NatsServer::start_with(&lines).await);
         }
-        let cluster = Self { servers };
+        let cluster = Self {
+            servers,
+            links,
+            _turn: turn,
+        };
         let client = cluster.client().await;
         let probe =
             json!({ "name": "PROBE", "subjects": ["probe"], "num_replicas": size, "storage": "memory" });
@@ -40,6 +82,30 @@ impl Cluster {
         })
         .await;
         cluster
+    }
+
+    /// Parts a member from all others, or joins it again. Connections stay; nothing gets through.
+    pub(crate) fn part(&self, member: usize, parted: bool) {
+        let weather = if parted {
+            Weather::BlackHole
+        } else {
+            Weather::Clear
+        };
+        for (from, links) in self.links.iter().enumerate() {
+            for (to, link) in links.iter().enumerate() {
+                if let Some(link) = link
+                    && (from == member || to == member)
+                {
+                    link.set(weather);
+                }
+            }
+        }
+    }
+
+    /// A member that is none of these.
+    pub(crate) fn other_than(&self, members: &[usize]) -> usize {
+        let mut all = 0..self.servers.len();
+        all.find(|member| !members.contains(member)).unwrap()
     }
 
     /// Where clients connect.

@@ -9,6 +9,10 @@ use crate::support::{until, within};
 /// The streams of the class that [`crate::support::edge`] gives its durable namespaces.
 pub(crate) const SHARDS: [&str; 2] = ["slipstream_std_0", "slipstream_std_1"];
 
+/// Lines of server configuration for [`NatsServer::subscriptions`]; other clients need no password.
+pub(crate) const WITH_SYSTEM_ACCOUNT: &str = "accounts { A { jetstream: enabled, users: [{user: a, password: a}] }, \
+     SYS { users: [{user: sys, password: sys}] } }\nsystem_account: SYS\nno_auth_user: a";
+
 impl NatsServer {
     /// One request to JetStream's API, which must succeed.
     pub(crate) async fn api(&self, what: &str, request: &Value) -> Value {
@@ -35,6 +39,15 @@ impl NatsServer {
             .await;
     }
 
+    /// Stores messages on a subject, and waits until the last one is.
+    pub(crate) async fn store(&self, subject: &str, count: usize) {
+        let client = within(async_nats::connect(self.url())).await.unwrap();
+        for _ in 0..count {
+            let stored = client.request(subject.to_owned(), "{}".into());
+            within(stored).await.unwrap();
+        }
+    }
+
     /// The first and the last sequence of a stream.
     pub(crate) async fn range(&self, stream: &str) -> (u64, u64) {
         let info = self.api(&format!("STREAM.INFO.{stream}"), &json!({})).await;
@@ -49,6 +62,18 @@ impl NatsServer {
             (self.range(stream).await.0 > last).then_some(())
         })
         .await;
+    }
+
+    /// How many subscriptions the server has. It must have the system account of
+    /// [`WITH_SYSTEM_ACCOUNT`].
+    pub(crate) async fn subscriptions(&self) -> u64 {
+        let options = async_nats::ConnectOptions::with_user_and_password("sys".to_owned(), "sys".to_owned());
+        let client = within(options.connect(self.url())).await.unwrap();
+        let answer = within(client.request("$SYS.REQ.SERVER.PING.SUBSZ", "".into()))
+            .await
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        answer["data"]["num_subscriptions"].as_u64().unwrap()
     }
 }
 

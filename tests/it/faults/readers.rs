@@ -1,0 +1,285 @@
+//! Readers that are slow, stop, or are far behind; subscriptions that come and go.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::interval};
+use tokio_tungstenite::{client_async, tungstenite::Message};
+
+use crate::support::{
+    checker::check_to_end,
+    client::Client,
+    edge::Edge,
+    nats::{NatsServer, SHARDS, WITH_SYSTEM_ACCOUNT},
+    proxy::{Proxy, Weather},
+    publisher::Publisher,
+    until, within,
+};
+
+const FEED: &str = "public:feed";
+
+async fn subscriber(addr: std::net::SocketAddr) -> Client {
+    let client = Client::connect(addr).await;
+    client.subscribe(FEED).await;
+    client
+}
+
+/// Two minutes at 20 KB/s in the issue; here everything is six times as short.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_reader_at_20_kb_a_second_is_kept_at_bounded_memory_and_nobody_else_notices() {
+    let nats = NatsServer::start().await;
+    let edge = Edge::builder()
+        .nats(&[nats.url()])
+        .set("edge.ping_interval", "4s")
+        .set("edge.pong_timeout", "2s")
+        .set("edge.write_timeout", "3s")
+        .set("edge.drain_window", "5s")
+        .set("edge.send_buffer", "32KiB")
+        .set("edge.notsent_lowat", "8KiB")
+        .spawn()
+        .await;
+    let narrow = Proxy::start(edge.addr).await;
+    narrow.set(Weather::Slow(20_000));
+    let slow = subscriber(narrow.addr()).await;
+    let fast = subscriber(edge.addr).await;
+    let publisher = Publisher::start(edge.addr);
+    publisher.many_of(FEED, 100, 4_000).await;
+    let before = edge.resident();
+
+    let mut ticks = interval(Duration::from_millis(50));
+    let mut sent = Vec::new();
+    for _ in 0..400 {
+        ticks.tick().await;
+        // 1.6 MB a second, 32 MB in all.
+        sent.extend((0..20).map(|_| publisher.begin(FEED, 4_000)));
+    }
+    for acked in sent {
+        within(acked).await.unwrap();
+    }
+    let grown = edge.resident().saturating_sub(before);
+    assert!(
+        grown < 16 << 20,
+        "{grown} bytes more for 32 MB that one reader has not taken"
+    );
+    assert!(slow.record().pings > 0, "pings go ahead of what is queued");
+    check_to_end(&fast, FEED, publisher.published()).await;
+
+    narrow.set(Weather::Clear);
+    check_to_end(&slow, FEED, publisher.published()).await;
+    for client in [&slow, &fast] {
+        assert_eq!(
+            client.record().connects,
+            1,
+            "nobody is closed: {}",
+            client.summary()
+        );
+        assert_eq!(client.channel(FEED).subscribes(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stops_is_closed_and_comes_back_whole() {
+    let nats = NatsServer::start().await;
+    let edge = Edge::builder()
+        .nats(&[nats.url()])
+        .set("edge.write_timeout", "1s")
+        .start()
+        .await;
+    let link = Proxy::start(edge.addr).await;
+    let stuck = subscriber(link.addr()).await;
+    let others = [subscriber(edge.addr).await, subscriber(edge.addr).await];
+    let publisher = Publisher::start(edge.addr);
+    publisher.one(FEED).await;
+    link.set(Weather::BlackHole);
+    let load = publisher.steadily(&[FEED], Duration::from_millis(2));
+    // Enough to fill what the kernel takes.
+    publisher.many_of(FEED, 1_500, 8_000).await;
+    until("it is closed", || async {
+        (edge.metric("slipstream_connections_closed_total{app=\"dev\",code=\"3009\"}") >= 1.0).then_some(())
+    })
+    .await;
+    for client in &others {
+        assert_eq!(client.record().connects, 1);
+    }
+    link.set(Weather::Clear);
+    load.stop().await;
+    publisher.one(FEED).await;
+    for client in others.iter().chain([&stuck]) {
+        check_to_end(client, FEED, publisher.published()).await;
+        assert!(
+            client
+                .channel(FEED)
+                .recoveries()
+                .iter()
+                .all(|recovered| *recovered)
+        );
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l10_a_catch_up_is_larger_than_the_buffers_of_the_nats_connections() {
+    let nats = NatsServer::start().await;
+    let small = |nats: &NatsServer| {
+        Edge::builder()
+            .nats(&[nats.url()])
+            .set("nats.subscription_capacity", "16")
+            .set("nats.command_capacity", "16")
+            .set("catchup.page_messages", "64")
+            .set("catchup.page_bytes", "64KiB")
+            .set("catchup.in_flight_bytes", "128KiB")
+    };
+    let edge = small(&nats).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(subscriber(edge.addr).await);
+    }
+    let publisher = Publisher::start(edge.addr);
+    let first = publisher.one(FEED).await;
+    for client in &clients {
+        client.wait_for(FEED, first.offset).await;
+        client.go_offline().await;
+    }
+    edge.stop().await;
+    let edge = small(&nats).start().await;
+    publisher.move_to(edge.addr);
+    publisher.many_of(FEED, 5_000, 2_000).await;
+    // Live copies overflow as well while the clients catch up.
+    let load = publisher.steadily(&[FEED], Duration::from_millis(1));
+    for client in &clients {
+        client.reconnect_to(edge.addr).await;
+    }
+    let last = publisher.one(FEED).await;
+    for client in &clients {
+        client.wait_for(FEED, last.offset).await;
+    }
+    load.stop().await;
+    for client in &clients {
+        check_to_end(client, FEED, publisher.published()).await;
+        assert_eq!(client.channel(FEED).recoveries(), [true]);
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l10_retention_passes_a_slow_cursor_between_two_pages() {
+    let nats = NatsServer::start().await;
+    let edge = Edge::start(&[nats.url()]).await;
+    let client = subscriber(edge.addr).await;
+    let publisher = Publisher::start(edge.addr);
+    let first = publisher.one(FEED).await;
+    client.wait_for(FEED, first.offset).await;
+    client.go_offline().await;
+    publisher.many_of(FEED, 2_000, 2_000).await;
+    // No ring reaches back to it.
+    edge.stop().await;
+    let edge = Edge::start(&[nats.url()]).await;
+    publisher.move_to(edge.addr);
+
+    let narrow = Proxy::start(edge.addr).await;
+    narrow.set(Weather::Slow(200_000));
+    client.reconnect_to(narrow.addr()).await;
+    client
+        .wait("pages come", |record| {
+            (record.channels[FEED].offsets().len() > 150).then_some(())
+        })
+        .await;
+    for stream in SHARDS {
+        nats.trim(stream, 1).await;
+    }
+    narrow.set(Weather::Clear);
+    client
+        .wait("told that it missed something", |record| {
+            let recoveries = record.channels[FEED].recoveries();
+            (recoveries == [true, false]).then_some(())
+        })
+        .await;
+    let seen = client.channel(FEED).offsets().len();
+    assert!(seen < 1_900, "it was behind: {seen}");
+    publisher.one(FEED).await;
+    check_to_end(&client, FEED, publisher.published()).await;
+    assert!(client.record().closes.is_empty(), "only the subscription is told");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_subscribes_and_unsubscribes_a_second_leave_nothing() {
+    const SOCKETS: usize = 4;
+    const ROUNDS: usize = 50;
+    const AT_ONCE: usize = 50;
+    let nats = NatsServer::start_with(WITH_SYSTEM_ACCOUNT).await;
+    let edge = Edge::builder()
+        .nats(&[nats.url()])
+        .set("channel.linger", "500ms")
+        .start()
+        .await;
+    let witness = subscriber(edge.addr).await;
+    let publisher = Publisher::start(edge.addr);
+    publisher.one(FEED).await;
+    let subscriptions = nats.subscriptions().await;
+    let load = publisher.steadily(&[FEED], Duration::from_millis(5));
+
+    let churn = (0..SOCKETS).map(|socket| churn(edge.addr, socket, ROUNDS, AT_ONCE));
+    within(futures_util::future::join_all(churn)).await;
+    load.stop().await;
+    check_to_end(&witness, FEED, publisher.published()).await;
+    assert_eq!(witness.record().connects, 1);
+    until("the tails are gone", || async {
+        (edge.tails() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(edge.metric("slipstream_subscriptions{app=\"dev\"}"), 1.0);
+    assert_eq!(
+        edge.metric("slipstream_ring_bytes"),
+        edge.metric("slipstream_ring_bytes{app=\"dev\"}")
+    );
+    until("the subscriptions at NATS are gone", || async {
+        (nats.subscriptions().await <= subscriptions).then_some(())
+    })
+    .await;
+    edge.stop().await;
+}
+
+/// Every 100 ms subscribes to channels of its own, and leaves those of before.
+async fn churn(addr: std::net::SocketAddr, socket: usize, rounds: usize, at_once: usize) {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let (mut socket_of, _) = client_async(format!("ws://{addr}/connection/websocket"), stream)
+        .await
+        .unwrap();
+    socket_of
+        .send(Message::text(r#"{"id":1,"connect":{}}"#))
+        .await
+        .unwrap();
+    let mut id = 1;
+    let mut waiting = 1;
+    let mut ticks = interval(Duration::from_millis(100));
+    let channels = |round: usize| (0..at_once).map(move |n| format!("public:churn-{socket}-{round}-{n}"));
+    for round in 0..=rounds {
+        ticks.tick().await;
+        let leave = round.checked_sub(1).into_iter().flat_map(channels);
+        let join = (round < rounds).then_some(round).into_iter().flat_map(channels);
+        let commands = leave
+            .map(|channel| json!({"unsubscribe": {"channel": channel}}))
+            .chain(join.map(|channel| json!({"subscribe": {"channel": channel}})));
+        let lines: Vec<_> = commands
+            .map(|mut command| {
+                id += 1;
+                command["id"] = id.into();
+                command.to_string()
+            })
+            .collect();
+        waiting += lines.len();
+        socket_of.send(Message::text(lines.join("\n"))).await.unwrap();
+        while waiting > 0 {
+            let Some(Ok(Message::Text(frame))) = socket_of.next().await else {
+                panic!("the connection ended in round {round}");
+            };
+            for line in frame.split('\n').filter(|line| !line.is_empty()) {
+                let reply: Value = serde_json::from_str(line).unwrap();
+                assert!(reply.get("error").is_none(), "{reply}");
+                waiting -= usize::from(reply.get("id").is_some());
+            }
+        }
+    }
+}

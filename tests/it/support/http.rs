@@ -1,0 +1,66 @@
+//! Requests of a backend, each on a connection of its own.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{edge::API_KEY, within};
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    head: String,
+    /// `null` if it is not JSON.
+    pub(crate) body: Value,
+}
+
+impl Response {
+    /// The value of a header, by its name in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines
+            .into_iter()
+            .find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
+    }
+}
+
+/// Publishes by REST; `None` if the edge does not answer.
+pub(crate) async fn publish(addr: SocketAddr, channel: &str, body: &Value) -> Option<Response> {
+    let path = format!("/v1/channels/{channel}/publications");
+    request(addr, "POST", &path, &body.to_string()).await
+}
+
+/// Removes the history of a channel.
+pub(crate) async fn remove_history(addr: SocketAddr, channel: &str) {
+    let path = format!("/v1/channels/{channel}/publications");
+    let response = request(addr, "DELETE", &path, "").await.unwrap();
+    assert!(matches!(response.status, 200..=299), "{response:?}");
+}
+
+/// One request with the tests' API key; `None` if the connection ends before the answer.
+pub(crate) async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> Option<Response> {
+    within(async {
+        let mut stream = TcpStream::connect(addr).await.ok()?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nX-API-Key: {API_KEY}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some(Response {
+            status,
+            head: head.to_owned(),
+            body: serde_json::from_str(body).unwrap_or(Value::Null),
+        })
+    })
+    .await
+}
