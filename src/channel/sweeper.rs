@@ -143,9 +143,20 @@ impl Sweeper {
         waiting.drain(..count).collect()
     }
 
-    /// Takes all who wait.
-    fn take_all(&self) -> Vec<Waiting> {
-        std::mem::take(&mut *self.waiting.lock())
+    /// Takes all who wait for what a kept window has. The others never leave the queue: whoever is
+    /// not in it counts on an answer.
+    fn take_kept(&self, incarnation: u64) -> Vec<(Waiting, Served)> {
+        let mut waiting = self.waiting.lock();
+        let mut served = Vec::new();
+        let mut left = Vec::new();
+        for waiter in waiting.drain(..) {
+            match self.look_up(&waiter.route, waiter.position, waiter.target, incarnation) {
+                Answer::Served(found) => served.push((waiter, found)),
+                Answer::Later | Answer::Alone => left.push(waiter),
+            }
+        }
+        *waiting = left;
+        served
     }
 
     /// Takes all who wait and can be served by a sweep that began here.
@@ -214,18 +225,7 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId) {
 
 /// Serves those who wait for what earlier sweeps have read.
 async fn serve_from_window(hub: &Hub, keeper: &Keeper, sweeper: &Sweeper, incarnation: u64) {
-    if sweeper.window.lock().is_none() {
-        return;
-    }
-    let mut served = Vec::new();
-    let mut left = Vec::new();
-    for waiter in sweeper.take_all() {
-        match sweeper.look_up(&waiter.route, waiter.position, waiter.target, incarnation) {
-            Answer::Served(found) => served.push((waiter, found)),
-            Answer::Later | Answer::Alone => left.push(waiter),
-        }
-    }
-    sweeper.waiting.lock().append(&mut left);
+    let served = sweeper.take_kept(incarnation);
     answer(hub, keeper, incarnation, served).await;
 }
 

@@ -8,3 +8,4 @@ mod pages;
 mod reads;
 mod setting;
 mod tails;
+mod threads;
