@@ -91,9 +91,16 @@ pub(super) enum Body {
     /// A tail, and the epoch its offsets belong to.
     Durable(Box<Durable>),
     /// Whoever is there gets what comes.
-    Ephemeral(Cursors<Outlet>),
+    Ephemeral(Ephemeral),
     /// Nothing any more.
     Closed,
+}
+
+#[derive(Default)]
+pub(super) struct Ephemeral {
+    pub(super) cursors: Cursors<Outlet>,
+    /// Copies come from now on: before that nobody is told to be subscribed.
+    pub(super) begun: bool,
 }
 
 pub(super) struct Durable {
@@ -323,7 +330,7 @@ impl Hub {
                 ring_used: Instant::now(),
                 ring_charged: 0,
             })),
-            None => Body::Ephemeral(Cursors::default()),
+            None => Body::Ephemeral(Ephemeral::default()),
         };
         Channel {
             route: route.clone(),

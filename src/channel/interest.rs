@@ -18,7 +18,7 @@ use super::{
     checks::Due,
     cursor::Batch,
     entry::Message,
-    hub::{Body, Channel, Durable, Hub},
+    hub::{Body, Channel, Durable, Ephemeral, Hub},
     mailbox::{Offer, Pace},
     outlet::Outlet,
     tail::{Arrival, Effects, Need},
@@ -92,6 +92,8 @@ async fn begin(hub: &Arc<Hub>, channel: &Arc<Channel>, incarnation: u64) -> bool
                 Instant::now() + hub.config.check_after_interest,
             ));
         }
+    } else if let Body::Ephemeral(ephemeral) = &mut *channel.body.lock() {
+        ephemeral.begun = true;
     }
     channel.begun.notify_waiters();
     true
@@ -253,7 +255,7 @@ impl Hub {
                     self.tasks.spawn(super::gap::close(self.clone(), channel.clone()));
                 }
             }
-            Body::Ephemeral(cursors) => {
+            Body::Ephemeral(Ephemeral { cursors, .. }) => {
                 let few = readers(cursors.count());
                 let mut batch = Batch::new(rhythm.pace(arrivals.len(), few, arrived));
                 for arrival in arrivals {

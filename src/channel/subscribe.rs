@@ -13,7 +13,7 @@ use crate::{
 use super::{
     cursor::{Cursor, CursorKey},
     entry::Entry,
-    hub::{Body, Durable, Hub, Interest, Life, TooManyTails},
+    hub::{Body, Durable, Ephemeral, Hub, Interest, Life, TooManyTails},
     outlet::Outlet,
     reader::{Proven, Refused},
     recovery::floor_holds,
@@ -141,7 +141,8 @@ impl Hub {
                 let mut body = channel.body.lock();
                 match &mut *body {
                     Body::Closed => return Err(SubscribeError::Closed),
-                    Body::Ephemeral(cursors) => {
+                    Body::Ephemeral(ephemeral) if !ephemeral.begun => Step::Wait,
+                    Body::Ephemeral(Ephemeral { cursors, .. }) => {
                         let key = cursors.insert(Cursor {
                             outlet: outlet.clone(),
                             delivered: 0,
@@ -409,7 +410,7 @@ impl Drop for Subscription {
             Body::Durable(durable) => {
                 durable.tail.leave(self.key);
             }
-            Body::Ephemeral(cursors) => {
+            Body::Ephemeral(Ephemeral { cursors, .. }) => {
                 cursors.remove(self.key);
             }
             Body::Closed => {}

@@ -108,6 +108,7 @@ impl Bounds {
 pub(crate) struct Node {
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) metrics: Arc<Metrics>,
     /// What the hub runs on.
     pub(crate) tasks: Tasks,
 }
@@ -116,6 +117,7 @@ impl Node {
     pub(crate) fn start(cluster: &MemoryCluster, bounds: &Bounds) -> Self {
         let log = Arc::new(cluster.node());
         let tasks = Tasks::default();
+        let metrics = Arc::new(Metrics::new());
         let hub = Hub::start(
             log.clone(),
             &bounds.log,
@@ -123,10 +125,15 @@ impl Node {
             &bounds.catchup,
             Budgets::divide(bounds.channel.rings_bytes, &[(app(), 0)]),
             ENCODER,
-            Arc::new(Metrics::new()),
+            metrics.clone(),
             &tasks,
         );
-        Self { log, hub, tasks }
+        Self {
+            log,
+            hub,
+            metrics,
+            tasks,
+        }
     }
 
     pub(crate) fn index(&self) -> NodeIndex {

@@ -14,5 +14,6 @@ mod log_conformance;
 mod log_nats;
 mod metrics;
 mod recovery_model;
+mod recovery_rules;
 mod support;
 mod websocket;

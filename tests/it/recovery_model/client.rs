@@ -95,6 +95,7 @@ pub(crate) struct Client {
     /// The node it is connected to, by the world's count.
     pub(crate) node: Option<usize>,
     mailbox: Arc<Mailbox>,
+    /// Requests whose reply has not been read: by tag.
     claims: Vec<Claimed>,
     next_tag: u32,
     pub(crate) told: Told,
