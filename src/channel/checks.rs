@@ -241,7 +241,8 @@ impl Hub {
                 Ok(_) | Err(ReadError::NoAnswer | ReadError::NotNow(_)) => {}
                 Err(ReadError::Failed(_)) => return None,
             }
-            if self.keeper(shard)?.incarnation() != fresh.incarnation {
+            // Asked, since a stream that was created anew never comes to where the old one stood.
+            if self.keeper(shard)?.fresh().await.incarnation != fresh.incarnation {
                 return None;
             }
             sleep(pause).await;

@@ -10,6 +10,8 @@ pub(crate) enum Thing {
     Publication { id: u64, key: Option<String> },
     /// A publication of a newer program: no client may pass it untold.
     Opaque,
+    /// The history below was removed.
+    Tombstone,
     /// What clients do not see.
     Nothing,
 }
@@ -40,7 +42,11 @@ impl Reality {
 
     /// The stream has gone back to `last_seq`; `epoch` is the one that was current.
     pub(crate) fn go_back(&mut self, last_seq: Offset, epoch: Option<String>) {
-        self.things.split_off(&(last_seq + 1));
+        let lost = self.things.split_off(&(last_seq + 1));
+        // What was removed stays so, even if the store forgets why.
+        for (of, _) in lost.values().filter(|(_, thing)| *thing == Thing::Tombstone) {
+            self.things.retain(|_, (channel, _)| channel != of);
+        }
         self.dead.extend(epoch);
         self.lossy = true;
     }
@@ -53,7 +59,7 @@ impl Reality {
     pub(crate) fn next(&self, channel: usize, position: Offset) -> Option<(Offset, &Thing)> {
         self.things
             .range(position + 1..)
-            .find(|(_, (of, thing))| *of == channel && *thing != Thing::Nothing)
+            .find(|(_, (of, thing))| *of == channel && !matches!(thing, Thing::Nothing | Thing::Tombstone))
             .map(|(seq, (_, thing))| (*seq, thing))
     }
 

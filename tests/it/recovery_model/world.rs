@@ -423,7 +423,7 @@ impl World {
         let after = self.info(shard).last_seq;
         if after > before {
             let reality = &mut self.truth.shards[shard];
-            reality.store(after, channel, Thing::Nothing);
+            reality.store(after, channel, Thing::Tombstone);
             reality.lossy = true;
         }
     }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use slipstream::{
     channel::SubscribeError,
-    log::memory::{Request, Target},
+    log::{
+        ReadError,
+        memory::{Request, Target},
+    },
 };
 use tokio::time::timeout;
 
@@ -155,6 +158,26 @@ async fn l4_copies_of_the_old_stream_do_not_enter_the_new_epoch() {
     setting.pass(SECOND).await;
     let reader = Reader::fresh(&one, &route).await;
     assert_eq!(reader.offset, setting.last_seq().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn l4_a_check_does_not_wait_for_the_old_stream() {
+    let setting = Setting::plain();
+    let (node, route) = (setting.node(), setting.route("a"));
+    let offset = publish_many(&node, &route, 3).await[0];
+    let epoch = setting.epoch().await;
+    let target = Target::node(node.index());
+    setting
+        .faults
+        .fail(target, Request::LastOf, ReadError::NoAnswer, 1_000);
+    let position = Some((offset, epoch.as_str()));
+    assert!(Reader::subscribe(&node, &route, position).await.is_err());
+    // The check under way compares with a sequence that the new stream does not have.
+    setting.faults.recreate(SHARD);
+    setting.faults.heal();
+    setting.pass(SECOND).await;
+    let back = Reader::resume(&node, &route, offset, &epoch).await;
+    assert!(!back.recovered && back.epoch != epoch);
 }
 
 #[tokio::test(start_paused = true)]
