@@ -66,6 +66,7 @@ section!(NatsConfig {
     credentials: Maybe<FilePath>,
     ca_file: Maybe<FilePath>,
     request_timeout: Time,
+    request_timeout_max: Time,
     subscription_capacity: Count,
     command_capacity: Count,
 });
@@ -109,6 +110,7 @@ section!(CatchupConfig {
     page_messages: Count,
     page_bytes: Size,
     in_flight_bytes: Size,
+    ahead_bytes: Size,
     leader_reads: Count,
     max_waiting: Count,
     short_reads: Count,

@@ -3,7 +3,7 @@
 
 mod batch;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use async_nats::Message;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -24,8 +24,6 @@ use crate::{
     model::Offset,
 };
 
-/// A replica that hangs answers nothing: after this long another one is asked (by the caller).
-const SILENCE: Duration = Duration::from_millis(300);
 /// The most subjects that one `multi_last` may match (1,024), less the anchor and a reserve.
 const MAX_SUBJECTS: usize = 1_000;
 /// What the answer to one `multi_last` of several channels may hold.
@@ -37,14 +35,14 @@ const MAX_LAST_BYTES: u32 = 4 << 20;
 pub(super) struct Reads {
     inbox: Arc<Inbox>,
     api: Api,
-    timeout: Duration,
 }
 
 impl Reads {
-    /// Reads through `inbox`; each is given up after `timeout`, or earlier if nothing comes.
-    pub(super) fn new(inbox: Arc<Inbox>, timeout: Duration) -> Self {
-        let api = Api::new(inbox.clone(), timeout);
-        Self { inbox, api, timeout }
+    /// Reads through `inbox`. A replica that hangs answers nothing: the caller asks again, and then
+    /// another one may answer.
+    pub(super) fn new(inbox: Arc<Inbox>) -> Self {
+        let api = Api::new(inbox.clone());
+        Self { inbox, api }
     }
 
     /// At most `messages` messages of one subject from `from` on.
@@ -200,11 +198,7 @@ impl Reads {
     async fn batch(&self, stream: &str, request: &Value, most: usize) -> Result<Batch, ReadError> {
         let payload = serde_json::to_vec(request).map_err(|error| ReadError::Failed(error.to_string()))?;
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let silence = SILENCE.min(self.timeout);
-        let answer = self
-            .inbox
-            .many(subject, payload.into(), most, silence, self.timeout)
-            .await;
+        let answer = self.inbox.many(subject, payload.into(), most).await;
         Batch::of(answer.map_err(|error| match error {
             Unanswered::Silence => ReadError::NoAnswer,
             Unanswered::NoResponders => ReadError::NotNow("no server has the shard".to_owned()),

@@ -75,6 +75,7 @@ pub(crate) fn nats_config(urls: &[String]) -> NatsConfig {
         credentials: None,
         ca_file: None,
         request_timeout: Duration::from_secs(2),
+        request_timeout_max: Duration::from_secs(5),
         subscription_capacity: 512,
         command_capacity: 2_048,
     }
