@@ -160,7 +160,7 @@ impl App {
             metrics.clone(),
             &background,
         );
-        let publisher = Publisher::new(hub.clone(), metrics.clone());
+        let publisher = Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone());
         let gateway = Gateway::new(
             hub.clone(),
             publisher.clone(),

@@ -77,6 +77,8 @@ pub struct HttpConfig {
     pub max_header_bytes: usize,
     /// The largest request body, bytes.
     pub max_body_bytes: usize,
+    /// How many arrays and objects of a payload may stand within each other.
+    pub max_json_depth: usize,
     /// Whether `/metrics`, `/healthz` and `/readyz` are served on `listen` too.
     pub expose_operations: bool,
 }

@@ -55,6 +55,7 @@ section!(HttpConfig {
     idle_timeout: Time,
     max_header_bytes: Size,
     max_body_bytes: Size,
+    max_json_depth: Count,
     expose_operations: Flag,
 });
 

@@ -124,7 +124,10 @@ fn http(config: &Config, checks: &mut Checks<'_>) {
         ("http.header_timeout", http.header_timeout),
         ("http.idle_timeout", http.idle_timeout),
     ]);
-    checks.not_zero(&[("http.max_body_bytes", http.max_body_bytes)]);
+    checks.not_zero(&[
+        ("http.max_body_bytes", http.max_body_bytes),
+        ("http.max_json_depth", http.max_json_depth),
+    ]);
     checks.that(
         http.max_header_bytes >= MIN_HEADER_BYTES,
         &["http.max_header_bytes"],

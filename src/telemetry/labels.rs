@@ -152,6 +152,8 @@ labels! {
         ChannelRate = "channel_rate",
         /// A rule's `max_size`.
         MessageSize = "message_size",
+        /// `http.max_json_depth`.
+        JsonDepth = "json_depth",
         /// `apps.limits.max_connections`.
         AppConnections = "app_connections",
         /// `edge.max_connections`.

@@ -69,6 +69,7 @@ fn config() -> HttpConfig {
         idle_timeout: Duration::from_secs(60),
         max_header_bytes: 16 * 1024,
         max_body_bytes: 1024 * 1024,
+        max_json_depth: 128,
         expose_operations: true,
     }
 }

@@ -116,6 +116,7 @@ async fn bad_bodies_are_told_apart_and_store_nothing() {
             "v".repeat(value)
         )
     };
+    let deep = |depth: usize| format!(r#"{{"data":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     let many = format!(
         r#"{{"publications":[{}]}}"#,
         vec![r#"{"data":1}"#; 1_001].join(",")
@@ -150,6 +151,8 @@ async fn bad_bodies_are_told_apart_and_store_nothing() {
         (&large, 413, "payload_too_large"),
         (&bytes, 413, "payload_too_large"),
         (&larger, 413, "body_too_large"),
+        (&deep(129), 400, "bad_request"),
+        (&deep(500), 400, "bad_request"),
         (r#"{"publications":[]}"#, 422, "invalid_field"),
         (r#"{"publications":{}}"#, 422, "invalid_body"),
         (r#"{"publications":[1]}"#, 422, "invalid_body"),
@@ -174,7 +177,7 @@ async fn bad_bodies_are_told_apart_and_store_nothing() {
     assert!(node.payloads(A, "chat:x").await.is_empty());
     // The bounds themselves fit.
     let fits = format!(r#"{{"data":"{}"}}"#, "x".repeat(1022));
-    for body in [&fits, &key(255), &tags(16), &tag(64, 256)] {
+    for body in [&fits, &deep(128), &key(255), &tags(16), &tag(64, 256)] {
         node.post(A, "chat:x", body).await.ok(201);
     }
 }

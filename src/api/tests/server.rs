@@ -162,6 +162,8 @@ async fn errors_have_numbers_or_statuses() {
         "k".repeat(256)
     );
     let tag = format!(r#"{{"channel":"chat:x","data":1,"tags":{{"":"{}"}}}}"#, "v");
+    let deep = "[".repeat(129) + &"]".repeat(129);
+    let deep_publish = format!(r#"{{"channel":"chat:x","data":{deep}}}"#);
     for (method, body, code, status) in [
         ("publish", r#"{"channel":"nope:x","data":1}"#, 102, 404),
         ("publish", r#"{"channel":"","data":1}"#, 107, 400),
@@ -178,6 +180,7 @@ async fn errors_have_numbers_or_statuses() {
         ("publish", &long, 107, 400),
         ("publish", &tag, 107, 400),
         ("publish", &large, 106, 413),
+        ("publish", &deep_publish, 107, 400),
         (
             "publish",
             r#"{"channel":"chat:x","data":1,"skip_history":true}"#,
