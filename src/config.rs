@@ -298,7 +298,7 @@ pub struct AuthConfig {
 pub struct LimitsConfig {
     /// Publications a second.
     pub publish_rate: u32,
-    /// Publications at once on top of the rate.
+    /// Publications that may come at once; 0 = as many as come in a second.
     pub publish_burst: u32,
     /// Bytes a second stored.
     pub publish_bytes: u64,
