@@ -300,7 +300,7 @@ pub struct LimitsConfig {
     pub publish_rate: u32,
     /// Publications that may come at once; 0 = as many as come in a second.
     pub publish_burst: u32,
-    /// Bytes a second stored.
+    /// Bytes a second stored, with all that the store adds.
     pub publish_bytes: u64,
     /// Channels whose own rate (`rate` of their namespace) is told apart at once; never 0.
     pub rate_channels: usize,

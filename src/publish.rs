@@ -217,15 +217,10 @@ impl Publisher {
             .hub
             .route(&app.id, channel, &rule.history)
             .ok_or(PublishError::NoClass)?;
-        app.admit(channel, 1, stored_bytes(record), now)?;
+        let bytes = self.hub.stored_bytes(&route, record, idempotency_key);
+        app.admit(channel, 1, bytes, now)?;
         Ok(route)
     }
-}
-
-/// What a publication takes of the app's bytes a second: what the publisher chose of it.
-fn stored_bytes(record: &Record) -> u64 {
-    let tags = record.tags.iter().map(|(name, value)| name.len() + value.len());
-    (record.data.len() + tags.sum::<usize>()) as u64
 }
 
 #[cfg(test)]

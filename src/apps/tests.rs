@@ -161,7 +161,10 @@ fn what_may_come_at_once_is_a_second_s_worth_unless_it_is_said() {
         ("limits.publish_rate = 10\nlimits.publish_burst = 25", 25),
         ("limits.publish_rate = 1", 1),
         ("limits.publish_bytes = \"7B\"", 7),
-        ("namespaces = [{ name = \"free\", rate = 5, subscribe = \"nobody\" }]", 5),
+        (
+            "namespaces = [{ name = \"free\", rate = 5, subscribe = \"nobody\" }]",
+            5,
+        ),
     ] {
         let apps = apps(&format!("[[apps]]\nid = \"a\"\nanonymous = true\n{limits}"));
         let app = apps.get("a").unwrap();

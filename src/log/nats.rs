@@ -60,6 +60,10 @@ use super::{
 };
 use crate::model::{ChannelKey, ClassName, Offset, Record};
 
+/// What JetStream's file store writes for each message with headers besides subject, headers and body:
+/// four lengths, sequence, time stamp and checksum.
+const STORE_OVERHEAD_BYTES: usize = 34;
+
 /// The log on a NATS server or cluster.
 #[derive(Debug)]
 pub struct NatsLog {
@@ -160,6 +164,12 @@ impl Log for NatsLog {
             Some(ShardId(class.first + shard)),
             address,
         ))
+    }
+
+    fn stored_bytes(&self, route: &Route, record: &Record, dedup_id_bytes: Option<usize>) -> u64 {
+        let subject = self.names.history.len() + 1 + route.address().len();
+        let headers = envelope::headers_bytes(record, dedup_id_bytes);
+        (STORE_OVERHEAD_BYTES + subject + headers + record.data.len()) as u64
     }
 
     fn publish(

@@ -394,6 +394,18 @@ async fn bytes_hold_by_app() {
     assert_eq!(metrics.limits_hit.of(Limit::PublishBytes).get(), 1);
 }
 
+/// L2: the store has more to keep of a publication than its payload.
+#[tokio::test]
+async fn l2_bytes_are_charged_as_they_are_stored() {
+    let node = Node::with(&APPS.replace("limits.publish_rate = 1\n    limits.publish_burst = 2\n", ""));
+    let batch = format!(r#"{{"publications":[{}]}}"#, vec![r#"{"data":1}"#; 500].join(","));
+    let reply = node.post(SMALL, "chat:x", &batch).await;
+    let answer = reply.ok(200);
+    let stored = answer.array("results").iter().filter(|it| it["offset"].is_u64());
+    // 1 KiB, and what is earned meanwhile, of some 50 bytes each.
+    assert!((10..100).contains(&stored.count()));
+}
+
 #[tokio::test]
 async fn an_acknowledgement_is_waited_for() {
     let node = Node::start();

@@ -165,6 +165,11 @@ fn all_problems_at_once() {
             namespace("history = \"std\"\n[apps.limits]\npublish_bytes = \"1MiB\""),
             &["log.classes[0]: has less room (shards times max_bytes) than its apps may store"],
         ),
+        // 10 s of 99 bytes are 990, and 99 may come at once.
+        (
+            namespace("history = \"std\"\n[apps.limits]\npublish_bytes = \"99B\"\n[channel]\ncheck_interval = \"1s\"\n[[log.classes]]\nname = \"std\"\nshards = 1\nmax_age = \"10s\"\nduplicate_window = \"1s\"\nmax_bytes = \"1088B\""),
+            &["log.classes[0] (s.toml:"],
+        ),
         ("apps = 1\nlog = \"x\"".to_owned(), &["log (s.toml:2): must be a table of keys", "apps (s.toml:1): must be a list of tables"]),
         (
             "edge = { max_channels = 1.5, ping_interval = 1979-05-27 }\nedge2 = 3".to_owned(),
