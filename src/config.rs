@@ -73,12 +73,18 @@ pub struct HttpConfig {
     pub header_timeout: Duration,
     /// How long a keep-alive connection may be silent between requests.
     pub idle_timeout: Duration,
+    /// How long the body of a request may take to arrive.
+    pub body_timeout: Duration,
     /// The largest header block, bytes.
     pub max_header_bytes: usize,
     /// The largest request body, bytes.
     pub max_body_bytes: usize,
     /// How many arrays and objects of a payload may stand within each other.
     pub max_json_depth: usize,
+    /// Bytes of an answer from which on the commands that are left of a request are refused.
+    pub max_answer_bytes: usize,
+    /// Bytes of history in one answer, from which on no further page is read.
+    pub max_history_bytes: usize,
     /// Whether `/metrics`, `/healthz` and `/readyz` are served on `listen` too.
     pub expose_operations: bool,
 }

@@ -58,8 +58,12 @@ impl Publishing {
         let mut own = self.channels.get_mut(channel.namespace());
         // All are asked before any is charged.
         if let Some(own) = &own {
-            own.peek(channel, now, count)
-                .map_err(refused(Limit::ChannelRate))?;
+            let limit = if own.shares(channel) {
+                Limit::RateChannels
+            } else {
+                Limit::ChannelRate
+            };
+            own.peek(channel, now, count).map_err(refused(limit))?;
         }
         self.messages
             .peek(now, count)

@@ -175,6 +175,26 @@ fn what_may_come_at_once_is_a_second_s_worth_unless_it_is_said() {
 }
 
 #[test]
+fn channels_beyond_those_told_apart_share_a_rate_and_are_counted_as_such() {
+    let apps = apps(
+        r#"
+        [[apps]]
+        id = "a"
+        limits.rate_channels = 1
+        namespaces = [{ name = "slow", rate = 1, subscribe = "nobody" }]
+        "#,
+    );
+    let (app, now) = (apps.get("a").unwrap(), Instant::now());
+    let limited = |name: &str| app.admit(&channel(name), 1, 1, now).map_err(|it| it.limit);
+    assert_eq!([limited("slow:1"), limited("slow:2")], [Ok(()), Ok(())]);
+    assert_eq!(limited("slow:1"), Err(Limit::ChannelRate));
+    assert_eq!(
+        [limited("slow:2"), limited("slow:3")],
+        [Err(Limit::RateChannels); 2]
+    );
+}
+
+#[test]
 fn debug_shows_no_secret() {
     let apps = apps(TWO);
     let debug = format!("{apps:?} {:?}", apps.get("b").unwrap());

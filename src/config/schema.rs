@@ -53,9 +53,12 @@ section!(HttpConfig {
     backlog: Count,
     header_timeout: Time,
     idle_timeout: Time,
+    body_timeout: Time,
     max_header_bytes: Size,
     max_body_bytes: Size,
     max_json_depth: Count,
+    max_answer_bytes: Size,
+    max_history_bytes: Size,
     expose_operations: Flag,
 });
 

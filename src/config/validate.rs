@@ -123,10 +123,13 @@ fn http(config: &Config, checks: &mut Checks<'_>) {
     checks.not_zero(&[
         ("http.header_timeout", http.header_timeout),
         ("http.idle_timeout", http.idle_timeout),
+        ("http.body_timeout", http.body_timeout),
     ]);
     checks.not_zero(&[
         ("http.max_body_bytes", http.max_body_bytes),
         ("http.max_json_depth", http.max_json_depth),
+        ("http.max_answer_bytes", http.max_answer_bytes),
+        ("http.max_history_bytes", http.max_history_bytes),
     ]);
     checks.that(
         http.max_header_bytes >= MIN_HEADER_BYTES,

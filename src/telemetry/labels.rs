@@ -150,10 +150,14 @@ labels! {
         PublishBytes = "publish_bytes",
         /// A rule's `rate`.
         ChannelRate = "channel_rate",
+        /// `apps.limits.rate_channels`: the rate that the channels beyond it share.
+        RateChannels = "rate_channels",
         /// A rule's `max_size`.
         MessageSize = "message_size",
         /// `http.max_json_depth`.
         JsonDepth = "json_depth",
+        /// `http.max_answer_bytes`.
+        Answer = "answer",
         /// `apps.limits.max_connections`.
         AppConnections = "app_connections",
         /// `edge.max_connections`.
@@ -204,6 +208,16 @@ labels! {
         Timeout = "timeout",
         /// The node drains.
         Draining = "draining",
+    }
+
+    /// Why the body of a request was not read.
+    RefusedBody("reason") {
+        /// `http.max_body_bytes`.
+        TooLarge = "too_large",
+        /// `http.body_timeout`.
+        TooSlow = "too_slow",
+        /// It ended early.
+        Broken = "broken",
     }
 
     /// Why a token or key was not accepted.

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::support::{A, APPS, B, Node, SMALL, publications, request};
 use crate::{
     log::{PublishError, memory::Target},
-    telemetry::{Limit, PublishOutcome},
+    telemetry::{Limit, PublishOutcome, RefusedBody},
 };
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn bad_heads_are_told_apart() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_long() {
-    let node = Node::with(&APPS.replacen("[http]", "[http]\nidle_timeout = \"100ms\"", 1));
+    let node = Node::with(&APPS.replacen("[http]", "[http]\nbody_timeout = \"100ms\"", 1));
     let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
     let reply = node
         .send(request("POST", &publications("chat:x"), A, &[], endless))
@@ -263,6 +263,11 @@ async fn a_body_that_does_not_come_is_not_waited_for_long() {
         .send(request("POST", &publications("chat:x"), A, &[], broken))
         .await;
     assert_eq!(reply.error(), (400, "bad_request".to_owned()));
+    let large = "x".repeat(110_000);
+    assert_eq!(node.post(A, "chat:x", &large).await.status, 413);
+    for why in [RefusedBody::TooSlow, RefusedBody::Broken, RefusedBody::TooLarge] {
+        assert_eq!(node.metrics.bodies_refused.of(why).get(), 1, "{why:?}");
+    }
 }
 
 #[tokio::test]
