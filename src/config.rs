@@ -104,10 +104,22 @@ pub struct NatsConfig {
     pub credentials: Option<PathBuf>,
     /// A CA file; TLS is required if set.
     pub ca_file: Option<PathBuf>,
+    /// How long connecting to one server may take.
+    pub connect_timeout: Duration,
+    /// How often a server is pinged; one that is silent for three of these is given up.
+    pub ping_interval: Duration,
+    /// The longest pause between two attempts to connect again.
+    pub max_reconnect_delay: Duration,
+    /// How long a start waits for JetStream to create or describe a stream.
+    pub start_timeout: Duration,
     /// How long one request may take before it is tried again.
     pub request_timeout: Duration,
     /// Live copies buffered per channel before they are dropped (and read from the log).
     pub subscription_capacity: usize,
+    /// Messages of answers to reads that may wait to be sorted.
+    pub read_capacity: usize,
+    /// Bytes that the answer to a question about many channels may hold.
+    pub answer_bytes: u32,
     /// Commands buffered towards the server.
     pub command_capacity: usize,
 }
@@ -221,6 +233,8 @@ pub struct EdgeConfig {
     pub mailbox_bytes: usize,
     /// Queued bytes (replies, ephemeral publications) at which the connection is closed (3008).
     pub mailbox_max_bytes: usize,
+    /// How long the client may take to answer a close frame.
+    pub close_timeout: Duration,
     /// How long a socket may take nothing while something is queued.
     pub write_timeout: Duration,
     /// Bytes a second that a reader must take, on average over `drain_window`, while it is behind.
@@ -291,6 +305,12 @@ pub struct AuthConfig {
     pub jwks_max_stale: Duration,
     /// How long one fetch may take.
     pub jwks_timeout: Duration,
+    /// The largest set that is read, bytes.
+    pub jwks_max_bytes: usize,
+    /// The most keys of a set that are used.
+    pub jwks_max_keys: usize,
+    /// The longest token, bytes.
+    pub max_token_bytes: usize,
     /// The `aud` a token must have, if set.
     pub audience: Option<String>,
     /// The `iss` a token must have, if set.

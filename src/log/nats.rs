@@ -32,7 +32,7 @@ mod start;
 mod streams;
 mod subject;
 
-use std::{future::ready, time::Duration};
+use std::{future::ready, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -92,6 +92,12 @@ impl NatsLog {
     /// Publications on their way, without an acknowledgement yet.
     pub fn in_flight(&self) -> usize {
         self.publisher.in_flight()
+    }
+
+    /// Messages of answers to reads that there was no room for (`nats.read_capacity`), since this was
+    /// last asked. What they belonged to is read again.
+    pub fn take_lost_answers(&self) -> u64 {
+        self.connections.lost_answers.swap(0, Ordering::Relaxed)
     }
 
     /// The channel whose messages stand at a durable route's address; `None` at an anchor's, and at

@@ -98,32 +98,19 @@ impl Inbox {
         }
     }
 
-    /// The messages that answer a request, the last one with a status, if no pause between them is
-    /// longer than `silence` and all are there within `limit`. At most `most` before the status.
+    /// The messages that answer a request, the last one with a status, if all are there within `limit`.
+    /// At most `most` before the status.
     pub(super) async fn many(
         &self,
         subject: String,
         payload: Bytes,
         most: usize,
-        silence: Duration,
         limit: Duration,
     ) -> Result<Vec<Message>, Unanswered> {
-        let (request, mut done) = self.register(most.saturating_add(1), true);
+        let (request, done) = self.register(most.saturating_add(1), true);
         let answer = timeout(limit, async {
-            timeout(silence, self.send(&request, subject, HeaderMap::new(), payload))
-                .await
-                .map_err(|_| Unanswered::Silence)??;
-            let mut seen = 0;
-            loop {
-                if let Ok(answer) = timeout(silence, &mut done).await {
-                    return answer.map_err(|_| Unanswered::Silence);
-                }
-                let received = request.received();
-                if received == seen {
-                    return Err(Unanswered::Silence);
-                }
-                seen = received;
-            }
+            self.send(&request, subject, HeaderMap::new(), payload).await?;
+            done.await.map_err(|_| Unanswered::Silence)
         });
         let messages = answer.await.map_err(|_| Unanswered::Silence)??;
         match messages.last().and_then(|message| message.status) {
@@ -177,15 +164,6 @@ impl Inbox {
 struct Request<'a> {
     inbox: &'a Inbox,
     number: u64,
-}
-
-impl Request<'_> {
-    fn received(&self) -> usize {
-        let waiting = self.inbox.waiting.lock();
-        waiting
-            .get(&self.number)
-            .map_or(0, |waiting| waiting.messages.len())
-    }
 }
 
 impl Drop for Request<'_> {
