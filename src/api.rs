@@ -45,7 +45,8 @@ pub struct Shared {
     readiness: Arc<Readiness>,
     node: String,
     max_body_bytes: usize,
-    /// How long a body may take to arrive.
+    max_answer_bytes: usize,
+    max_history_bytes: usize,
     body_timeout: Duration,
     expose_operations: bool,
     openapi: Bytes,
@@ -78,8 +79,9 @@ impl ApiState {
             readiness,
             node: node.to_owned(),
             max_body_bytes: http.max_body_bytes,
-            // A body may come as slowly as requests may follow each other.
-            body_timeout: http.idle_timeout,
+            max_answer_bytes: http.max_answer_bytes,
+            max_history_bytes: http.max_history_bytes,
+            body_timeout: http.body_timeout,
             expose_operations: http.expose_operations,
             openapi: document().into(),
         }))

@@ -18,7 +18,7 @@ use crate::{
     auth::{PresentedKey, presented_key},
     protocol::json::Object,
     publish::Target,
-    telemetry::{AuthFailure, Metrics},
+    telemetry::{AuthFailure, Metrics, RefusedBody},
 };
 
 /// The app whose backend calls, known by its key.
@@ -121,13 +121,17 @@ pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiErr
 /// [`ApiError::BodyTooLarge`], [`ApiError::RequestTimeout`], or the connection ended.
 pub(super) async fn collect(body: Body, state: &ApiState) -> Result<Bytes, ApiError> {
     let limit = state.max_body_bytes;
+    let refused = |why, error| {
+        state.metrics.bodies_refused.of(why).inc();
+        Err(error)
+    };
     match timeout(state.body_timeout, axum::body::to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
-            Err(ApiError::BodyTooLarge { limit })
+            refused(RefusedBody::TooLarge, ApiError::BodyTooLarge { limit })
         }
-        Ok(Err(_)) => Err(ApiError::BadRequest("the body ended early")),
-        Err(_) => Err(ApiError::RequestTimeout),
+        Ok(Err(_)) => refused(RefusedBody::Broken, ApiError::BadRequest("the body ended early")),
+        Err(_) => refused(RefusedBody::TooSlow, ApiError::RequestTimeout),
     }
 }
 

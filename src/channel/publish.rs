@@ -26,7 +26,16 @@ pub struct Published {
 /// Why a publish was not acknowledged.
 pub type PublishFailure = PublishError;
 
+/// The length of a message id.
+const DEDUP_ID_BYTES: usize = 24;
+
 impl Hub {
+    /// The bytes that a publication takes of what its shard may store, and so of its app's budget.
+    pub fn stored_bytes(&self, route: &Route, record: &Record, idempotency_key: Option<&str>) -> u64 {
+        self.log
+            .stored_bytes(route, record, idempotency_key.map(|_| DEDUP_ID_BYTES))
+    }
+
     /// Publishes. The publication has its place in the order when this returns; the future tells
     /// what became of it.
     ///
@@ -140,7 +149,8 @@ fn dedup_id(channel: &ChannelKey, key: &str) -> String {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     }
-    URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..18])
+    // Three bytes are four letters.
+    URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..DEDUP_ID_BYTES / 4 * 3])
 }
 
 #[cfg(test)]
@@ -158,7 +168,7 @@ mod tests {
             dedup_id(&key_of, key)
         };
         let one = id("a", "b:c", "k");
-        assert_eq!(one.len(), 24);
+        assert_eq!(one.len(), DEDUP_ID_BYTES);
         assert_eq!(one, id("a", "b:c", "k"));
         for other in [
             id("ab", ":c".trim_start_matches(':'), "k"),

@@ -35,10 +35,8 @@ use super::{
     writer::{TooSlow, Writer, poll_drained},
 };
 
-/// How long the peer may take to answer a close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What one read takes at most. Shared by the connections of a thread: an idle one has no buffer.
+/// What one read takes at most. Shared by the connections of a thread: an idle one has no buffer. Not
+/// a setting: there is one for each thread, whatever the clients do.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
@@ -120,7 +118,7 @@ impl Connection {
                 self.writer.discard();
             }
             self.writer.push(goodbye, false);
-            let _ = timeout(CLOSE_TIMEOUT, self.say_goodbye()).await;
+            let _ = timeout(self.gateway.config.close_timeout, self.say_goodbye()).await;
         }
         self.admission.ended(ended);
     }

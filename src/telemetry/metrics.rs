@@ -9,7 +9,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use super::{
     labels::{
         AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
-        PublishOutcome, RecoveryOutcome, RefusedHandshake, RingEviction, StatusClass,
+        PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RingEviction, StatusClass,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
 };
@@ -38,6 +38,8 @@ pub struct Metrics {
     pub tasks: Gauge,
     /// Handshakes turned away.
     pub handshakes_refused: ByLabel<RefusedHandshake, Counter>,
+    /// Bodies of requests that were not read.
+    pub bodies_refused: ByLabel<RefusedBody, Counter>,
     /// HTTP requests, WebSocket handshakes included.
     pub http_requests: ByLabel<StatusClass, Counter>,
     /// How long an HTTP request took, seconds.
@@ -192,6 +194,10 @@ impl Metrics {
             ready: b.gauge("slipstream_ready", "1 while the node is ready."),
             tasks: b.gauge("slipstream_tasks", "Tasks running."),
             handshakes_refused: b.counters("slipstream_handshakes_refused_total", "Handshakes turned away."),
+            bodies_refused: b.counters(
+                "slipstream_http_bodies_refused_total",
+                "Bodies of requests not read.",
+            ),
             http_requests: b.counters("slipstream_http_requests_total", "HTTP requests answered."),
             http_seconds: b.histogram(
                 "slipstream_http_seconds",

@@ -67,8 +67,12 @@ fn config() -> HttpConfig {
         backlog: 4_096,
         header_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(60),
+        body_timeout: Duration::from_secs(60),
         max_header_bytes: 16 * 1024,
         max_body_bytes: 1024 * 1024,
+        max_json_depth: 128,
+        max_answer_bytes: 1024 * 1024,
+        max_history_bytes: 1024 * 1024,
         expose_operations: true,
     }
 }

@@ -146,7 +146,7 @@ impl Node {
             "node-1",
             &config.http,
             apps.clone(),
-            Publisher::new(hub.clone(), metrics.clone()),
+            Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone()),
             hub.clone(),
             readiness.clone(),
             metrics.clone(),
