@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::support::within;
+use super::metric;
+use crate::support::{http, within};
 
 /// The real binary as a child process: `slipstream serve`.
 pub(crate) struct EdgeProcess {
@@ -97,6 +98,12 @@ impl EdgeProcess {
     /// What it has written to its log.
     pub(crate) fn output(&self) -> String {
         self.errors.lock().clone()
+    }
+
+    /// The value of one line of `/metrics`; `series` is the name with all its labels.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let page = http::page(self.addr, "/metrics").await.unwrap();
+        metric(&page, series)
     }
 
     /// Resident memory, bytes.
