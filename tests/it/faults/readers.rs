@@ -236,7 +236,7 @@ async fn l10_retention_passes_a_slow_cursor_between_two_pages() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_subscribes_and_unsubscribes_a_second_leave_nothing() {
     const SOCKETS: usize = 4;
-    const ROUNDS: usize = 50;
+    const ROUNDS: usize = 100;
     const AT_ONCE: usize = 50;
     let nats = NatsServer::start_with(WITH_SYSTEM_ACCOUNT).await;
     let edge = Edge::builder()
