@@ -193,30 +193,53 @@ async fn l10_a_catch_up_is_larger_than_the_buffers_of_the_nats_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn l10_retention_passes_a_slow_cursor_between_two_pages() {
+async fn l10_retention_by_age_passes_a_slow_cursor_between_two_pages() {
+    passed_between_two_pages(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l10_retention_by_bytes_passes_a_slow_cursor_between_two_pages() {
+    passed_between_two_pages(false).await;
+}
+
+/// `by_age`: what is stored grows too old; otherwise it has to make room.
+async fn passed_between_two_pages(by_age: bool) {
     let nats = NatsServer::start().await;
-    let edge = Edge::start(&[nats.url()]).await;
-    let client = subscriber(edge.addr).await;
-    let publisher = Publisher::start(edge.addr);
+    let edge = || {
+        let edge = Edge::builder().nats(&[nats.url()]);
+        if by_age {
+            edge.set("log.classes.0.max_age", "15s")
+                .set("log.classes.0.duplicate_window", "15s")
+        } else {
+            edge
+        }
+    };
+    let old = edge().start().await;
+    let client = subscriber(old.addr).await;
+    let publisher = Publisher::start(old.addr);
     let first = publisher.one(FEED).await;
     client.wait_for(FEED, first.offset).await;
     client.go_offline().await;
     publisher.many_of(FEED, 2_000, 2_000).await;
     // No ring reaches back to it.
-    edge.stop().await;
-    let edge = Edge::start(&[nats.url()]).await;
+    old.stop().await;
+    let edge = edge().start().await;
     publisher.move_to(edge.addr);
 
     let narrow = Proxy::start(edge.addr).await;
-    narrow.set(Weather::Slow(200_000));
+    narrow.set(Weather::Slow(100_000));
     client.reconnect_to(narrow.addr()).await;
     client
         .wait("pages come", |record| {
-            (record.channels[FEED].offsets().len() > 150).then_some(())
+            (record.channels[FEED].offsets().len() > 100).then_some(())
         })
         .await;
     for stream in SHARDS {
-        nats.trim(stream, 1).await;
+        if by_age {
+            nats.outlive(stream).await;
+        } else {
+            nats.trim(stream, 1).await;
+        }
     }
     narrow.set(Weather::Clear);
     client
