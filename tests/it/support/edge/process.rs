@@ -23,7 +23,7 @@ pub(crate) struct EdgeProcess {
 }
 
 impl EdgeProcess {
-    pub(super) async fn spawn(toml: &str, keys: &[(String, String)]) -> Self {
+    pub(super) async fn spawn(toml: &str, keys: &[(String, String)], env: Vec<(String, String)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("edge.toml");
         std::fs::write(&file, toml).unwrap();
@@ -36,6 +36,7 @@ impl EdgeProcess {
             .arg("--config")
             .arg(&file)
             .envs(variables)
+            .envs(env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
