@@ -70,7 +70,7 @@ async fn feed_on(hub: &Arc<Hub>, channel: &Arc<Channel>, key: CursorKey) {
         {
             Ok(proven) => Some(proven),
             Err(Refused::Unproven(_)) => {
-                hub.ask_peers(&channel.route, keeper, life.incarnation, from)
+                hub.ask_peers_beyond(&channel.route, keeper, life.incarnation, from)
                     .await
             }
             Err(Refused::Crowded) => {
