@@ -286,8 +286,12 @@ fn measure(
             let lost = log.take_lost_answers();
             metrics.drops.of(DropReason::ReadBuffer).inc_by(lost);
         }
-        let connected = hub.upgrade().is_some_and(|hub| hub.log().connected());
-        metrics.nats_connected.set(i64::from(connected));
+        if let Some(hub) = hub.upgrade() {
+            let (waiting, bytes) = hub.catchup_load();
+            metrics.catchup_waiting.set(gauge(waiting));
+            metrics.catchup_in_flight_bytes.set(gauge(bytes));
+            metrics.nats_connected.set(i64::from(hub.log().connected()));
+        }
     }
 }
 

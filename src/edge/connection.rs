@@ -169,12 +169,15 @@ impl Connection {
     }
 
     fn tick(&mut self) -> Option<Ended> {
+        let now = self.gateway.now();
+        if self.writer.look(&self.stream) {
+            self.session.on_send_progress(now);
+        }
         match self.writer.check(&self.gateway.config) {
             Some(TooSlow::Stalled) => return Some(ended(DisconnectCode::WriteError)),
             Some(TooSlow::Trickling) => return Some(ended(DisconnectCode::Slow)),
             None => {}
         }
-        let now = self.gateway.now();
         self.session.on_tick(now, &mut self.effects);
         self.carry_out()
     }
@@ -286,9 +289,6 @@ impl Connection {
             let written = self.writer.write(&self.stream, cx)?;
             if written > 0 {
                 self.mailbox.written(written);
-                if !self.writer.is_empty() {
-                    self.session.on_send_progress(self.gateway.now());
-                }
             }
             if !self.writer.is_empty() {
                 return Ok(None);
