@@ -65,7 +65,12 @@ pub fn push_raw(out: &mut Vec<u8>, value: &[u8]) {
     if is_one_line(value) {
         out.extend_from_slice(value);
     } else {
-        out.extend(value.iter().copied().filter(|byte| !is_newline(byte)));
+        out.extend(
+            value
+                .iter()
+                .copied()
+                .filter(|byte| !matches!(byte, b'\n' | b'\r')),
+        );
     }
 }
 
@@ -77,9 +82,5 @@ pub fn without_newlines(value: &str) -> Option<String> {
 
 /// Whether there is no raw newline.
 pub fn is_one_line(value: &[u8]) -> bool {
-    !value.iter().any(is_newline)
-}
-
-fn is_newline(byte: &u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
+    memchr::memchr2(b'\n', b'\r', value).is_none()
 }
