@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod listener;
 mod orders;
 pub mod origin;
+mod reader;
 pub mod sockopt;
 pub mod upgrade;
 pub mod websocket;
