@@ -31,6 +31,7 @@ use super::{
     bounds, frames,
     gateway::Gateway,
     orders::{Completion, Joins, Order},
+    reader,
     websocket::{Decoder, Event, close, encoder},
     writer::{TooSlow, Writer, poll_drained},
 };
@@ -194,11 +195,10 @@ impl Connection {
             Poll::Ready(Err(_)) => return Poll::Ready(Some(Ended::Gone)),
             Poll::Ready(Ok(())) => {}
         }
-        SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
-            Ok(0) => Poll::Ready(Some(Ended::Gone)),
-            Ok(len) => Poll::Ready(self.receive(&mut scratch[..len])),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(None),
-            Err(_) => Poll::Ready(Some(Ended::Gone)),
+        SCRATCH.with_borrow_mut(|scratch| match reader::read(&self.stream, scratch) {
+            Ok(None) => Poll::Ready(None),
+            Ok(Some(0)) | Err(_) => Poll::Ready(Some(Ended::Gone)),
+            Ok(Some(len)) => Poll::Ready(self.receive(&mut scratch[..len])),
         })
     }
 
