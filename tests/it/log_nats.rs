@@ -2,6 +2,7 @@
 //! the conformance suite's.
 
 mod faults;
+mod secure;
 mod setup;
 
 use std::{future::poll_fn, sync::Arc, time::Duration};

@@ -1,9 +1,10 @@
-//! The node's three connections to NATS, and how they are kept.
+//! The node's connections to NATS by async-nats, and how they are kept.
 //!
-//! `live` carries the subscriptions and what must be ordered with them, `publish` the publications
-//! and their acknowledgements, `read` the catch-up reads (L10). They are apart so that a burst of
-//! one kind does not stand in the way of another, and because async-nats bounds the buffers of all
-//! subscriptions of a connection alike: small for copies, large enough for every acknowledgement.
+//! `control` carries the registry, what nodes tell each other and what JetStream is told to do,
+//! `publish` the publications and their acknowledgements, `read` the catch-up reads (L10). They are
+//! apart so that a burst of one kind does not stand in the way of another, and because async-nats
+//! bounds the buffers of all subscriptions of a connection alike. Live copies have a connection of
+//! their own kind: [`super::link`].
 
 use std::{
     future::{Ready, ready},
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// A server that is silent for three of these is given up: a dead link is found within 9 s.
-const PING_INTERVAL: Duration = Duration::from_secs(3);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest pause between two attempts to connect again.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ const READ_CAPACITY: usize = 65_536;
 /// The three connections. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
-    pub(super) live: Client,
+    pub(super) control: Client,
     pub(super) publish: Client,
     pub(super) read: Client,
 }
@@ -66,8 +67,8 @@ impl Connections {
         let publish_commands = nats.command_capacity.max(log.max_in_flight);
         let publish_subscriptions = nats.subscription_capacity.max(log.max_in_flight);
         Ok(Self {
-            live: open(
-                "live",
+            control: open(
+                "control",
                 nats.subscription_capacity,
                 nats.command_capacity,
                 Some(events.clone()),
@@ -80,11 +81,11 @@ impl Connections {
 
     /// All of them.
     pub(super) fn all(&self) -> [&Client; 3] {
-        [&self.live, &self.publish, &self.read]
+        [&self.control, &self.publish, &self.read]
     }
 }
 
-fn servers(nats: &NatsConfig) -> Result<Vec<ServerAddr>, StartError> {
+pub(super) fn servers(nats: &NatsConfig) -> Result<Vec<ServerAddr>, StartError> {
     nats.servers
         .iter()
         .map(|url| url.parse())
@@ -125,7 +126,7 @@ async fn options(nats: &NatsConfig, role: &str) -> Result<ConnectOptions, StartE
 
 /// At once, then from 10 ms doubling to a second. A third more or less, by the attempt's number and
 /// the process, so that the nodes of a deployment do not come in step.
-fn reconnect_delay(attempts: usize) -> Duration {
+pub(super) fn reconnect_delay(attempts: usize) -> Duration {
     let Some(doublings) = attempts.checked_sub(2) else {
         return Duration::ZERO;
     };
