@@ -41,12 +41,11 @@ pub fn sweep_count(
     for (index, position) in positions.iter().enumerate() {
         let served = index + 1;
         let behind = last_seq.saturating_sub(*position);
-        let to_read = match kept {
-            Some((from, to)) if *position >= from => last_seq.saturating_sub(to.max(*position)),
-            _ => behind,
-        };
+        let goes_on = kept.filter(|(from, _)| position >= from);
+        let to_read = goes_on.map_or(behind, |(_, to)| last_seq.saturating_sub(to.max(*position)));
         alone += alone_cost(behind);
-        let enough = served >= at_least || spent > alone_cost(behind) * at_least as f64;
+        let many = served >= at_least || spent > alone_cost(behind) * at_least as f64;
+        let enough = many || goes_on.is_some();
         if enough && SWEEP_PER_MESSAGE * to_read as f64 <= alone {
             best = served;
         }
@@ -338,6 +337,11 @@ mod tests {
             sweep_count(&mut [0; 50], 1_000_000, 50, kept, 0.0),
             50,
             "most of the way is known"
+        );
+        assert_eq!(
+            sweep_count(&mut [10_000], 60_000, 50, Some((9_000, 59_500)), 0.0),
+            1,
+            "a little more serves who else comes, too"
         );
         let one = |spent| sweep_count(&mut [10_000], 60_000, 32, None, spent);
         let alone = alone_cost(50_000);

@@ -296,6 +296,12 @@ impl Hub {
             }
             if let Some(covered_to) = covered {
                 keeper.saw(covered_to, incarnation);
+                if target.last.is_some_and(|last| last <= covered_to)
+                    && let Some(sweeper) = self.sweeper(keeper.spec().id)
+                {
+                    // A page that does not come to the end scans less, and a sweep had not been better.
+                    sweeper.spend(position, keeper.seen());
+                }
                 return Ok(Proven {
                     source: CatchupSource::Log,
                     messages: judged.messages,
@@ -332,7 +338,6 @@ impl Hub {
         if !sweeper.is_due(position, last_seq, reader.sweep_from())
             && let Some(grant) = reader.bytes.try_enter(bytes)
         {
-            sweeper.spend(position, last_seq);
             return Ok(Turn::Alone(grant));
         }
         let mut ticket = sweeper.wait(route, position, target, reader.sweep_from());

@@ -245,7 +245,8 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId) {
             sweeper.sweeping.send_replace(true);
             sweep(&hub, shard, keeper, sweeper, incarnation, picked).await;
             *sweeper.spent.lock() = (0.0, Instant::now());
-            // Those who came meanwhile.
+            // Those who came meanwhile, before they are let go on alone.
+            serve_from_window(&hub, keeper, sweeper, incarnation).await;
             sweeper.wake.notify_one();
         }
         sweeper.sweeping.send_replace(false);
