@@ -1,10 +1,9 @@
 //! The node's connections to NATS by async-nats, and how they are kept.
 //!
-//! `control` carries the registry, what nodes tell each other and what JetStream is told to do,
-//! `publish` the publications and their acknowledgements, `read` the catch-up reads (L10). They are
-//! apart so that a burst of one kind does not stand in the way of another, and because async-nats
-//! bounds the buffers of all subscriptions of a connection alike. Live copies have a connection of
-//! their own kind: [`super::link`].
+//! `control` carries the registry, what nodes tell each other and what JetStream is told to do, `read`
+//! the catch-up reads (L10). They are apart so that a burst of one kind does not stand in the way of
+//! another, and because async-nats bounds the buffers of all subscriptions of a connection alike. Live
+//! copies and publications have connections of another kind: [`super::link`].
 
 use std::{
     future::{Ready, ready},
@@ -16,11 +15,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::Notify;
 
 use super::{error::StartError, events::Events};
-use crate::{
-    config::{LogConfig, NatsConfig},
-    log::LogEvent,
-    task::Tasks,
-};
+use crate::{config::NatsConfig, log::LogEvent, task::Tasks};
 
 /// A server that is silent for three of these is given up: a dead link is found within 9 s.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(3);
@@ -31,22 +26,16 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// by the readers; a message lost here is noticed, and its page is asked for again.
 const READ_CAPACITY: usize = 65_536;
 
-/// The three connections. Clones share them.
+/// The two connections. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     pub(super) control: Client,
-    pub(super) publish: Client,
     pub(super) read: Client,
 }
 
 impl Connections {
     /// Connects; fails if a server cannot be reached now.
-    pub(super) async fn open(
-        nats: &NatsConfig,
-        log: &LogConfig,
-        events: &Events,
-        tasks: &Tasks,
-    ) -> Result<Self, StartError> {
+    pub(super) async fn open(nats: &NatsConfig, events: &Events, tasks: &Tasks) -> Result<Self, StartError> {
         let servers = servers(nats)?;
         let open =
             async |role: &'static str, subscriptions: usize, commands: usize, hears: Option<Events>| {
@@ -62,10 +51,6 @@ impl Connections {
                 tasks.spawn(leave_lame_ducks(client.clone(), lame_duck));
                 Ok::<_, StartError>(client)
             };
-        // A publication waits in the queue of commands until it is written, so that queue is never
-        // what ends the flight of one.
-        let publish_commands = nats.command_capacity.max(log.max_in_flight);
-        let publish_subscriptions = nats.subscription_capacity.max(log.max_in_flight);
         Ok(Self {
             control: open(
                 "control",
@@ -74,14 +59,13 @@ impl Connections {
                 Some(events.clone()),
             )
             .await?,
-            publish: open("publish", publish_subscriptions, publish_commands, None).await?,
             read: open("read", READ_CAPACITY, nats.command_capacity, None).await?,
         })
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> [&Client; 3] {
-        [&self.control, &self.publish, &self.read]
+    pub(super) fn all(&self) -> [&Client; 2] {
+        [&self.control, &self.read]
     }
 }
 

@@ -1,9 +1,11 @@
-//! The connection that carries the live copies (L7), and what must be ordered with them.
+//! Connections of our own for what there is most of: the live copies (L7), with what must be ordered
+//! with them, and the publications.
 //!
 //! A client of our own, because a node has a subscription for each of its tails: one of async-nats
 //! keeps two blocks of 32 messages of 184 bytes each (12 KiB) once it has been used, and builds a map
 //! of headers for every message. Here a subscription at rest is some 100 bytes, and a message is a
-//! slice of the read buffer. Everything else goes over async-nats.
+//! slice of the read buffer. A publication is written straight into the buffer that goes to the
+//! socket, and its acknowledgement is handed out by the reader. Everything else goes over async-nats.
 //!
 //! ```text
 //! wire    the protocol, pure
@@ -19,17 +21,21 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
+use async_nats::HeaderMap;
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     time::{sleep, timeout},
 };
 
-pub(super) use self::{board::Inflow, wire::Raw};
 use self::{
     board::{Board, Limits, Posted, Subjects},
     dial::{DialError, Dialer, Dialled, Duplex},
     wire::Said,
+};
+pub(super) use self::{
+    board::{Inflow, NotSent, OnAnswer},
+    wire::Raw,
 };
 use super::{
     connect::{PING_INTERVAL, reconnect_delay},
@@ -41,6 +47,7 @@ use super::{
 use crate::{
     config::NatsConfig,
     log::{LogEvent, Route},
+    random,
     task::Tasks,
 };
 
@@ -55,6 +62,14 @@ const MAX_SILENT: u32 = 3;
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     board: Arc<Board>,
+}
+
+/// What a link is for.
+pub(super) enum Purpose {
+    /// Live copies; what happens to the connection is told.
+    Live(Events),
+    /// Publications: so many may wait to be written.
+    Publish { commands: usize, on_answer: OnAnswer },
 }
 
 /// Why a connection ended.
@@ -77,7 +92,7 @@ enum Broken {
 }
 
 impl Link {
-    /// Connects, and keeps connected until `tasks` are stopped. `inbox` is a subject of its own.
+    /// Connects, and keeps connected until `tasks` are stopped.
     ///
     /// # Errors
     ///
@@ -85,11 +100,14 @@ impl Link {
     pub(super) async fn start(
         nats: &NatsConfig,
         names: &Names,
-        inbox: &str,
-        events: Events,
+        purpose: Purpose,
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
-        let mut dialer = Dialer::new(nats, "slipstream live")?;
+        let (role, commands, events, on_answer) = match purpose {
+            Purpose::Live(events) => ("live", nats.command_capacity, Some(events), None),
+            Purpose::Publish { commands, on_answer } => ("publish", commands, None, Some(on_answer)),
+        };
+        let mut dialer = Dialer::new(nats, role)?;
         let first = dialer
             .dial(None)
             .await
@@ -97,17 +115,18 @@ impl Link {
         let board = Board::new(
             Limits {
                 copies: nats.subscription_capacity.max(1),
-                commands: nats.command_capacity.max(1),
+                commands: commands.max(1),
             },
             Subjects {
                 live: names.live.clone(),
                 ephemeral: names.ephemeral.clone(),
-                inbox: format!("{inbox}."),
+                inbox: format!("_INBOX.{}.", random::name(22)),
             },
+            on_answer,
         );
         // From here on what is asked is sent.
-        board.connected();
-        tasks.spawn(keep(board.clone(), dialer, first, events));
+        board.connected(first.max_payload);
+        tasks.spawn(keep(board.clone(), dialer, first, role, events));
         Ok(Self { board })
     }
 
@@ -115,6 +134,17 @@ impl Link {
     /// asked over this link from now on.
     pub(super) async fn subscribe(&self, route: &Route) -> Inflow {
         self.board.subscribe(route).await
+    }
+
+    /// Sends a message; its answer comes with this number.
+    pub(super) fn publish(
+        &self,
+        subject: &str,
+        answer: Option<u64>,
+        headers: &HeaderMap,
+        payload: &[u8],
+    ) -> Result<(), NotSent> {
+        self.board.publish(subject, answer, headers, payload)
     }
 
     /// Asks `subject`, and waits `limit` for the answer.
@@ -158,18 +188,29 @@ impl Drop for Forget<'_> {
 }
 
 /// Serves one connection after the other.
-async fn keep(board: Arc<Board>, mut dialer: Dialer, first: Dialled, events: Events) {
+async fn keep(
+    board: Arc<Board>,
+    mut dialer: Dialer,
+    first: Dialled,
+    role: &'static str,
+    events: Option<Events>,
+) {
+    let tell = |event| {
+        if let Some(events) = &events {
+            events.send(event);
+        }
+    };
     let mut dialled = first;
     loop {
-        tracing::info!(connection = "live", "connected to NATS");
-        events.send(LogEvent::Connected);
+        tracing::info!(connection = role, "connected to NATS");
+        tell(LogEvent::Connected);
         let server = dialled.server.clone();
-        let why = serve(&board, &mut dialer, dialled, &events).await;
+        let why = serve(&board, &mut dialer, dialled, &tell).await;
         board.disconnected();
-        tracing::warn!(connection = "live", %why, "the connection to NATS was lost");
-        events.send(LogEvent::Disconnected);
+        tracing::warn!(connection = role, %why, "the connection to NATS was lost");
+        tell(LogEvent::Disconnected);
         dialled = redial(&mut dialer, &server).await;
-        board.connected();
+        board.connected(dialled.max_payload);
     }
 }
 
@@ -181,18 +222,18 @@ async fn redial(dialer: &mut Dialer, lost: &async_nats::ServerAddr) -> Dialled {
         match dialer.dial(Some(lost)).await {
             Ok(dialled) => return dialled,
             Err(why @ (DialError::Refused(_) | DialError::Credentials(_) | DialError::Ca(_))) => {
-                tracing::warn!(connection = "live", %why, "NATS does not accept the connection");
+                tracing::warn!(%why, "NATS does not accept the connection");
             }
-            Err(why) => tracing::debug!(connection = "live", %why, "NATS cannot be reached"),
+            Err(why) => tracing::debug!(%why, "NATS cannot be reached"),
         }
     }
 }
 
 /// Serves a connection to its end; says why it ended.
-async fn serve(board: &Board, dialer: &mut Dialer, dialled: Dialled, events: &Events) -> Broken {
+async fn serve(board: &Board, dialer: &mut Dialer, dialled: Dialled, tell: &impl Fn(LogEvent)) -> Broken {
     let (reader, writer) = split(dialled.stream);
     tokio::select! {
-        why = receive(board, dialer, reader, dialled.read, events) => why,
+        why = receive(board, dialer, reader, dialled.read, tell) => why,
         why = transmit(board, writer) => why,
         why = watch(board) => why,
     }
@@ -203,14 +244,14 @@ async fn receive(
     dialer: &mut Dialer,
     mut reader: ReadHalf<Box<dyn Duplex>>,
     mut input: BytesMut,
-    events: &Events,
+    tell: &impl Fn(LogEvent),
 ) -> Broken {
     loop {
         loop {
             match wire::next(&mut input) {
                 Ok(None) => break,
                 Ok(Some(said)) => {
-                    if let Some(why) = hear(board, dialer, said, events) {
+                    if let Some(why) = hear(board, dialer, said, tell) {
                         return why;
                     }
                 }
@@ -226,11 +267,11 @@ async fn receive(
     }
 }
 
-fn hear(board: &Board, dialer: &mut Dialer, said: Said, events: &Events) -> Option<Broken> {
+fn hear(board: &Board, dialer: &mut Dialer, said: Said, tell: &impl Fn(LogEvent)) -> Option<Broken> {
     match said {
         Said::Message { sid, number, raw } => {
             if board.on_message(sid, number, raw) == Posted::Overflow {
-                events.send(LogEvent::SlowConsumer);
+                tell(LogEvent::SlowConsumer);
             }
         }
         Said::Ping => board.on_ping(),
@@ -239,15 +280,16 @@ fn hear(board: &Board, dialer: &mut Dialer, said: Said, events: &Events) -> Opti
             dialer.learn(&info);
             return info.ldm.then_some(Broken::LameDuck);
         }
-        Said::Error(why) => tracing::warn!(connection = "live", %why, "NATS refuses something"),
+        Said::Error(why) => tracing::warn!(%why, "NATS refuses something"),
         Said::Ok => {}
     }
     None
 }
 
 async fn transmit(board: &Board, mut writer: WriteHalf<Box<dyn Duplex>>) -> Broken {
+    let mut out = Vec::new();
     loop {
-        let out = board.to_write().await;
+        board.to_write(&mut out).await;
         let written = timeout(WRITE_TIMEOUT, async {
             writer.write_all(&out).await?;
             writer.flush().await
