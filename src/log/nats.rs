@@ -4,7 +4,7 @@
 //! format subject envelope headers stamp   the stored format, pure (docs/log-format.md)
 //! start error                             from a configuration to a log that works
 //! connect inbox api events                connections, requests, what they notice
-//! link                                    the connection that carries the live copies
+//! link                                    the connections of live copies and publications
 //! streams registry                        what all nodes agree on
 //! publish live read info remove anchor    the log itself
 //! nodes                                   messages between nodes
@@ -192,7 +192,7 @@ impl Log for NatsLog {
         let mut headers = envelope::publication(record);
         if route.shard().is_none() {
             let subject = join(&self.names.ephemeral, route.address());
-            self.publisher.send(subject, headers, record.data.clone())?;
+            self.publisher.send(&subject, &headers, &record.data)?;
             return Ok(Box::pin(ready(Ok(Ack {
                 seq: 0,
                 duplicate: false,
@@ -205,9 +205,9 @@ impl Log for NatsLog {
         }
         let subject = self.stored_subject(route);
         Ok(Box::pin(self.publisher.publish(
-            subject,
-            headers,
-            record.data.clone(),
+            &subject,
+            &headers,
+            &record.data,
         )?))
     }
 
@@ -324,7 +324,7 @@ impl Log for NatsLog {
             .map_err(|error| PublishError::Refused(error.to_string()))
             .and_then(|spec| {
                 let subject = self.anchor_subject(spec);
-                self.publisher.publish(subject, envelope::anchor(), Bytes::new())
+                self.publisher.publish(&subject, &envelope::anchor(), b"")
             });
         match written {
             Ok(acknowledged) => Box::pin(acknowledged),
@@ -357,6 +357,7 @@ impl Log for NatsLog {
         let connected = async_nats::connection::State::Connected;
         let clients = self.connections.all();
         self.link.is_connected()
+            && self.publisher.is_connected()
             && clients
                 .iter()
                 .all(|client| client.connection_state() == connected)
@@ -397,11 +398,11 @@ impl Log for NatsLog {
 
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let _ = timeout(self.request_timeout, self.publisher.handed_over()).await;
             let flushed = self
                 .connections
                 .all()
                 .map(|client| timeout(self.request_timeout, client.flush()));
+            self.publisher.flush(self.request_timeout).await;
             // Without a connection there is nothing to wait for.
             let _ = join_all(flushed).await;
         })

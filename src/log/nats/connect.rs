@@ -1,10 +1,9 @@
 //! The node's connections to NATS by async-nats, and how they are kept.
 //!
-//! `control` carries the registry, what nodes tell each other and what JetStream is told to do,
-//! `publish` the publications and their acknowledgements, `read` the catch-up reads (L10). They are
-//! apart so that a burst of one kind does not stand in the way of another, and because async-nats
-//! bounds the buffers of all subscriptions of a connection alike. Live copies have a connection of
-//! their own kind: [`super::link`].
+//! `control` carries the registry, what nodes tell each other and what JetStream is told to do, `read`
+//! the catch-up reads (L10). They are apart so that a burst of one kind does not stand in the way of
+//! another, and because async-nats bounds the buffers of all subscriptions of a connection alike. Live
+//! copies and publications have connections of another kind: [`super::link`].
 
 use std::{
     future::{Ready, ready},
@@ -19,17 +18,12 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::Notify;
 
 use super::{error::StartError, events::Events};
-use crate::{
-    config::{LogConfig, NatsConfig},
-    log::LogEvent,
-    task::Tasks,
-};
+use crate::{config::NatsConfig, log::LogEvent, task::Tasks};
 
-/// The three connections. Clones share them.
+/// The two connections. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     pub(super) control: Client,
-    pub(super) publish: Client,
     pub(super) read: Client,
     /// Messages of answers to reads that there was no room for, since it was last asked. Each is
     /// noticed by who reads, and asked for again.
@@ -48,12 +42,7 @@ enum Ears {
 
 impl Connections {
     /// Connects; fails if a server cannot be reached now.
-    pub(super) async fn open(
-        nats: &NatsConfig,
-        log: &LogConfig,
-        events: &Events,
-        tasks: &Tasks,
-    ) -> Result<Self, StartError> {
+    pub(super) async fn open(nats: &NatsConfig, events: &Events, tasks: &Tasks) -> Result<Self, StartError> {
         let servers = servers(nats)?;
         let open = async |role: &'static str, subscriptions: usize, commands: usize, ears: Ears| {
             let options = options(nats, role).await?;
@@ -68,10 +57,6 @@ impl Connections {
             tasks.spawn(leave_lame_ducks(client.clone(), lame_duck));
             Ok::<_, StartError>(client)
         };
-        // A publication waits in the queue of commands until it is written, so that queue is never
-        // what ends the flight of one.
-        let publish_commands = nats.command_capacity.max(log.max_in_flight);
-        let publish_subscriptions = nats.subscription_capacity.max(log.max_in_flight);
         let lost_answers = Arc::<AtomicU64>::default();
         Ok(Self {
             control: open(
@@ -81,7 +66,6 @@ impl Connections {
                 Ears::Events(events.clone()),
             )
             .await?,
-            publish: open("publish", publish_subscriptions, publish_commands, Ears::Nobody).await?,
             read: open(
                 "read",
                 nats.read_capacity,
@@ -94,8 +78,8 @@ impl Connections {
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> [&Client; 3] {
-        [&self.control, &self.publish, &self.read]
+    pub(super) fn all(&self) -> [&Client; 2] {
+        [&self.control, &self.read]
     }
 }
 

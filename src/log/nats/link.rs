@@ -1,9 +1,11 @@
-//! The connection that carries the live copies (L7), and what must be ordered with them.
+//! Connections of our own for what there is most of: the live copies (L7), with what must be ordered
+//! with them, and the publications.
 //!
 //! A client of our own, because a node has a subscription for each of its tails: one of async-nats
 //! keeps two blocks of 32 messages of 184 bytes each (12 KiB) once it has been used, and builds a map
 //! of headers for every message. Here a subscription at rest is some 100 bytes, and a message is a
-//! slice of the read buffer. Everything else goes over async-nats.
+//! slice of the read buffer. A publication is written straight into the buffer that goes to the
+//! socket, and its acknowledgement is handed out by the reader. Everything else goes over async-nats.
 //!
 //! ```text
 //! wire    the protocol, pure
@@ -19,17 +21,21 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
+use async_nats::HeaderMap;
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     time::{sleep, timeout},
 };
 
-pub(super) use self::{board::Inflow, wire::Raw};
 use self::{
     board::{Board, Limits, Posted, Subjects},
     dial::{DialError, Dialer, Dialled, Duplex},
     wire::Said,
+};
+pub(super) use self::{
+    board::{Inflow, NotSent, OnAnswer},
+    wire::Raw,
 };
 use super::{
     connect::reconnect_delay,
@@ -41,6 +47,7 @@ use super::{
 use crate::{
     config::NatsConfig,
     log::{LogEvent, Route},
+    random,
     task::Tasks,
 };
 
@@ -53,6 +60,14 @@ const MAX_SILENT: u32 = 3;
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     board: Arc<Board>,
+}
+
+/// What a link is for.
+pub(super) enum Purpose {
+    /// Live copies; what happens to the connection is told.
+    Live(Events),
+    /// Publications: so many may wait to be written.
+    Publish { commands: usize, on_answer: OnAnswer },
 }
 
 /// How soon a dead connection is found, and a new one made.
@@ -82,7 +97,7 @@ enum Broken {
 }
 
 impl Link {
-    /// Connects, and keeps connected until `tasks` are stopped. `inbox` is a subject of its own.
+    /// Connects, and keeps connected until `tasks` are stopped.
     ///
     /// # Errors
     ///
@@ -90,11 +105,14 @@ impl Link {
     pub(super) async fn start(
         nats: &NatsConfig,
         names: &Names,
-        inbox: &str,
-        events: Events,
+        purpose: Purpose,
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
-        let mut dialer = Dialer::new(nats, "slipstream live")?;
+        let (role, commands, events, on_answer) = match purpose {
+            Purpose::Live(events) => ("live", nats.command_capacity, Some(events), None),
+            Purpose::Publish { commands, on_answer } => ("publish", commands, None, Some(on_answer)),
+        };
+        let mut dialer = Dialer::new(nats, role)?;
         let first = dialer
             .dial(None)
             .await
@@ -102,21 +120,29 @@ impl Link {
         let board = Board::new(
             Limits {
                 copies: nats.subscription_capacity.max(1),
-                commands: nats.command_capacity.max(1),
+                commands: commands.max(1),
             },
             Subjects {
                 live: names.live.clone(),
                 ephemeral: names.ephemeral.clone(),
-                inbox: format!("{inbox}."),
+                inbox: format!("_INBOX.{}.", random::name(22)),
             },
+            on_answer,
         );
         // From here on what is asked is sent.
-        board.connected();
+        board.connected(first.max_payload);
         let pace = Pace {
             ping_interval: nats.ping_interval,
             max_reconnect_delay: nats.max_reconnect_delay,
         };
-        tasks.spawn(keep(board.clone(), dialer, first, events, pace));
+        let keeper = Keeper {
+            board: board.clone(),
+            dialer,
+            role,
+            events,
+            pace,
+        };
+        tasks.spawn(keeper.run(first));
         Ok(Self { board })
     }
 
@@ -124,6 +150,17 @@ impl Link {
     /// asked over this link from now on.
     pub(super) async fn subscribe(&self, route: &Route) -> Inflow {
         self.board.subscribe(route).await
+    }
+
+    /// Sends a message; its answer comes with this number.
+    pub(super) fn publish(
+        &self,
+        subject: &str,
+        answer: Option<u64>,
+        headers: &HeaderMap,
+        payload: &[u8],
+    ) -> Result<(), NotSent> {
+        self.board.publish(subject, answer, headers, payload)
     }
 
     /// Asks `subject`, and waits `limit` for the answer.
@@ -167,96 +204,109 @@ impl Drop for Forget<'_> {
 }
 
 /// Serves one connection after the other.
-async fn keep(board: Arc<Board>, mut dialer: Dialer, first: Dialled, events: Events, pace: Pace) {
-    let mut dialled = first;
-    loop {
-        tracing::info!(connection = "live", "connected to NATS");
-        events.send(LogEvent::Connected);
-        let server = dialled.server.clone();
-        let why = serve(&board, &mut dialer, dialled, &events, pace).await;
-        board.disconnected();
-        tracing::warn!(connection = "live", %why, "the connection to NATS was lost");
-        events.send(LogEvent::Disconnected);
-        dialled = redial(&mut dialer, &server, pace.max_reconnect_delay).await;
-        board.connected();
-    }
+struct Keeper {
+    board: Arc<Board>,
+    dialer: Dialer,
+    role: &'static str,
+    events: Option<Events>,
+    pace: Pace,
 }
 
-async fn redial(dialer: &mut Dialer, lost: &async_nats::ServerAddr, max_delay: Duration) -> Dialled {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        sleep(reconnect_delay(attempts, max_delay)).await;
-        match dialer.dial(Some(lost)).await {
-            Ok(dialled) => return dialled,
-            Err(why @ (DialError::Refused(_) | DialError::Credentials(_) | DialError::Ca(_))) => {
-                tracing::warn!(connection = "live", %why, "NATS does not accept the connection");
-            }
-            Err(why) => tracing::debug!(connection = "live", %why, "NATS cannot be reached"),
+impl Keeper {
+    async fn run(mut self, first: Dialled) {
+        let mut dialled = first;
+        loop {
+            tracing::info!(connection = self.role, "connected to NATS");
+            self.tell(LogEvent::Connected);
+            let server = dialled.server.clone();
+            let why = self.serve(dialled).await;
+            self.board.disconnected();
+            tracing::warn!(connection = self.role, %why, "the connection to NATS was lost");
+            self.tell(LogEvent::Disconnected);
+            dialled = self.redial(&server).await;
+            self.board.connected(dialled.max_payload);
         }
     }
-}
 
-/// Serves a connection to its end; says why it ended.
-async fn serve(board: &Board, dialer: &mut Dialer, dialled: Dialled, events: &Events, pace: Pace) -> Broken {
-    let (reader, writer) = split(dialled.stream);
-    tokio::select! {
-        why = receive(board, dialer, reader, dialled.read, events) => why,
-        why = transmit(board, writer, pace.ping_interval * MAX_SILENT) => why,
-        why = watch(board, pace.ping_interval) => why,
+    fn tell(&self, event: LogEvent) {
+        if let Some(events) = &self.events {
+            events.send(event);
+        }
     }
-}
 
-async fn receive(
-    board: &Board,
-    dialer: &mut Dialer,
-    mut reader: ReadHalf<Box<dyn Duplex>>,
-    mut input: BytesMut,
-    events: &Events,
-) -> Broken {
-    loop {
+    async fn redial(&mut self, lost: &async_nats::ServerAddr) -> Dialled {
+        let mut attempts = 0;
         loop {
-            match wire::next(&mut input) {
-                Ok(None) => break,
-                Ok(Some(said)) => {
-                    if let Some(why) = hear(board, dialer, said, events) {
-                        return why;
-                    }
+            attempts += 1;
+            sleep(reconnect_delay(attempts, self.pace.max_reconnect_delay)).await;
+            match self.dialer.dial(Some(lost)).await {
+                Ok(dialled) => return dialled,
+                Err(why @ (DialError::Refused(_) | DialError::Credentials(_) | DialError::Ca(_))) => {
+                    tracing::warn!(connection = self.role, %why, "NATS does not accept the connection");
                 }
+                Err(why) => tracing::debug!(connection = self.role, %why, "NATS cannot be reached"),
+            }
+        }
+    }
+
+    /// Serves a connection to its end; says why it ended.
+    async fn serve(&mut self, dialled: Dialled) -> Broken {
+        let (reader, writer) = split(dialled.stream);
+        let every = self.pace.ping_interval;
+        let board = self.board.clone();
+        tokio::select! {
+            why = self.receive(reader, dialled.read) => why,
+            why = transmit(&board, writer, every * MAX_SILENT) => why,
+            why = watch(&board, every) => why,
+        }
+    }
+
+    async fn receive(&mut self, mut reader: ReadHalf<Box<dyn Duplex>>, mut input: BytesMut) -> Broken {
+        loop {
+            loop {
+                match wire::next(&mut input) {
+                    Ok(None) => break,
+                    Ok(Some(said)) => {
+                        if let Some(why) = self.hear(said) {
+                            return why;
+                        }
+                    }
+                    Err(error) => return error.into(),
+                }
+            }
+            input.reserve(READ_BYTES);
+            match reader.read_buf(&mut input).await {
+                Ok(0) => return Broken::Closed,
+                Ok(_) => self.board.heard(),
                 Err(error) => return error.into(),
             }
         }
-        input.reserve(READ_BYTES);
-        match reader.read_buf(&mut input).await {
-            Ok(0) => return Broken::Closed,
-            Ok(_) => board.heard(),
-            Err(error) => return error.into(),
-        }
     }
-}
 
-fn hear(board: &Board, dialer: &mut Dialer, said: Said, events: &Events) -> Option<Broken> {
-    match said {
-        Said::Message { sid, number, raw } => {
-            if board.on_message(sid, number, raw) == Posted::Overflow {
-                events.send(LogEvent::SlowConsumer);
+    fn hear(&mut self, said: Said) -> Option<Broken> {
+        match said {
+            Said::Message { sid, number, raw } => {
+                if self.board.on_message(sid, number, raw) == Posted::Overflow {
+                    self.tell(LogEvent::SlowConsumer);
+                }
             }
+            Said::Ping => self.board.on_ping(),
+            Said::Pong => self.board.on_pong(),
+            Said::Info(info) => {
+                self.dialer.learn(&info);
+                return info.ldm.then_some(Broken::LameDuck);
+            }
+            Said::Error(why) => tracing::warn!(connection = self.role, %why, "NATS refuses something"),
+            Said::Ok => {}
         }
-        Said::Ping => board.on_ping(),
-        Said::Pong => board.on_pong(),
-        Said::Info(info) => {
-            dialer.learn(&info);
-            return info.ldm.then_some(Broken::LameDuck);
-        }
-        Said::Error(why) => tracing::warn!(connection = "live", %why, "NATS refuses something"),
-        Said::Ok => {}
+        None
     }
-    None
 }
 
 async fn transmit(board: &Board, mut writer: WriteHalf<Box<dyn Duplex>>, limit: Duration) -> Broken {
+    let mut out = Vec::new();
     loop {
-        let out = board.to_write().await;
+        board.to_write(&mut out).await;
         let written = timeout(limit, async {
             writer.write_all(&out).await?;
             writer.flush().await

@@ -88,7 +88,7 @@ pub async fn resize(
     mut done: impl FnMut(&str, u64),
 ) -> Result<(), StartError> {
     let names = Names::new(&log.prefix).ok_or(StartError::Prefix)?;
-    let connections = Connections::open(nats, log, &Events::new(), tasks).await?;
+    let connections = Connections::open(nats, &Events::new(), tasks).await?;
     let inbox = Inbox::start(connections.control.clone(), nats, tasks)
         .await
         .map_err(|error| StartError::connect(nats, &error))?;

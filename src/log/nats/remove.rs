@@ -28,9 +28,7 @@ pub(super) async fn remove(
     #[derive(Deserialize)]
     struct Purged {}
     // JetStream purges below `seq`, so the tombstone itself stays.
-    let tombstone = publisher
-        .publish(subject.clone(), envelope::tombstone(), "".into())?
-        .await?;
+    let tombstone = publisher.publish(&subject, &envelope::tombstone(), b"")?.await?;
     let request = json!({ "filter": subject, "seq": tombstone.seq });
     for attempt in 1..=ATTEMPTS {
         let purged: Result<Purged, ApiError> = api.call(&format!("STREAM.PURGE.{stream}"), &request).await;

@@ -13,7 +13,7 @@ use super::{
     events::{self, Events},
     format::Names,
     inbox::Inbox,
-    link::Link,
+    link::{Link, Purpose},
     publish::Publisher,
     read::Reads,
     registry::{Registry, layout::Layout},
@@ -43,7 +43,7 @@ impl NatsLog {
         let names = Names::new(&log.prefix).ok_or(StartError::Prefix)?;
         check_classes(log, namespaces)?;
         let events = Events::new();
-        let connections = Connections::open(nats, log, &events, tasks).await?;
+        let connections = Connections::open(nats, &events, tasks).await?;
         let inbox = |client: &async_nats::Client| Inbox::start(client.clone(), nats, tasks);
         let control = Arc::new(
             inbox(&connections.control)
@@ -64,20 +64,12 @@ impl NatsLog {
         let streams: HashMap<_, _> = shards.iter().map(|spec| (spec.stream.clone(), spec.id)).collect();
 
         let subscribed = |error| StartError::connect(nats, &error);
-        let publisher = Publisher::start(
-            connections.publish.clone(),
-            log.max_in_flight,
-            log.ack_timeout,
-            tasks,
-        )
-        .await
-        .map_err(subscribed)?;
+        let publisher = Publisher::start(nats, log, &names, tasks).await?;
         events::watch_elections(&connections.control, streams.clone(), events.clone(), tasks)
             .await
             .map_err(subscribed)?;
         registry.watch_epochs(connections.control.clone(), streams, events.clone(), tasks);
-        let inbox = connections.control.new_inbox();
-        let link = Link::start(nats, &names, &inbox, events.clone(), tasks).await?;
+        let link = Link::start(nats, &names, Purpose::Live(events.clone()), tasks).await?;
         let log = Arc::new(Self {
             link,
             reads: Reads::new(read, nats.answer_bytes),

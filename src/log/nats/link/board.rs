@@ -3,13 +3,18 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    mem::take,
+    fmt,
+    mem::{swap, take},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
+use async_nats::HeaderMap;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::yield_now,
+};
 
 use super::wire::{self, Raw};
 use crate::log::Route;
@@ -17,8 +22,13 @@ use crate::log::Route;
 /// The subscription to the answers of requests.
 const ANSWERS: u64 = 1;
 
+/// A buffer that has grown beyond this is not kept for the next write.
+const KEEP_BYTES: usize = 256 * 1024;
+
+/// Takes the answers to publications, by number. Called by the reader, so it must be quick.
+pub(in super::super) type OnAnswer = Box<dyn Fn(u64, &Raw) + Send + Sync>;
+
 /// See the module's documentation.
-#[derive(Debug)]
 pub(super) struct Board {
     state: Mutex<State>,
     /// Wakes the writer.
@@ -27,6 +37,19 @@ pub(super) struct Board {
     room: Notify,
     limits: Limits,
     subjects: Subjects,
+    /// Who takes the answers if not those who have asked.
+    on_answer: Option<OnAnswer>,
+}
+
+/// Why a message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum NotSent {
+    /// There is no connection.
+    Disconnected,
+    /// The connection takes no more now.
+    Full,
+    /// It is larger than the bytes that the server takes.
+    TooLarge(usize),
 }
 
 /// The bounds of a board.
@@ -50,6 +73,8 @@ pub(super) struct Subjects {
 #[derive(Debug)]
 struct State {
     connected: bool,
+    /// The most bytes that the server takes in a message.
+    max_payload: usize,
     out: Vec<u8>,
     /// Commands in `out`.
     commands: usize,
@@ -97,9 +122,10 @@ pub(super) enum Posted {
 }
 
 impl Board {
-    pub(super) fn new(limits: Limits, subjects: Subjects) -> Arc<Self> {
+    pub(super) fn new(limits: Limits, subjects: Subjects, on_answer: Option<OnAnswer>) -> Arc<Self> {
         let state = State {
             connected: false,
+            max_payload: 0,
             out: Vec::new(),
             commands: 0,
             inlets: HashMap::new(),
@@ -115,6 +141,7 @@ impl Board {
             room: Notify::new(),
             limits,
             subjects,
+            on_answer,
         })
     }
 
@@ -163,6 +190,32 @@ impl Board {
         (number, receiver)
     }
 
+    /// Sends a message, whose answer has this number. Never waits: it has its place among the others
+    /// when this returns.
+    pub(super) fn publish(
+        &self,
+        subject: &str,
+        answer: Option<u64>,
+        headers: &HeaderMap,
+        payload: &[u8],
+    ) -> Result<(), NotSent> {
+        let reply = answer.map_or_else(String::new, |number| format!("{}{number}", self.subjects.inbox));
+        let mut state = self.state.lock();
+        if !state.connected {
+            return Err(NotSent::Disconnected);
+        }
+        if wire::header_bytes(headers) + payload.len() > state.max_payload {
+            return Err(NotSent::TooLarge(state.max_payload));
+        }
+        if state.commands >= self.limits.commands {
+            return Err(NotSent::Full);
+        }
+        state.say(|out| wire::publish(out, subject, &reply, headers, payload));
+        drop(state);
+        self.written.notify_one();
+        Ok(())
+    }
+
     /// Nobody waits for this answer any more.
     pub(super) fn forget(&self, number: u64) {
         self.state.lock().requests.remove(&number);
@@ -204,10 +257,11 @@ impl Board {
     // === for the connection ===
 
     /// There is a connection: it begins with all subscriptions.
-    pub(super) fn connected(&self) {
+    pub(super) fn connected(&self, max_payload: usize) {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.connected = true;
+        state.max_payload = max_payload;
         wire::subscribe(&mut state.out, &format!("{}*", self.subjects.inbox), ANSWERS);
         for inlet in state.inlets.values() {
             wire::subscribe(&mut state.out, &self.subjects.of(&inlet.route), inlet.sid);
@@ -226,20 +280,23 @@ impl Board {
         self.room.notify_waiters();
     }
 
-    /// What is to be written, once there is something.
-    pub(super) async fn to_write(&self) -> Vec<u8> {
-        loop {
-            let out = {
-                let mut state = self.state.lock();
-                state.commands = 0;
-                take(&mut state.out)
-            };
-            if !out.is_empty() {
-                self.room.notify_waiters();
-                return out;
-            }
-            self.written.notified().await;
+    /// Fills `out` with what is to be written, once there is something.
+    pub(super) async fn to_write(&self, out: &mut Vec<u8>) {
+        if out.capacity() > KEEP_BYTES {
+            take(out);
         }
+        out.clear();
+        while self.state.lock().out.is_empty() {
+            self.written.notified().await;
+            // Who is woken runs next: those who are about to say something, too, do so first, and
+            // all of it goes out in one write.
+            yield_now().await;
+        }
+        let mut state = self.state.lock();
+        state.commands = 0;
+        swap(&mut state.out, out);
+        drop(state);
+        self.room.notify_waiters();
     }
 
     /// Asks the server for a sign of life; how often that was done since it was last heard.
@@ -275,6 +332,14 @@ impl Board {
 
     /// Hands a message to who waits for it.
     pub(super) fn on_message(&self, sid: u64, number: Option<u64>, raw: Raw) -> Posted {
+        if sid == ANSWERS
+            && let Some(on_answer) = &self.on_answer
+        {
+            if let Some(number) = number {
+                on_answer(number, &raw);
+            }
+            return Posted::Well;
+        }
         let mut state = self.state.lock();
         if sid == ANSWERS {
             let waiter = number.and_then(|number| state.requests.remove(&number));
@@ -288,6 +353,12 @@ impl Board {
         let inlet = state.inlets.get(&sid).cloned();
         drop(state);
         inlet.map_or(Posted::Well, |inlet| inlet.push(raw, self.limits.copies))
+    }
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board").finish_non_exhaustive()
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Dialled {
     pub(super) read: BytesMut,
     /// Which server it is.
     pub(super) server: ServerAddr,
+    /// The most bytes that it takes in a message.
+    pub(super) max_payload: usize,
 }
 
 /// Why there is no connection.
@@ -66,7 +68,7 @@ pub(super) struct Dialer {
     servers: Vec<ServerAddr>,
     /// Those of the configuration come first and are never forgotten.
     configured: usize,
-    name: &'static str,
+    name: String,
     identity: Identity,
     ca_file: Option<std::path::PathBuf>,
     /// A server that takes longer to accept a connection is passed over.
@@ -91,12 +93,12 @@ impl Dialer {
     /// # Errors
     ///
     /// If the servers' addresses or the credentials file cannot be read.
-    pub(super) fn new(nats: &NatsConfig, name: &'static str) -> Result<Self, StartError> {
+    pub(super) fn new(nats: &NatsConfig, role: &str) -> Result<Self, StartError> {
         let servers = super::super::connect::servers(nats)?;
         Ok(Self {
             configured: servers.len(),
             servers,
-            name,
+            name: format!("slipstream {role}"),
             identity: Identity::of(nats)?,
             ca_file: nats.ca_file.clone(),
             timeout: nats.connect_timeout,
@@ -168,6 +170,7 @@ impl Dialer {
             stream,
             read,
             server: server.clone(),
+            max_payload: info.max_payload,
         })
     }
 
@@ -176,7 +179,7 @@ impl Dialer {
             verbose: false,
             pedantic: false,
             tls_required: secure,
-            name: self.name,
+            name: &self.name,
             lang: "rust",
             version: env!("CARGO_PKG_VERSION"),
             protocol: 1,

@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, time::Duration};
 
+use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -10,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Inflow, Link};
+use super::{Inflow, Link, NotSent, Purpose};
 use crate::{
     config::{NatsConfig, Secret},
     log::{
@@ -98,7 +99,8 @@ impl Stage {
     async fn accept(&self, answer: &str) -> (Peer, serde_json::Value) {
         let (stream, _) = within(self.listener.accept()).await.unwrap();
         let mut peer = Peer(BufReader::new(stream));
-        peer.say("INFO {\"server_id\":\"x\",\"nonce\":\"n\"}\r\n").await;
+        peer.say("INFO {\"server_id\":\"x\",\"nonce\":\"n\",\"max_payload\":32}\r\n")
+            .await;
         let line = peer.line().await;
         let connect = line.strip_prefix("CONNECT ").expect("a CONNECT");
         let connect = serde_json::from_str(connect).unwrap();
@@ -109,14 +111,19 @@ impl Stage {
 
     async fn accept_link(&self) -> Peer {
         let (mut peer, _) = self.accept("PONG\r\n").await;
-        assert_eq!(peer.line().await, "SUB _INBOX.me.* 1");
+        let (inbox, sid) = peer.subscribed().await;
+        assert!(inbox.starts_with("_INBOX.") && inbox.ends_with(".*"), "{inbox}");
+        assert_eq!(sid, "1");
         peer
     }
 
     async fn start(&self) -> Result<Link, crate::log::nats::StartError> {
+        self.start_for(Purpose::Live(self.events.clone())).await
+    }
+
+    async fn start_for(&self, purpose: Purpose) -> Result<Link, crate::log::nats::StartError> {
         let names = Names::new("slip").unwrap();
-        let start = Link::start(&self.nats, &names, "_INBOX.me", self.events.clone(), &self.tasks);
-        within(start).await
+        within(Link::start(&self.nats, &names, purpose, &self.tasks)).await
     }
 
     async fn both(&self) -> (Link, Peer) {
@@ -203,7 +210,7 @@ async fn requests_are_answered_by_number_or_not_at_all() {
             let line = peer.line().await;
             let reply = line.split(' ').nth(2).expect("a reply subject").to_owned();
             assert!(
-                line.starts_with("PUB q.1 _INBOX.me.") && line.ends_with(" 2"),
+                line.starts_with("PUB q.1 _INBOX.") && line.ends_with(" 2"),
                 "{line}"
             );
             assert_eq!(peer.line().await, "{}");
@@ -283,6 +290,46 @@ async fn what_has_no_room_to_be_written_waits() {
         }
     );
     assert_eq!(flows.len(), 50);
+}
+
+#[tokio::test]
+async fn l14_publications_go_out_in_order_and_are_bounded() {
+    let stage = Stage::new().await;
+    let (sender, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let purpose = Purpose::Publish {
+        commands: 3,
+        on_answer: Box::new(move |number, raw| sender.send((number, raw.payload())).unwrap()),
+    };
+    let (link, mut peer) = tokio::join!(stage.start_for(purpose), stage.accept_link());
+    let link = link.unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("Slip", "1j");
+    let publish = |number, payload| link.publish("h.x", Some(number), &headers, payload);
+
+    // The link has no turn to write before the next await.
+    for number in 0..3 {
+        assert_eq!(publish(number, b"{}"), Ok(()));
+    }
+    assert_eq!(publish(3, b"{}"), Err(NotSent::Full));
+    for number in 0..3 {
+        let line = peer.line().await;
+        let words: Vec<_> = line.split(' ').collect();
+        assert_eq!(
+            (words[0], words[1], words[3], words[4]),
+            ("HPUB", "h.x", "22", "24")
+        );
+        assert!(words[2].ends_with(&format!(".{number}")), "{line}");
+        for expected in ["NATS/1.0", "Slip: 1j", "", "{}"] {
+            assert_eq!(peer.line().await, expected);
+        }
+        peer.say(&format!("MSG {} 1 2\r\nok\r\n", words[2])).await;
+        assert_eq!(within(answers.recv()).await, Some((number, "ok".into())));
+    }
+    assert_eq!(publish(4, b"12345678901"), Err(NotSent::TooLarge(32)));
+    assert_eq!(publish(4, b"1234567890"), Ok(()));
+    drop(peer);
+    assert_eq!(link.round_trip(SOON).await, Err(Unanswered::Silence));
+    assert_eq!(publish(5, b"{}"), Err(NotSent::Disconnected));
 }
 
 #[tokio::test]

@@ -6,9 +6,12 @@
 
 use std::io::Write;
 
+use async_nats::HeaderMap;
 use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+/// What a header block begins with.
+const HEADER_LINE: &[u8] = b"NATS/1.0\r\n";
 /// No line of a server is longer: INFO names every server of a cluster.
 const MAX_LINE: usize = 256 * 1024;
 /// No message is larger: the most that `max_payload` of a server can be.
@@ -65,6 +68,8 @@ pub(super) struct ServerInfo {
     pub(super) connect_urls: Vec<String>,
     /// Lame duck mode: it is about to go.
     pub(super) ldm: bool,
+    /// The most bytes of headers and payload that it takes.
+    pub(super) max_payload: usize,
 }
 
 /// CONNECT.
@@ -105,7 +110,7 @@ impl Raw {
     }
 
     /// Whether the server says that nobody listens where a request went.
-    pub(super) fn is_no_responders(&self) -> bool {
+    pub(in super::super) fn is_no_responders(&self) -> bool {
         self.headers().starts_with(b"NATS/1.0 503")
     }
 }
@@ -195,6 +200,41 @@ pub(super) fn request(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[
     out.extend_from_slice(b"\r\n");
 }
 
+/// `HPUB`, and `PUB` where there are no headers.
+pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, headers: &HeaderMap, payload: &[u8]) {
+    let block = header_bytes(headers);
+    let total = block + payload.len();
+    if block == 0 {
+        line(out, format_args!("PUB {subject} {reply} {total}"));
+    } else {
+        line(out, format_args!("HPUB {subject} {reply} {block} {total}"));
+        out.extend_from_slice(HEADER_LINE);
+        for (name, values) in headers.iter() {
+            for value in values {
+                line(out, format_args!("{name}: {value}"));
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How many bytes a header block takes.
+pub(super) fn header_bytes(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().map(|(name, values)| {
+        let name = AsRef::<str>::as_ref(name).len();
+        values
+            .iter()
+            .map(|value| name + value.as_str().len() + 4)
+            .sum::<usize>()
+    });
+    match lines.sum() {
+        0 => 0,
+        lines => HEADER_LINE.len() + lines + 2,
+    }
+}
+
 /// `CONNECT`, and a `PING` whose answer says that it was accepted.
 pub(super) fn connect(out: &mut Vec<u8>, connect: &Connect<'_>) -> serde_json::Result<()> {
     out.extend_from_slice(b"CONNECT ");
@@ -247,7 +287,7 @@ mod tests {
                 nonce: "n".to_owned(),
                 connect_urls: vec!["h:1".to_owned()],
                 ldm: true,
-                tls_required: false,
+                ..ServerInfo::default()
             })),
             Said::Ping,
             Said::Pong,
@@ -316,5 +356,15 @@ mod tests {
         unsubscribe(&mut out, 7);
         request(&mut out, "q", "i.1", b"{}");
         assert_eq!(out, b"SUB l.a 7\r\nUNSUB 7\r\nPUB q i.1 2\r\n{}\r\n");
+
+        let mut out = Vec::new();
+        let mut headers = HeaderMap::new();
+        publish(&mut out, "a", "", &headers, b"hi");
+        headers.insert("K", "v w");
+        publish(&mut out, "a", "r.2", &headers, b"hi");
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap(),
+            "PUB a  2\r\nhi\r\nHPUB a r.2 20 22\r\nNATS/1.0\r\nK: v w\r\n\r\nhi\r\n"
+        );
     }
 }
