@@ -114,6 +114,8 @@ pub struct NatsConfig {
     pub start_timeout: Duration,
     /// How long one request may take before it is tried again.
     pub request_timeout: Duration,
+    /// The longest a request may take when answers take longer than that.
+    pub request_timeout_max: Duration,
     /// Live copies buffered per channel before they are dropped (and read from the log).
     pub subscription_capacity: usize,
     /// Messages of answers to reads that may wait to be sorted.
@@ -200,6 +202,8 @@ pub struct CatchupConfig {
     pub page_bytes: u32,
     /// Bytes asked for and not yet received, all readers of the node.
     pub in_flight_bytes: usize,
+    /// Bytes of pages read ahead of their readers, all readers of the node.
+    pub ahead_bytes: usize,
     /// Reads from leaders at once.
     pub leader_reads: usize,
     /// Reads waiting, all channels of the node.

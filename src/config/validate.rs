@@ -192,6 +192,11 @@ fn nats(config: &Config, checks: &mut Checks<'_>) {
         ("nats.request_timeout", nats.request_timeout),
         ("channel.subscribe_timeout", config.channel.subscribe_timeout),
     );
+    checks.that(
+        nats.request_timeout <= nats.request_timeout_max,
+        &["nats.request_timeout", "nats.request_timeout_max"],
+        || "must not be more than nats.request_timeout_max".to_owned(),
+    );
 }
 
 /// SDKs give up a subscribe after 5 s; the answer must come before.

@@ -23,6 +23,7 @@ mod info;
 mod live;
 mod maintain;
 mod nodes;
+mod patience;
 mod publish;
 mod read;
 mod registry;

@@ -62,6 +62,8 @@ pub struct Metrics {
     pub catchup_waiting: Gauge,
     /// Bytes asked of the log and not yet received.
     pub catchup_in_flight_bytes: Gauge,
+    /// Pages kept for readers that keep up.
+    pub catchup_pages_ahead: Gauge,
     /// Gaps of tails.
     pub gaps: ByLabel<GapOutcome, Counter>,
     /// Checks of shards.
@@ -231,6 +233,10 @@ impl Metrics {
             catchup_in_flight_bytes: b.gauge(
                 "slipstream_catchup_in_flight_bytes",
                 "Bytes asked of the log and not yet received.",
+            ),
+            catchup_pages_ahead: b.gauge(
+                "slipstream_catchup_pages_ahead",
+                "Pages kept for readers that keep up.",
             ),
             gaps: b.counters("slipstream_gaps_total", "Gaps in the live copies of a tail."),
             checks: b.counters("slipstream_checks_total", "Checks of shards for lost copies."),

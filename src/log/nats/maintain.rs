@@ -89,10 +89,10 @@ pub async fn resize(
 ) -> Result<(), StartError> {
     let names = Names::new(&log.prefix).ok_or(StartError::Prefix)?;
     let connections = Connections::open(nats, log, &Events::new(), tasks).await?;
-    let inbox = Inbox::start(connections.live.clone(), tasks)
+    let inbox = Inbox::start(connections.live.clone(), nats, tasks)
         .await
         .map_err(|error| StartError::connect(nats, &error))?;
-    let api = Api::new(Arc::new(inbox), nats.request_timeout);
+    let api = Api::new(Arc::new(inbox));
     let registry = Registry::new(api.clone(), names.bucket());
 
     let ours = Layout::of(&log.classes);

@@ -3,7 +3,7 @@
 
 mod batch;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use async_nats::Message;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -34,20 +34,19 @@ const MAX_SUBJECTS: usize = 1_000;
 pub(super) struct Reads {
     inbox: Arc<Inbox>,
     api: Api,
-    timeout: Duration,
     /// What the answer to one `multi_last` of several channels may hold.
     last_bytes: u32,
 }
 
 impl Reads {
-    /// Reads through `inbox`; each is given up after `timeout`. The answer to a question about several
-    /// channels has at most `last_bytes`.
-    pub(super) fn new(inbox: Arc<Inbox>, timeout: Duration, last_bytes: u32) -> Self {
-        let api = Api::new(inbox.clone(), timeout);
+    /// Reads through `inbox`. A replica that hangs answers nothing: the caller asks again, and then
+    /// another one may answer. The answer to a question about several channels has at most
+    /// `last_bytes`.
+    pub(super) fn new(inbox: Arc<Inbox>, last_bytes: u32) -> Self {
+        let api = Api::new(inbox.clone());
         Self {
             inbox,
             api,
-            timeout,
             last_bytes,
         }
     }
@@ -205,7 +204,7 @@ impl Reads {
     async fn batch(&self, stream: &str, request: &Value, most: usize) -> Result<Batch, ReadError> {
         let payload = serde_json::to_vec(request).map_err(|error| ReadError::Failed(error.to_string()))?;
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let answer = self.inbox.many(subject, payload.into(), most, self.timeout).await;
+        let answer = self.inbox.many(subject, payload.into(), most).await;
         Batch::of(answer.map_err(|error| match error {
             Unanswered::Silence => ReadError::NoAnswer,
             Unanswered::NoResponders => ReadError::NotNow("no server has the shard".to_owned()),

@@ -43,7 +43,7 @@ impl NatsLog {
         check_classes(log, namespaces)?;
         let events = Events::new();
         let connections = Connections::open(nats, log, &events, tasks).await?;
-        let inbox = |client: &async_nats::Client| Inbox::start(client.clone(), tasks);
+        let inbox = |client: &async_nats::Client| Inbox::start(client.clone(), nats, tasks);
         let live = Arc::new(
             inbox(&connections.live)
                 .await
@@ -54,7 +54,7 @@ impl NatsLog {
                 .await
                 .map_err(|e| StartError::connect(nats, &e))?,
         );
-        let api = Api::new(live, nats.request_timeout);
+        let api = Api::new(live);
 
         check_server(&connections, &api).await?;
         let registry = Registry::new(api.clone(), names.bucket());
@@ -76,7 +76,7 @@ impl NatsLog {
             .map_err(subscribed)?;
         registry.watch_epochs(connections.live.clone(), streams, events.clone(), tasks);
         let log = Arc::new(Self {
-            reads: Reads::new(read, nats.request_timeout, nats.answer_bytes),
+            reads: Reads::new(read, nats.answer_bytes),
             request_timeout: nats.request_timeout,
             names,
             shards,

@@ -79,6 +79,7 @@ pub(crate) fn nats_config(urls: &[String]) -> NatsConfig {
         max_reconnect_delay: Duration::from_secs(1),
         start_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(2),
+        request_timeout_max: Duration::from_secs(5),
         subscription_capacity: 512,
         read_capacity: 65_536,
         answer_bytes: 4 << 20,
