@@ -12,7 +12,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use crate::config::EdgeConfig;
 
-/// Frames in one system call.
+/// Frames in one system call. What is queued in all is bounded by the mailbox.
 const MAX_SLICES: usize = 64;
 
 /// Frames on their way to the socket.
