@@ -214,6 +214,15 @@ struct Request<'a> {
     number: u64,
 }
 
+impl Request<'_> {
+    fn received(&self) -> usize {
+        let waiting = self.inbox.waiting.lock();
+        waiting
+            .get(&self.number)
+            .map_or(0, |waiting| waiting.messages.len())
+    }
+}
+
 impl Drop for Request<'_> {
     fn drop(&mut self) {
         self.inbox.waiting.lock().remove(&self.number);
