@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, ApiState, Readiness},
+    api::{self, ApiState, Front, Readiness},
     apps::{AppError, Apps},
     channel::{Budgets, Hub},
     config::Config,
@@ -183,17 +183,17 @@ impl App {
             readiness.clone(),
             metrics.clone(),
         );
-        let mut router = if roles.api {
-            api::router(state)
+        let (mut router, doors) = if roles.api {
+            (api::router(state.clone()), Some(state))
         } else {
-            api::operations_router(state)
+            (api::operations_router(state), None)
         };
         if roles.edge {
             router = router
                 .route("/", get(|| async { Html(PAGE) }))
                 .merge(gateway.router());
         }
-        let router = api::counted(router, metrics.clone());
+        let front = Front::new(router, doors, metrics.clone());
         let listener = listener.count_timeouts(metrics.handshakes_refused.of(RefusedHandshake::Timeout));
         metrics.on_scrape(measure(
             &gateway,
@@ -201,7 +201,7 @@ impl App {
             &log,
             [background.clone(), clients.clone()],
         ));
-        background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
+        background.spawn(listener.serve(front, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);
         Ok(Running {
             addr,
@@ -286,8 +286,12 @@ fn measure(
             let lost = log.take_lost_answers();
             metrics.drops.of(DropReason::ReadBuffer).inc_by(lost);
         }
-        let connected = hub.upgrade().is_some_and(|hub| hub.log().connected());
-        metrics.nats_connected.set(i64::from(connected));
+        if let Some(hub) = hub.upgrade() {
+            let (waiting, bytes) = hub.catchup_load();
+            metrics.catchup_waiting.set(gauge(waiting));
+            metrics.catchup_in_flight_bytes.set(gauge(bytes));
+            metrics.nats_connected.set(i64::from(hub.log().connected()));
+        }
     }
 }
 

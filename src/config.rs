@@ -225,7 +225,7 @@ pub struct EdgeConfig {
     pub connect_timeout: Duration,
     /// How often the server pings.
     pub ping_interval: Duration,
-    /// How long a pong may take while the client's socket takes nothing.
+    /// How long a pong may take while the client takes nothing.
     pub pong_timeout: Duration,
     /// The largest frame and message a client may send, bytes.
     pub max_message_bytes: usize,

@@ -8,6 +8,8 @@ pub mod gateway;
 pub mod listener;
 mod orders;
 pub mod origin;
+mod send_queue;
+mod reader;
 pub mod sockopt;
 pub mod upgrade;
 pub mod websocket;

@@ -241,7 +241,7 @@ impl Session {
         }
     }
 
-    /// The client's socket took bytes while more were waiting for it: a client that is behind is not
+    /// The client has taken bytes while more were on their way to it: a client that is behind is not
     /// dead because its pong is, too.
     pub fn on_send_progress(&mut self, now: Now) {
         self.heartbeat.on_progress(now);

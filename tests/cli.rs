@@ -9,6 +9,7 @@
 
 use std::{
     fs::{self, File},
+    io::{BufRead, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{ExitStatus, Output, Stdio},
@@ -269,6 +270,43 @@ async fn a_start_that_fails_says_what_to_do_in_one_line() {
     let (code, line) = failure(&mut no_server).await;
     assert_eq!(code, Some(1));
     assert!(line.contains("no nats-server found"), "{line}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused_in_one_line() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    // As much of a nats-server as a client needs to be connected.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut writer = stream.unwrap();
+            let reader = std::io::BufReader::new(writer.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let info = "INFO {\"server_id\":\"old\",\"server_name\":\"old\",\"version\":\"2.9.25\",\"go\":\"go1\",\
+                            \"host\":\"127.0.0.1\",\"port\":4222,\"headers\":true,\"max_payload\":1048576,\
+                            \"proto\":1,\"client_id\":1,\"jetstream\":true}\r\n";
+                let _ = writer.write_all(info.as_bytes());
+                for line in reader.lines().map_while(Result::ok) {
+                    if line.starts_with("PING") {
+                        let _ = writer.write_all(b"PONG\r\n");
+                    }
+                }
+            });
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("slipstream.toml");
+    let config = format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\n[nats]\nservers = [\"{url}\"]\n\
+         [[apps]]\nid = \"shop\"\nanonymous = true\n"
+    );
+    fs::write(&file, config).unwrap();
+    let (code, line) = failure(&mut slipstream(&["serve", "--config", file.to_str().unwrap()])).await;
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        line,
+        "nats-server 2.9.25 is too old: install 2.11 or newer (batched direct get)"
+    );
 }
 
 #[tokio::test]

@@ -102,6 +102,15 @@ pub(super) fn identify(
     }
 }
 
+/// The channel that a path of REST names, if nothing in it is escaped.
+pub(super) fn plain_channel(path: &str) -> Option<&str> {
+    let name = path
+        .strip_prefix("/v1/channels/")?
+        .strip_suffix("/publications")?;
+    let plain = !name.is_empty() && !name.bytes().any(|byte| matches!(byte, b'/' | b'%'));
+    plain.then_some(name)
+}
+
 /// Parses a JSON body that is one object.
 ///
 /// # Errors
@@ -150,10 +159,15 @@ impl FromRequestParts<ApiState> for ChannelOf {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         // Who asks comes first: nobody else learns what exists.
         let Caller(app) = Caller::from_request_parts(parts, state).await?;
-        let Path(name) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| ApiError::BadRequest("the channel is not percent-encoded UTF-8"))?;
-        let target = Target::find(&app.rules, &name)?;
+        let target = match plain_channel(parts.uri.path()) {
+            Some(name) => Target::find(&app.rules, name)?,
+            None => {
+                let Path(name) = Path::<String>::from_request_parts(parts, state)
+                    .await
+                    .map_err(|_| ApiError::BadRequest("the channel is not percent-encoded UTF-8"))?;
+                Target::find(&app.rules, &name)?
+            }
+        };
         Ok(Self { app, target })
     }
 }

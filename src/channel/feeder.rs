@@ -159,7 +159,10 @@ impl<'a> Feeder<'a> {
         let read = hub.read_proven(route, self.keeper, life.incarnation, from, target, room);
         let read = match read.await {
             Ok(proven) => Some(proven),
-            Err(Refused::Unproven(_)) => hub.ask_peers(route, self.keeper, life.incarnation, from).await,
+            Err(Refused::Unproven(_)) => {
+                hub.ask_peers_beyond(route, self.keeper, life.incarnation, from)
+                    .await
+            }
             Err(refused) => return Err(refused),
         };
         let advances = read.filter(|read| read.covered_to > from);

@@ -45,7 +45,7 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
                 {
                     continue;
                 }
-                hub.ask_peers(&channel.route, keeper, life.incarnation, position)
+                hub.ask_peers_beyond(&channel.route, keeper, life.incarnation, position)
                     .await
             }
             Need::Read { from, target } => {
@@ -55,7 +55,7 @@ pub(super) async fn close(hub: Arc<Hub>, channel: Arc<Channel>) {
                 {
                     Ok(proven) => Some(proven),
                     Err(Refused::Unproven(_)) => {
-                        hub.ask_peers(&channel.route, keeper, life.incarnation, from)
+                        hub.ask_peers_beyond(&channel.route, keeper, life.incarnation, from)
                             .await
                     }
                     Err(Refused::Crowded) => {

@@ -286,6 +286,11 @@ impl Hub {
         self.tails.load(Ordering::Relaxed)
     }
 
+    /// Catch-up reads that wait for their turn, and the bytes that others have asked the log for.
+    pub fn catchup_load(&self) -> (usize, usize) {
+        self.reader.load()
+    }
+
     /// The log.
     pub fn log(&self) -> &Arc<dyn Log> {
         &self.log

@@ -49,6 +49,12 @@ struct Answer {
     publications: Vec<Vouched>,
 }
 
+/// How far an answer reaches.
+#[derive(Debug, Deserialize)]
+struct Reach {
+    covered_to: Offset,
+}
+
 /// A publication as its tail has it: already in the form that every dialect embeds.
 #[derive(Debug, Serialize, Deserialize)]
 struct Vouched {
@@ -122,6 +128,32 @@ impl Hub {
         incarnation: u64,
         position: Offset,
     ) -> Option<Proven> {
+        self.ask_peers_for(route, keeper, incarnation, position, position)
+            .await
+    }
+
+    /// The same for a tail that stands at `position` itself, and has to get beyond it. Its own node
+    /// hears the question, too, and others may stand there as well: they answer, but with nothing.
+    pub(super) async fn ask_peers_beyond(
+        &self,
+        route: &Route,
+        keeper: &Keeper,
+        incarnation: u64,
+        position: Offset,
+    ) -> Option<Proven> {
+        self.ask_peers_for(route, keeper, incarnation, position, position + 1)
+            .await
+    }
+
+    /// Answers that cover less than `at_least` do not count.
+    async fn ask_peers_for(
+        &self,
+        route: &Route,
+        keeper: &Keeper,
+        incarnation: u64,
+        position: Offset,
+        at_least: Offset,
+    ) -> Option<Proven> {
         let place = Place::of(self, route)?;
         let epoch = keeper.epoch().filter(|_| keeper.incarnation() == incarnation)?;
         let question = Question {
@@ -130,7 +162,10 @@ impl Hub {
             position,
         };
         let data = serde_json::to_vec(&question).ok()?;
-        let enough = |answers: &[Bytes]| !answers.is_empty();
+        let reaches = |answer: &Bytes| {
+            serde_json::from_slice::<Reach>(answer).is_ok_and(|reach| reach.covered_to >= at_least)
+        };
+        let enough = |answers: &[Bytes]| answers.last().is_some_and(reaches);
         let answers = self
             .log
             .ask(VOUCH, data.into(), self.config.peer_wait, &enough)
@@ -151,7 +186,7 @@ impl Hub {
             messages.push(Message::Publication(entry));
         }
         keeper.saw(best.covered_to, incarnation);
-        (best.covered_to >= position).then_some(Proven {
+        (best.covered_to >= at_least).then_some(Proven {
             source: CatchupSource::Peer,
             messages,
             covered_to: best.covered_to,

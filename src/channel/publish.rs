@@ -68,7 +68,8 @@ impl Hub {
         let in_flight = Held::new(&self.metrics.publishes_in_flight);
         let bytes = record.data.len() as u64;
         let hub = self.clone();
-        let route = route.clone();
+        // Only what has an id can have been stored before.
+        let repeatable = dedup_id.map(|_| route.clone());
         Ok(async move {
             let ack = acknowledged.await.inspect_err(|error| count(&app, error))?;
             drop(in_flight);
@@ -82,8 +83,9 @@ impl Hub {
             };
             if keeper.acknowledged(sending, &ack) {
                 // The sequence went back. The message is stored, but in which epoch is not known
-                // before the keeper has replaced it.
-                keeper.went_back(sending).await;
+                // before the keeper has replaced it. Boxed, as what is rare: every publish would have
+                // to be as large.
+                Box::pin(keeper.went_back(sending)).await;
             }
             let kind = if ack.duplicate {
                 PublishOutcome::Duplicate
@@ -93,11 +95,11 @@ impl Hub {
             app.publishes.of(kind).inc();
             let epoch = match keeper.epoch() {
                 Some(epoch) => epoch,
-                None => keeper.fresh().await.epoch,
+                None => Box::pin(keeper.fresh()).await.epoch,
             };
             if !ack.duplicate {
                 app.publish_bytes.inc_by(bytes);
-            } else if let Some(epoch) = keeper.epoch_since(sending) {
+            } else if let (Some(route), Some(epoch)) = (repeatable, keeper.epoch_since(sending)) {
                 hub.nudge_all(&route, &epoch, ack.seq);
             }
             let position = Position {

@@ -163,6 +163,11 @@ impl Reader {
         self.config.page_bytes.saturating_mul(2)
     }
 
+    /// How many reads wait for their turn, and the bytes asked for by those that have it.
+    pub(super) fn load(&self) -> (usize, usize) {
+        self.bytes.load()
+    }
+
     /// From how many waiting readers of a shard on a sweep is thought of.
     pub(super) fn sweep_from(&self) -> usize {
         self.config.sweep_from
@@ -194,19 +199,11 @@ impl Reader {
     }
 
     async fn enter<'a>(&self, gate: &'a Gate, route: &Route, units: usize) -> Result<Grant<'a>, Refused> {
-        let grant = gate.enter(&route.key().app, units).await.map_err(|_| {
+        gate.enter(&route.key().app, units).await.map_err(|_| {
             let app = self.metrics.app(&route.key().app);
             app.limits_hit.of(Limit::CatchupWaiting).inc();
             Refused::Crowded
-        })?;
-        let (waiting, bytes) = self.bytes.load();
-        self.metrics
-            .catchup_waiting
-            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        self.metrics
-            .catchup_in_flight_bytes
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        Ok(grant)
+        })
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     bounds, frames,
     gateway::Gateway,
     orders::{Completion, Joins, Order},
+    reader,
     websocket::{Decoder, Event, close, encoder},
     writer::{TooSlow, Writer, poll_drained},
 };
@@ -169,12 +170,15 @@ impl Connection {
     }
 
     fn tick(&mut self) -> Option<Ended> {
+        let now = self.gateway.now();
+        if self.writer.look(&self.stream) {
+            self.session.on_send_progress(now);
+        }
         match self.writer.check(&self.gateway.config) {
             Some(TooSlow::Stalled) => return Some(ended(DisconnectCode::WriteError)),
             Some(TooSlow::Trickling) => return Some(ended(DisconnectCode::Slow)),
             None => {}
         }
-        let now = self.gateway.now();
         self.session.on_tick(now, &mut self.effects);
         self.carry_out()
     }
@@ -191,11 +195,10 @@ impl Connection {
             Poll::Ready(Err(_)) => return Poll::Ready(Some(Ended::Gone)),
             Poll::Ready(Ok(())) => {}
         }
-        SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
-            Ok(0) => Poll::Ready(Some(Ended::Gone)),
-            Ok(len) => Poll::Ready(self.receive(&mut scratch[..len])),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(None),
-            Err(_) => Poll::Ready(Some(Ended::Gone)),
+        SCRATCH.with_borrow_mut(|scratch| match reader::read(&self.stream, scratch) {
+            Ok(None) => Poll::Ready(None),
+            Ok(Some(0)) | Err(_) => Poll::Ready(Some(Ended::Gone)),
+            Ok(Some(len)) => Poll::Ready(self.receive(&mut scratch[..len])),
         })
     }
 
@@ -286,9 +289,6 @@ impl Connection {
             let written = self.writer.write(&self.stream, cx)?;
             if written > 0 {
                 self.mailbox.written(written);
-                if !self.writer.is_empty() {
-                    self.session.on_send_progress(self.gateway.now());
-                }
             }
             if !self.writer.is_empty() {
                 return Ok(None);

@@ -10,10 +10,14 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::{net::TcpStream, time::Instant};
 
+use super::send_queue::SendQueue;
 use crate::config::EdgeConfig;
 
 /// Frames in one system call. What is queued in all is bounded by the mailbox.
 const MAX_SLICES: usize = 64;
+
+/// How often within the write timeout a reader that is behind is looked at.
+const LOOKS: u32 = 4;
 
 /// Frames on their way to the socket.
 #[derive(Debug, Default)]
@@ -23,16 +27,22 @@ pub(super) struct Writer {
     begun: bool,
     /// Present while the socket does not take what it is given.
     blocked: Option<Box<Blocked>>,
+    /// Bytes that the socket has taken from here.
+    written: u64,
+    /// At the last look: how far the reader was, and whether something was still on its way to it.
+    acknowledged: u64,
+    behind: bool,
 }
 
 /// How a reader that is behind does.
 #[derive(Debug)]
 struct Blocked {
-    /// It last took something.
+    /// It was last seen to have taken something.
     progress: Instant,
-    /// The current window of the minimum drain rate.
-    window: Instant,
-    taken: u64,
+    /// The last look.
+    looked: Instant,
+    /// The current window of the minimum drain rate, and how far the reader was when it began.
+    window: Option<(Instant, u64)>,
 }
 
 /// Why a reader is given up.
@@ -97,7 +107,8 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        self.account(written);
+        self.written += written as u64;
+        self.account();
         Ok(written)
     }
 
@@ -121,45 +132,72 @@ impl Writer {
         }
     }
 
-    fn account(&mut self, written: usize) {
+    fn account(&mut self) {
         if self.queue.is_empty() {
             self.blocked = None;
-            return;
-        }
-        let now = Instant::now();
-        let blocked = self.blocked.get_or_insert_with(|| {
-            Box::new(Blocked {
+        } else if self.blocked.is_none() {
+            let now = Instant::now();
+            self.blocked = Some(Box::new(Blocked {
                 progress: now,
-                window: now,
-                taken: 0,
-            })
-        });
-        if written > 0 {
-            blocked.progress = now;
-            blocked.taken += written as u64;
+                looked: now,
+                window: None,
+            }));
         }
     }
 
-    /// When [`Writer::check`] must be called; `None` while the socket takes everything.
+    /// Looks how far the reader is. True if it is alive though its pong may not come yet: it was
+    /// behind at the last look, and has taken something since.
+    ///
+    /// What the socket takes says little: the kernel takes much at once, and then nothing until the
+    /// reader has worked through a good part of it.
+    pub(super) fn look(&mut self, stream: &TcpStream) -> bool {
+        let queue = SendQueue::of(stream).unwrap_or(SendQueue {
+            // Where the kernel does not tell, what it takes must do.
+            acknowledged: self.written,
+            waiting: 0,
+        });
+        self.looked(queue, Instant::now())
+    }
+
+    fn looked(&mut self, queue: SendQueue, now: Instant) -> bool {
+        let progress = self.behind && queue.acknowledged > self.acknowledged;
+        self.behind = queue.waiting > 0 || !self.queue.is_empty();
+        self.acknowledged = queue.acknowledged;
+        if let Some(blocked) = &mut self.blocked {
+            blocked.looked = now;
+            blocked.window.get_or_insert((now, queue.acknowledged));
+            if progress {
+                blocked.progress = now;
+            }
+        }
+        progress
+    }
+
+    /// When [`Writer::look`] and [`Writer::check`] must be called; `None` while the socket takes
+    /// everything.
     pub(super) fn deadline(&self, config: &EdgeConfig) -> Option<Instant> {
         let blocked = self.blocked.as_ref()?;
-        Some((blocked.progress + config.write_timeout).min(blocked.window + config.drain_window))
+        let look = blocked.looked + config.write_timeout / LOOKS;
+        let stalled = blocked.progress + config.write_timeout;
+        let window = blocked.window.map(|(began, _)| began + config.drain_window);
+        Some(look.min(stalled).min(window.unwrap_or(look)))
     }
 
-    /// Whether the reader has to be given up.
+    /// Whether the reader has to be given up, by the last look.
     pub(super) fn check(&mut self, config: &EdgeConfig) -> Option<TooSlow> {
         let blocked = self.blocked.as_mut()?;
-        let now = Instant::now();
+        let now = blocked.looked;
         if now.duration_since(blocked.progress) >= config.write_timeout {
             return Some(TooSlow::Stalled);
         }
-        let window = now.duration_since(blocked.window);
+        let (began, from) = blocked.window?;
+        let window = now.duration_since(began);
         if window >= config.drain_window {
-            if (blocked.taken as f64) < config.min_drain_rate as f64 * seconds(window) {
+            let taken = self.acknowledged.saturating_sub(from);
+            if (taken as f64) < config.min_drain_rate as f64 * seconds(window) {
                 return Some(TooSlow::Trickling);
             }
-            blocked.window = now;
-            blocked.taken = 0;
+            blocked.window = Some((now, self.acknowledged));
         }
         None
     }

@@ -395,6 +395,7 @@ impl Log for NatsLog {
 
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            let _ = timeout(self.request_timeout, self.publisher.handed_over()).await;
             let flushed = self
                 .connections
                 .all()

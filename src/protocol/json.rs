@@ -65,7 +65,12 @@ pub fn push_raw(out: &mut Vec<u8>, value: &[u8]) {
     if is_one_line(value) {
         out.extend_from_slice(value);
     } else {
-        out.extend(value.iter().copied().filter(|byte| !is_newline(byte)));
+        out.extend(
+            value
+                .iter()
+                .copied()
+                .filter(|byte| !matches!(byte, b'\n' | b'\r')),
+        );
     }
 }
 
@@ -131,10 +136,6 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
 /// `[` and `{` differ in one bit, which no other byte shares with them.
 fn is_opening(byte: u8) -> bool {
     byte | 0x20 == b'{'
-}
-
-fn is_newline(byte: &u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
 }
 
 #[cfg(test)]

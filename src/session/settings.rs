@@ -30,7 +30,7 @@ pub struct Limits {
     pub connect_timeout_ms: u64,
     /// Between pings, ms; 0 = no pings.
     pub ping_interval_ms: u64,
-    /// From a ping to its pong, ms, while the socket takes nothing.
+    /// From a ping to its pong, ms, while the client takes nothing.
     pub pong_timeout_ms: u64,
     /// Subscriptions.
     pub max_channels: usize,

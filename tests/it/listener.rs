@@ -13,6 +13,7 @@ use axum::{
     routing::{any, get, post},
 };
 use futures_util::{SinkExt, StreamExt};
+use hyper_util::service::TowerToHyperService;
 use slipstream::{
     config::HttpConfig,
     edge::{listener::Listener, sockopt::ClientOptions, upgrade::accept_websocket},
@@ -94,7 +95,7 @@ fn start(config: &HttpConfig) -> Server {
         .route("/slow", get(slow))
         .route("/websocket", any(websocket))
         .with_state(Arc::clone(&shared));
-    tasks.spawn(listener.serve(router, tasks.clone(), stop.clone()));
+    tasks.spawn(listener.serve(TowerToHyperService::new(router), tasks.clone(), stop.clone()));
     Server {
         address,
         tasks,

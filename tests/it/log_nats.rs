@@ -1,6 +1,7 @@
 //! The NATS log against a real nats-server: what only it can get wrong. What every log must do is
 //! the conformance suite's.
 
+mod connections;
 mod faults;
 mod setup;
 

@@ -10,6 +10,7 @@ mod doors;
 mod faults;
 mod hubs;
 mod isolation;
+mod jwks;
 mod listener;
 mod log_conformance;
 mod log_nats;

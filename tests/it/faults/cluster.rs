@@ -1,6 +1,6 @@
 //! Faults of a cluster of three nats-servers, where every shard has three replicas.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::support::{
     checker::check_to_end,
@@ -8,8 +8,8 @@ use crate::support::{
     edge::{Builder, Edge},
     nats::Cluster,
     proxy::Proxy,
-    publisher::Publisher,
-    until,
+    publisher::{Acked, Published, Publisher},
+    until, within,
 };
 
 const BUSY: &str = "public:busy";
@@ -223,7 +223,7 @@ async fn r3_the_leader_is_killed_between_commit_and_republish_and_the_retry_is_a
     to_one.losses().all(false);
     to_two.losses().copies(false);
     publisher.move_to(two.addr);
-    let acked = crate::support::within(acked).await.unwrap();
+    let acked = within(acked).await.unwrap();
     assert!(acked.duplicate && acked.offset > first.offset, "{acked:?}");
     for client in &clients {
         check_to_end(client, QUIET, publisher.published()).await;
@@ -231,6 +231,70 @@ async fn r3_the_leader_is_killed_between_commit_and_republish_and_the_retry_is_a
     }
     one.stop().await;
     two.stop().await;
+}
+
+/// Every publication has a key, and whatever is not acknowledged is sent again, at the other edge. The
+/// kills fall where they fall: before the commit, after it, between two copies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_leaders_are_killed_again_and_again_and_retries_at_the_other_edge_are_stored_once() {
+    /// Kills at least, and at most until one has come between a commit and its acknowledgement.
+    const KILLS: std::ops::Range<usize> = 3..10;
+    let mut cluster = Cluster::start(3).await;
+    let edges = [
+        edge(&cluster.urls()).start().await,
+        edge(&cluster.urls()).start().await,
+    ];
+    let clients = [
+        subscriber(&edges[0], BUSY).await,
+        subscriber(&edges[1], BUSY).await,
+    ];
+    let published = Published::default();
+    let publishers = [
+        Publisher::start_into(edges[0].addr, published.clone()),
+        Publisher::start_into(edges[1].addr, published.clone()),
+    ];
+    let (_, epoch) = clients[0].position(BUSY);
+    let mut acked = Vec::new();
+    for kill in 0..KILLS.end {
+        let retried = acked.iter().any(|acked: &Acked| acked.duplicate);
+        if kill >= KILLS.start && retried {
+            break;
+        }
+        let leader = cluster.leader_of(STREAM).await;
+        // More than can be in flight, of both.
+        let sent: Vec<_> = (0..1_000).map(|n| publishers[n % 2].begin(BUSY, 200)).collect();
+        // Somewhere among them.
+        has_seen(&clients[1], acked.len() + 100 * (kill + 1)).await;
+        cluster.servers[leader].kill().await;
+        for (n, publisher) in publishers.iter().enumerate() {
+            publisher.move_to(edges[(n + kill + 1) % 2].addr);
+        }
+        for sent in sent {
+            acked.push(within(sent).await.unwrap());
+        }
+        cluster.servers[leader].restart().await;
+    }
+    assert!(
+        acked.iter().any(|acked| acked.duplicate),
+        "no retry was a duplicate"
+    );
+    let offsets: BTreeSet<_> = acked.iter().map(|acked| acked.offset).collect();
+    assert_eq!(
+        offsets.len(),
+        acked.len(),
+        "each is stored once, with its own offset"
+    );
+    let last = publishers[0].one(BUSY).await;
+    assert_eq!(last.epoch, epoch, "the epoch stays");
+    for client in &clients {
+        check_to_end(client, BUSY, &published).await;
+        unharmed(client);
+        let seen = client.channel(BUSY).offsets().len();
+        assert_eq!(seen, acked.len() + 1, "nothing besides: {}", client.summary());
+    }
+    for edge in edges {
+        edge.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,9 @@ use crate::support::{
     edge::{Builder, Edge},
     http,
     nats::{NatsServer, SHARDS},
+    proxy::{Proxy, Weather},
     publisher::Publisher,
+    until,
 };
 
 const NEWS: &str = "public:news";
@@ -299,7 +301,7 @@ async fn l8_a_channel_that_keeps_few_loses_what_a_client_has_not_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn l12_a_per_subject_limit_is_hit_during_a_sweep() {
+async fn l12_a_per_subject_limit_is_hit_before_a_sweep() {
     const KEPT: usize = 200;
     let nats = NatsServer::start().await;
     // Reads wait for each other, so that a sweep is worth it.
@@ -354,6 +356,73 @@ async fn l12_a_per_subject_limit_is_hit_during_a_sweep() {
     let swept = edge.metric("slipstream_catchup_publications_total{source=\"sweep\"}");
     assert!(swept > 0.0, "there was no sweep");
     edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l12_a_per_subject_limit_is_hit_during_a_sweep() {
+    /// More than the whole shard has when the sweep begins: it would prove everything.
+    const KEPT: usize = 300;
+    const SWEPT: usize = 40;
+    const SIZE: usize = 3_000;
+    // Stored last, so that the sweep comes to them last.
+    const OVER: &str = "few:y-over";
+    const UNDER: &str = "few:z-under";
+    let nats = NatsServer::start().await;
+    let road = Proxy::nats(&nats.url()).await;
+    let on = |urls: &[String]| {
+        Edge::builder()
+            .nats(urls)
+            .set("log.classes.1.max_per_channel", &KEPT.to_string())
+            .set("channel.subscribe_timeout", "4s")
+            .set("catchup.page_bytes", "4KiB")
+            .set("catchup.in_flight_bytes", "4KiB")
+            .set("catchup.sweep_from", "4")
+    };
+    let near = on(&[nats.url()]).start().await;
+    let client = Client::connect(near.addr).await;
+    let publisher = Publisher::start(near.addr);
+    let swept: Vec<_> = (0..SWEPT).map(|n| format!("few:{n}")).collect();
+    let all = swept.iter().map(String::as_str).chain([OVER, UNDER]);
+    for channel in all.clone() {
+        client.subscribe(channel).await;
+        let seen = publisher.one(channel).await;
+        client.wait_for(channel, seen.offset).await;
+    }
+    client.go_offline().await;
+    for channel in all.clone() {
+        publisher.many_of(channel, 4, SIZE).await;
+    }
+
+    // A page at a time, and each takes a while.
+    let far = on(&road.urls()).start().await;
+    road.set(Weather::Late(Duration::from_millis(20)));
+    client.move_to(far.addr);
+    until("a sweep has fed the first ones", || async {
+        let fed = far.metric("slipstream_catchup_publications_total{source=\"sweep\"}");
+        (fed >= 1.0).then_some(())
+    })
+    .await;
+    road.set(Weather::BlackHole);
+    // Those at the position of the client go first, then what it has not seen.
+    publisher.many(OVER, KEPT).await;
+    publisher.many(UNDER, KEPT - 5).await;
+    for channel in [OVER, UNDER] {
+        let answered = client.channel(channel).recoveries();
+        assert_eq!(answered, [false; 0], "the sweep has come to {channel} already");
+    }
+    road.set(Weather::Clear);
+
+    for channel in &swept {
+        assert!(recovered(&client, channel, 1).await, "{channel}");
+    }
+    assert!(!recovered(&client, OVER, 1).await, "four have gone unseen");
+    assert!(recovered(&client, UNDER, 1).await, "all are there");
+    for channel in all {
+        publisher.one(channel).await;
+        check_to_end(&client, channel, publisher.published()).await;
+    }
+    near.stop().await;
+    far.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -79,6 +79,52 @@ async fn l8c_a_tail_of_another_node_vouches_and_one_that_lost_it_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn l8c_a_tail_of_another_node_vouches_while_it_lingers() {
+    let setting = Setting::plain();
+    let (one, two, route) = (setting.node(), setting.node(), setting.route("a"));
+    let there = Reader::fresh(&two, &route).await;
+    let offsets = publish_many(&one, &route, 3).await;
+    setting.breathe().await;
+    drop(there);
+    setting.pass(SECOND).await;
+    setting.faults.trim(SHARD, offsets[2] + 1);
+    let reader = Reader::resume(&one, &route, offsets[0], &setting.epoch().await).await;
+    assert_eq!((reader.recovered, reader.missed), (true, offsets[1..].to_vec()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l8c_a_ring_vouches_back_to_what_it_let_go_and_no_further() {
+    // (how many it gets, how long it is left alone, from which on it still vouches)
+    for (count, idle, vouches_from) in [(3, 1, 0), (9, 1, 4), (3, 20, 2)] {
+        let setting = Setting::plain();
+        let (node, route) = (setting.node(), setting.route("a"));
+        let _live = Reader::fresh(&node, &route).await;
+        let offsets = publish_many(&node, &route, count).await;
+        setting.pass(idle * SECOND).await;
+        let last = *offsets.last().unwrap();
+        setting.faults.trim(SHARD, last + 1);
+        for (n, offset) in offsets.iter().enumerate() {
+            let back = Reader::resume(&node, &route, *offset, &setting.epoch().await).await;
+            let expected = n >= vouches_from;
+            assert_eq!(back.recovered, expected, "{n} of {count} after {idle} s");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn l8_that_nothing_newer_is_stored_proves_nothing() {
+    let setting = Setting::plain();
+    let route = setting.route("a");
+    let (node, offsets, epoch) = stored(&setting, 3).await;
+    // What the client has seen, and what it has not.
+    setting.faults.trim(SHARD, offsets[2] + 1);
+    for (offset, recovered) in [(offsets[0], false), (offsets[1], false), (offsets[2], true)] {
+        let reader = Reader::resume(&node, &route, offset, &epoch).await;
+        assert_eq!((reader.recovered, reader.missed), (recovered, vec![]), "{offset}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn l8_in_a_class_with_a_limit_fewer_than_that_may_follow() {
     let setting = Setting::new(|class| class.max_per_channel = Some(4));
     let route = setting.route("a");
@@ -116,6 +162,23 @@ async fn l9_quiet_and_empty_channels_resume() {
     let node = setting.node();
     let back = Reader::resume(&node, &route, reader.offset, &reader.epoch).await;
     assert!(back.recovered && back.missed.is_empty() && back.offset >= reader.offset);
+}
+
+#[tokio::test(start_paused = true)]
+async fn l9_the_reply_names_the_last_it_holds_or_else_the_watermark() {
+    let setting = Setting::plain();
+    let route = setting.route("a");
+    let (node, offsets, epoch) = stored(&setting, 9).await;
+    publish_many(&node, &setting.route("other"), 3).await;
+    let mut far = Reader::resume(&node, &route, offsets[0], &epoch).await;
+    assert_eq!(far.missed.last(), Some(&far.offset), "a page that does not reach");
+    assert!(far.offset < offsets[8]);
+    let near = Reader::resume(&node, &route, offsets[7], &epoch).await;
+    assert_eq!(near.missed, offsets[8..]);
+    assert_eq!(near.offset, setting.last_seq().await, "W: all is there");
+    let mut got = far.missed.clone();
+    got.extend(far.read_on(&setting).await.0);
+    assert_eq!(got, offsets[1..]);
 }
 
 #[tokio::test(start_paused = true)]

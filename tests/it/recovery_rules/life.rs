@@ -106,7 +106,7 @@ async fn an_app_over_its_budget_loses_its_own_ring_and_recovers_from_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ring_serves_nothing_older_than_its_class_keeps() {
+async fn l15_a_ring_serves_nothing_older_than_its_class_keeps() {
     let setting = Setting::plain();
     let (node, route) = (setting.node(), setting.route("a"));
     let _live = Reader::fresh(&node, &route).await;

@@ -1,6 +1,9 @@
 //! L10: pages that end early, and retention that passes readers.
 
-use slipstream::{channel::MailboxLimits, log::memory::Target};
+use slipstream::{
+    channel::MailboxLimits,
+    log::memory::{Request, Target},
+};
 
 use super::setting::{Reader, SHARD, Setting, publish_many, publish_with};
 
@@ -40,6 +43,58 @@ async fn l10_what_the_leader_adds_must_continue_what_the_replica_gave() {
     // The replica still has what the limit has pushed out at the leader.
     let reader = Reader::resume(&node, &route, first[0], &setting.epoch().await).await;
     assert_eq!((reader.recovered, reader.missed), (false, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l10_if_what_was_known_has_gone_the_floor_decides() {
+    let setting = Setting::new(|class| class.replicas = 3);
+    let (node, route) = (setting.node(), setting.route("a"));
+    let offsets = publish_many(&node, &route, 9).await;
+    let _tail = Reader::fresh(&node, &route).await;
+    setting.faults.hold_replica(SHARD, 1);
+    setting.faults.answer_from(SHARD, Some(1));
+    // More than the ring keeps, and gone from the leader.
+    let last = *publish_many(&node, &route, 9).await.last().unwrap();
+    setting.breathe().await;
+    setting.faults.trim(SHARD, last + 1);
+    // What the replica has continues the position; what it lacks is gone.
+    let mut back = Reader::resume(&node, &route, offsets[0], &setting.epoch().await).await;
+    assert!(back.recovered);
+    let mut got = back.missed.clone();
+    let (more, told) = back.read_on(&setting).await;
+    got.extend(more);
+    assert!(told && offsets[1..].starts_with(&got), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn l10_what_is_asked_for_at_once_is_bounded() {
+    let setting = Setting::plain();
+    let writer = setting.node();
+    let routes: Vec<_> = (0..10).map(|n| setting.route(&format!("c{n}"))).collect();
+    let mut positions = Vec::new();
+    for route in &routes {
+        positions.push(publish_many(&writer, route, 2).await[0]);
+    }
+    let epoch = setting.epoch().await;
+    let node = setting.node();
+    let here = Target::node(node.index());
+    for request in [Request::Read, Request::Sweep] {
+        setting.faults.hold_answers(here.clone(), request);
+    }
+    let coming = routes
+        .iter()
+        .zip(&positions)
+        .map(|(route, position)| Reader::resume(&node, route, *position, &epoch));
+    let coming = futures_util::future::join_all(coming);
+    tokio::pin!(coming);
+    let second = std::time::Duration::from_secs(1);
+    assert!(tokio::time::timeout(second, coming.as_mut()).await.is_err());
+    let (_, in_flight) = node.hub.catchup_load();
+    assert!((1..=500).contains(&in_flight), "{in_flight} bytes");
+    setting.faults.release_answers();
+    for reader in tokio::time::timeout(second, coming).await.unwrap() {
+        assert!(reader.recovered && reader.missed.len() == 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +139,7 @@ async fn a_slow_reader_catches_up_at_its_own_pace_whatever_the_size() {
 
 #[tokio::test(start_paused = true)]
 async fn reads_that_fail_are_tried_again() {
-    use slipstream::log::{ReadError, memory::Request};
+    use slipstream::log::ReadError;
     let setting = Setting::plain();
     let (writer, route) = (setting.node(), setting.route("a"));
     let offsets = publish_many(&writer, &route, 8).await;

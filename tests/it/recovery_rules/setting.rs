@@ -6,7 +6,7 @@ use bytes::Bytes;
 use slipstream::{
     channel::{Mailbox, MailboxLimits, Outlet, Published, Resume, SubscribeError, Subscription},
     log::{
-        Log, PublishError, Route, ShardId,
+        EpochEntry, Log, PublishError, Route, ShardId,
         memory::{ClassSpec, Faults, MemoryCluster, MemoryLog, Target},
     },
     model::{Epoch, Offset, Position},
@@ -74,8 +74,12 @@ impl Setting {
     }
 
     pub(super) async fn epoch(&self) -> String {
-        let entry = self.observer.epoch(SHARD).await.unwrap();
-        entry.unwrap().0.token.to_string()
+        self.entry().await.0.token.to_string()
+    }
+
+    /// What the registry has of the shard, and its revision.
+    pub(super) async fn entry(&self) -> (EpochEntry, u64) {
+        self.observer.epoch(SHARD).await.unwrap().unwrap()
     }
 
     pub(super) async fn last_seq(&self) -> Offset {

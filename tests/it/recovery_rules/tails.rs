@@ -58,6 +58,69 @@ async fn l7_a_first_copy_without_a_predecessor_needs_the_floor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn l7_interest_comes_before_the_watermark() {
+    let setting = Setting::plain();
+    let (node, other, route) = (setting.node(), setting.node(), setting.route("a"));
+    let before = publish(&other, &route).await;
+    setting
+        .faults
+        .hold_answers(Target::node(node.index()), Request::Info);
+    let coming = Reader::fresh(&node, &route);
+    tokio::pin!(coming);
+    assert!(tokio::time::timeout(SECOND, coming.as_mut()).await.is_err());
+    // Stored after the leader was asked how far it is.
+    let meanwhile = publish(&other, &route).await;
+    setting.faults.release_answers();
+    let mut reader = coming.await;
+    let next = publish(&other, &route).await;
+    let (got, told) = reader.read_on(&setting).await;
+    let expected: Vec<_> = [meanwhile, next]
+        .into_iter()
+        .filter(|offset| *offset > reader.offset)
+        .collect();
+    assert!(reader.offset >= before);
+    assert_eq!((got, told), (expected, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l7_a_first_copy_behind_one_that_did_not_come_is_a_gap() {
+    let setting = Setting::plain();
+    let (node, route) = (setting.node(), setting.route("a"));
+    publish(&node, &route).await;
+    let mut reader = Reader::fresh(&node, &route).await;
+    setting.faults.drop_copies(on(&node, &route), 2);
+    let offsets = publish_many(&node, &route, 3).await;
+    assert_eq!(reader.read_on(&setting).await, (offsets, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l7_a_copy_whose_predecessor_has_gone_continues_if_the_floor_holds() {
+    // (what has gone beyond the predecessor, whether the reader is told)
+    for (beyond, told) in [(false, false), (true, true)] {
+        let setting = Setting::plain();
+        let (node, route) = (setting.node(), setting.route("a"));
+        let mut reader = Reader::fresh(&node, &route).await;
+        let mut expected = vec![publish(&node, &route).await];
+        setting.breathe().await;
+        let mut gone = expected[0];
+        if beyond {
+            setting.faults.drop_copies(on(&node, &route), 1);
+            gone = publish(&node, &route).await;
+        }
+        setting.faults.trim(SHARD, gone + 1);
+        let next = publish(&node, &route).await;
+        if !told {
+            expected.push(next);
+        }
+        assert_eq!(
+            reader.read_on(&setting).await,
+            (expected, told),
+            "beyond: {beyond}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn l7_a_burst_beyond_all_buffers_is_read_from_the_log() {
     let setting = Setting::plain();
     setting.faults.set_subscription_capacity(4);
@@ -145,6 +208,20 @@ async fn l11_a_reconnect_finds_what_was_published_meanwhile() {
     let lost = publish(&other, &route).await;
     setting.faults.reconnect(node.index());
     assert_eq!(reader.read_on(&setting).await, (vec![lost], false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l14_without_a_key_nothing_is_sent_a_second_time() {
+    let setting = Setting::plain();
+    let (node, route) = (setting.node(), setting.route("a"));
+    let mut reader = Reader::fresh(&node, &route).await;
+    let before = setting.last_seq().await;
+    setting.faults.lose_acks(Target::node(node.index()), 1);
+    let lost = publish_with(&node, &route, None, 0).await;
+    assert!(matches!(lost, Err(PublishError::Unknown)), "{lost:?}");
+    setting.pass(15 * SECOND).await;
+    assert_eq!(setting.last_seq().await, before + 1);
+    assert_eq!(reader.read(), (vec![before + 1], false));
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,7 @@ pub(crate) struct Builder {
     nats: Vec<String>,
     more: String,
     keys: Vec<(String, String)>,
+    env: Vec<(String, String)>,
 }
 
 /// A node in this process.
@@ -46,6 +47,7 @@ impl Edge {
             nats: Vec::new(),
             more: String::new(),
             keys: Vec::new(),
+            env: Vec::new(),
         }
     }
 
@@ -103,6 +105,12 @@ impl Builder {
         self
     }
 
+    /// Sets an environment variable of [`Builder::spawn`]'s process.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Appends to the configuration file: more classes, apps, or namespaces of the app `dev`.
     pub(crate) fn file(mut self, toml: &str) -> Self {
         self.more.push_str(toml);
@@ -131,7 +139,7 @@ impl Builder {
 
     /// Starts the real binary.
     pub(crate) async fn spawn(self) -> EdgeProcess {
-        EdgeProcess::spawn(&self.toml(), &self.keys()).await
+        EdgeProcess::spawn(&self.toml(), &self.keys(), self.env.clone()).await
     }
 
     fn toml(&self) -> String {

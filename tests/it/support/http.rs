@@ -42,8 +42,25 @@ pub(crate) async fn remove_history(addr: SocketAddr, channel: &str) {
     assert!(matches!(response.status, 200..=299), "{response:?}");
 }
 
+/// A page that is no JSON; `None` if the connection ends before it.
+pub(crate) async fn page(addr: SocketAddr, path: &str) -> Option<String> {
+    let answer = exchange(addr, "GET", path, "").await?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
 /// One request with the tests' API key; `None` if the connection ends before the answer.
 pub(crate) async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> Option<Response> {
+    let answer = exchange(addr, method, path, body).await?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Response {
+        status,
+        head: head.to_owned(),
+        body: serde_json::from_str(body).unwrap_or(Value::Null),
+    })
+}
+
+async fn exchange(addr: SocketAddr, method: &str, path: &str, body: &str) -> Option<String> {
     within(async {
         let mut stream = TcpStream::connect(addr).await.ok()?;
         let request = format!(
@@ -54,13 +71,7 @@ pub(crate) async fn request(addr: SocketAddr, method: &str, path: &str, body: &s
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some(Response {
-            status,
-            head: head.to_owned(),
-            body: serde_json::from_str(body).unwrap_or(Value::Null),
-        })
+        Some(answer)
     })
     .await
 }

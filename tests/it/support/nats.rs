@@ -1,6 +1,7 @@
 //! Real nats-servers as child processes: started, stopped, killed, frozen, brought back. Each has
 //! its own JetStream folder and port, which outlive a restart; all is gone when it is dropped.
 
+mod account;
 mod cluster;
 mod jetstream;
 mod log;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 pub(crate) use self::{
+    account::Operator,
     cluster::Cluster,
     jetstream::{SHARDS, WITH_SYSTEM_ACCOUNT},
     log::{TestLog, class, fresh_log, log_config, nats_config},

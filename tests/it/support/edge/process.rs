@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::support::within;
+use super::metric;
+use crate::support::{http, within};
 
 /// The real binary as a child process: `slipstream serve`.
 pub(crate) struct EdgeProcess {
@@ -22,7 +23,7 @@ pub(crate) struct EdgeProcess {
 }
 
 impl EdgeProcess {
-    pub(super) async fn spawn(toml: &str, keys: &[(String, String)]) -> Self {
+    pub(super) async fn spawn(toml: &str, keys: &[(String, String)], env: Vec<(String, String)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("edge.toml");
         std::fs::write(&file, toml).unwrap();
@@ -35,6 +36,7 @@ impl EdgeProcess {
             .arg("--config")
             .arg(&file)
             .envs(variables)
+            .envs(env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -97,6 +99,12 @@ impl EdgeProcess {
     /// What it has written to its log.
     pub(crate) fn output(&self) -> String {
         self.errors.lock().clone()
+    }
+
+    /// The value of one line of `/metrics`; `series` is the name with all its labels.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let page = http::page(self.addr, "/metrics").await.unwrap();
+        metric(&page, series)
     }
 
     /// Resident memory, bytes.

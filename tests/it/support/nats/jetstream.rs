@@ -67,13 +67,22 @@ impl NatsServer {
     /// How many subscriptions the server has. It must have the system account of
     /// [`WITH_SYSTEM_ACCOUNT`].
     pub(crate) async fn subscriptions(&self) -> u64 {
+        self.count("SUBSZ", "num_subscriptions").await
+    }
+
+    /// How many clients the server has, this question's included.
+    pub(crate) async fn clients(&self) -> u64 {
+        self.count("CONNZ", "num_connections").await
+    }
+
+    async fn count(&self, page: &str, field: &str) -> u64 {
         let options = async_nats::ConnectOptions::with_user_and_password("sys".to_owned(), "sys".to_owned());
         let client = within(options.connect(self.url())).await.unwrap();
-        let answer = within(client.request("$SYS.REQ.SERVER.PING.SUBSZ", "".into()))
+        let answer = within(client.request(format!("$SYS.REQ.SERVER.PING.{page}"), "".into()))
             .await
             .unwrap();
         let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
-        answer["data"]["num_subscriptions"].as_u64().unwrap()
+        answer["data"][field].as_u64().unwrap()
     }
 }
 
