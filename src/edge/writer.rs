@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, time::Instant};
 use super::send_queue::SendQueue;
 use crate::config::EdgeConfig;
 
-/// Frames in one system call.
+/// Frames in one system call. What is queued in all is bounded by the mailbox.
 const MAX_SLICES: usize = 64;
 
 /// How often within the write timeout a reader that is behind is looked at.

@@ -8,7 +8,7 @@ use super::Quota;
 
 /// How often at most all keys are looked through for idle ones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Below so many keys nothing is swept.
+/// Below so many keys nothing is swept. How many there may be is `apps.limits.rate_channels`.
 const FEW: usize = 64;
 
 /// The same rate limit on each of many things, in bounded memory: a key that has been quiet long

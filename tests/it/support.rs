@@ -2,6 +2,7 @@
 
 pub(crate) mod checker;
 pub(crate) mod client;
+pub(crate) mod corpus;
 pub(crate) mod edge;
 pub(crate) mod http;
 pub(crate) mod nats;

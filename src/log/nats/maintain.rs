@@ -24,7 +24,7 @@ use crate::{
     task::Tasks,
 };
 
-/// Between two attempts at a shard.
+/// Between two attempts at a shard; `nats.start_timeout` ends them.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Gives every shard of the deployment a new epoch, and tells `done` of each: clients that come back

@@ -18,7 +18,7 @@ use crate::config::ClassConfig;
 const STREAM: &str = include_str!("../../../nats/stream.json");
 const REGISTRY: &str = include_str!("../../../nats/registry.json");
 
-/// Between two attempts to create or read a stream.
+/// Between two attempts to create or read a stream; `nats.start_timeout` ends them.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A stream as it must be.

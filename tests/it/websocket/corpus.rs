@@ -1,24 +1,19 @@
-//! The fuzzer's corpus: every input in it is replayed, and the seeds in it are those below.
-//!
-//! `SLIPSTREAM_WRITE_CORPUS=1 cargo test --test it corpus` writes the seeds anew.
-
-use std::{fs, path::PathBuf};
+//! The corpus of the WebSocket decoder's fuzz target.
 
 use super::frames::{masked, unmasked};
+use crate::support::corpus::{Seed, has_seeds, replay};
 
 #[path = "../../../fuzz/checks/websocket_decoder.rs"]
 mod websocket_decoder;
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/websocket_decoder")
-}
+const TARGET: &str = "websocket_decoder";
 
 /// A seed: limit (in 16 bytes), size of the reads, frames.
 fn seed(limit: u8, read: u8, frames: &[Vec<u8>]) -> Vec<u8> {
     [&[limit, read][..], &frames.concat()].concat()
 }
 
-fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+fn seeds() -> Vec<Seed> {
     let raw = |bytes: &[u8]| bytes.to_vec();
     vec![
         ("empty", vec![]),
@@ -140,24 +135,10 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn every_seed_is_in_the_corpus() {
-    let write = std::env::var_os("SLIPSTREAM_WRITE_CORPUS").is_some();
-    for (name, bytes) in seeds() {
-        let path = folder().join(name);
-        if write {
-            fs::write(&path, &bytes).unwrap();
-        }
-        assert_eq!(fs::read(&path).ok(), Some(bytes), "{}", path.display());
-    }
+    has_seeds(TARGET, &seeds());
 }
 
 #[test]
 fn the_corpus_holds() {
-    let inputs: Vec<PathBuf> = fs::read_dir(folder())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    assert!(inputs.len() >= seeds().len());
-    for path in inputs {
-        websocket_decoder::check(&fs::read(&path).unwrap());
-    }
+    replay(TARGET, seeds().len(), websocket_decoder::check);
 }

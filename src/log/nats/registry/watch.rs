@@ -11,7 +11,7 @@ use crate::{
     task::Tasks,
 };
 
-/// Between the end of one watch and the next.
+/// Between the end of one watch and the next. It goes on for as long as the node does.
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl super::Registry {
