@@ -6,6 +6,7 @@
 
 mod error;
 mod extract;
+mod front;
 mod input;
 mod openapi;
 mod operations;
@@ -15,13 +16,10 @@ mod server;
 mod tests;
 mod v1;
 
-use std::{ops::Deref, sync::Arc, time::Duration, time::Instant};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Request, State},
-    middleware::{self, Next},
-    response::Response,
     routing::{MethodRouter, get, post},
 };
 use bytes::Bytes;
@@ -29,6 +27,7 @@ use bytes::Bytes;
 use crate::{apps::Apps, channel::Hub, config::HttpConfig, publish::Publisher, telemetry::Metrics};
 
 pub use error::ApiError;
+pub use front::Front;
 pub use openapi::document;
 pub use operations::Readiness;
 
@@ -45,7 +44,8 @@ pub struct Shared {
     readiness: Arc<Readiness>,
     node: String,
     max_body_bytes: usize,
-    /// How long a body may take to arrive.
+    max_answer_bytes: usize,
+    max_history_bytes: usize,
     body_timeout: Duration,
     expose_operations: bool,
     openapi: Bytes,
@@ -78,8 +78,9 @@ impl ApiState {
             readiness,
             node: node.to_owned(),
             max_body_bytes: http.max_body_bytes,
-            // A body may come as slowly as requests may follow each other.
-            body_timeout: http.idle_timeout,
+            max_answer_bytes: http.max_answer_bytes,
+            max_history_bytes: http.max_history_bytes,
+            body_timeout: http.body_timeout,
             expose_operations: http.expose_operations,
             openapi: document().into(),
         }))
@@ -113,11 +114,6 @@ fn assemble(mut routes: Routes, state: ApiState) -> Router {
         .with_state(state)
 }
 
-/// Counts the requests to all that `router` has.
-pub fn counted(router: Router, metrics: Arc<Metrics>) -> Router {
-    router.layer(middleware::from_fn_with_state(metrics, count))
-}
-
 type Routes = Vec<(&'static str, MethodRouter<ApiState>)>;
 
 /// Every route, so that a test can compare them with the OpenAPI document.
@@ -142,13 +138,4 @@ fn operation_routes() -> Routes {
         ("/readyz", get(operations::readyz)),
         ("/metrics", get(operations::metrics)),
     ]
-}
-
-/// Counts requests and measures how long they take.
-async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let response = next.run(request).await;
-    metrics.http_requests.of(response.status().as_u16().into()).inc();
-    metrics.http_seconds.observe(began.elapsed().as_secs_f64());
-    response
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, ApiState, Readiness},
+    api::{self, ApiState, Front, Readiness},
     apps::{AppError, Apps},
     channel::{Budgets, Hub},
     config::Config,
@@ -21,7 +21,7 @@ use crate::{
     log::nats::{self, NatsLog},
     publish::Publisher,
     task::Tasks,
-    telemetry::{Metrics, RefusedHandshake},
+    telemetry::{DropReason, Metrics, RefusedHandshake},
 };
 
 const PAGE: &str = include_str!("edge/page/index.html");
@@ -160,7 +160,7 @@ impl App {
             metrics.clone(),
             &background,
         );
-        let publisher = Publisher::new(hub.clone(), metrics.clone());
+        let publisher = Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone());
         let gateway = Gateway::new(
             hub.clone(),
             publisher.clone(),
@@ -183,20 +183,25 @@ impl App {
             readiness.clone(),
             metrics.clone(),
         );
-        let mut router = if roles.api {
-            api::router(state)
+        let (mut router, doors) = if roles.api {
+            (api::router(state.clone()), Some(state))
         } else {
-            api::operations_router(state)
+            (api::operations_router(state), None)
         };
         if roles.edge {
             router = router
                 .route("/", get(|| async { Html(PAGE) }))
                 .merge(gateway.router());
         }
-        let router = api::counted(router, metrics.clone());
+        let front = Front::new(router, doors, metrics.clone());
         let listener = listener.count_timeouts(metrics.handshakes_refused.of(RefusedHandshake::Timeout));
-        metrics.on_scrape(measure(&gateway, &hub, [background.clone(), clients.clone()]));
-        background.spawn(listener.serve(router, clients.clone(), stop_accepting.clone()));
+        metrics.on_scrape(measure(
+            &gateway,
+            &hub,
+            &log,
+            [background.clone(), clients.clone()],
+        ));
+        background.spawn(listener.serve(front, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);
         Ok(Running {
             addr,
@@ -265,16 +270,21 @@ impl Running {
 fn measure(
     gateway: &Arc<Gateway>,
     hub: &Arc<Hub>,
+    log: &Arc<NatsLog>,
     tasks: [Tasks; 2],
 ) -> impl Fn(&Metrics) + Send + Sync + 'static {
     // They own the metrics.
-    let (gateway, hub) = (Arc::downgrade(gateway), Arc::downgrade(hub));
+    let (gateway, hub, log) = (Arc::downgrade(gateway), Arc::downgrade(hub), Arc::downgrade(log));
     let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     move |metrics| {
         let running = tasks.iter().map(Tasks::count).sum();
         metrics.tasks.set(gauge(running));
         if let Some(gateway) = gateway.upgrade() {
             metrics.mailbox_bytes.set(gauge(gateway.queued_bytes()));
+        }
+        if let Some(log) = log.upgrade() {
+            let lost = log.take_lost_answers();
+            metrics.drops.of(DropReason::ReadBuffer).inc_by(lost);
         }
         if let Some(hub) = hub.upgrade() {
             let (waiting, bytes) = hub.catchup_load();

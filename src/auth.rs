@@ -67,7 +67,8 @@ impl HttpClient {
 }
 
 /// The app that a token says it is for, in its claim `app`. **Nothing of it is verified**: it tells
-/// whose keys to verify the token with, and no more; [`Verifier`] then holds the token to it.
+/// whose keys to verify the token with, and no more; [`Verifier`] then holds the token to it, and to
+/// the length that the app allows. Until then the frame that it came in bounds it.
 pub fn named_app(token: &str) -> Option<String> {
     claims::app(&Token::parse(token).ok()?.unverified_payload()?)
 }
@@ -77,6 +78,7 @@ pub fn named_app(token: &str) -> Option<String> {
 pub struct Verifier {
     local: KeySet,
     jwks: Option<Jwks>,
+    max_token_bytes: usize,
     expected: Expected,
 }
 
@@ -105,6 +107,7 @@ impl Verifier {
         Ok(Self {
             local,
             jwks,
+            max_token_bytes: config.max_token_bytes,
             expected,
         })
     }
@@ -139,6 +142,9 @@ impl Verifier {
 
     /// The claims of `token` as JSON, once a key has been found that it is signed with.
     async fn payload(&self, token: &str) -> Result<Vec<u8>, TokenError> {
+        if token.len() > self.max_token_bytes {
+            return Err(TokenError::Invalid("too long"));
+        }
         let token = Token::parse(token)?;
         let unverified = match token.verify(&self.local) {
             Ok(payload) => return Ok(payload),

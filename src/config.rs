@@ -73,10 +73,18 @@ pub struct HttpConfig {
     pub header_timeout: Duration,
     /// How long a keep-alive connection may be silent between requests.
     pub idle_timeout: Duration,
+    /// How long the body of a request may take to arrive.
+    pub body_timeout: Duration,
     /// The largest header block, bytes.
     pub max_header_bytes: usize,
     /// The largest request body, bytes.
     pub max_body_bytes: usize,
+    /// How many arrays and objects of a payload may stand within each other.
+    pub max_json_depth: usize,
+    /// Bytes of an answer from which on the commands that are left of a request are refused.
+    pub max_answer_bytes: usize,
+    /// Bytes of history in one answer, from which on no further page is read.
+    pub max_history_bytes: usize,
     /// Whether `/metrics`, `/healthz` and `/readyz` are served on `listen` too.
     pub expose_operations: bool,
 }
@@ -96,10 +104,24 @@ pub struct NatsConfig {
     pub credentials: Option<PathBuf>,
     /// A CA file; TLS is required if set.
     pub ca_file: Option<PathBuf>,
+    /// How long connecting to one server may take.
+    pub connect_timeout: Duration,
+    /// How often a server is pinged; one that is silent for three of these is given up.
+    pub ping_interval: Duration,
+    /// The longest pause between two attempts to connect again.
+    pub max_reconnect_delay: Duration,
+    /// How long a start waits for JetStream to create or describe a stream.
+    pub start_timeout: Duration,
     /// How long one request may take before it is tried again.
     pub request_timeout: Duration,
+    /// The longest a request may take when answers take longer than that.
+    pub request_timeout_max: Duration,
     /// Live copies buffered per channel before they are dropped (and read from the log).
     pub subscription_capacity: usize,
+    /// Messages of answers to reads that may wait to be sorted.
+    pub read_capacity: usize,
+    /// Bytes that the answer to a question about many channels may hold.
+    pub answer_bytes: u32,
     /// Commands buffered towards the server.
     pub command_capacity: usize,
 }
@@ -180,6 +202,8 @@ pub struct CatchupConfig {
     pub page_bytes: u32,
     /// Bytes asked for and not yet received, all readers of the node.
     pub in_flight_bytes: usize,
+    /// Bytes of pages read ahead of their readers, all readers of the node.
+    pub ahead_bytes: usize,
     /// Reads from leaders at once.
     pub leader_reads: usize,
     /// Reads waiting, all channels of the node.
@@ -213,6 +237,8 @@ pub struct EdgeConfig {
     pub mailbox_bytes: usize,
     /// Queued bytes (replies, ephemeral publications) at which the connection is closed (3008).
     pub mailbox_max_bytes: usize,
+    /// How long the client may take to answer a close frame.
+    pub close_timeout: Duration,
     /// How long a socket may take nothing while something is queued.
     pub write_timeout: Duration,
     /// Bytes a second that a reader must take, on average over `drain_window`, while it is behind.
@@ -283,6 +309,12 @@ pub struct AuthConfig {
     pub jwks_max_stale: Duration,
     /// How long one fetch may take.
     pub jwks_timeout: Duration,
+    /// The largest set that is read, bytes.
+    pub jwks_max_bytes: usize,
+    /// The most keys of a set that are used.
+    pub jwks_max_keys: usize,
+    /// The longest token, bytes.
+    pub max_token_bytes: usize,
     /// The `aud` a token must have, if set.
     pub audience: Option<String>,
     /// The `iss` a token must have, if set.
@@ -296,9 +328,9 @@ pub struct AuthConfig {
 pub struct LimitsConfig {
     /// Publications a second.
     pub publish_rate: u32,
-    /// Publications at once on top of the rate.
+    /// Publications that may come at once; 0 = as many as come in a second.
     pub publish_burst: u32,
-    /// Bytes a second stored.
+    /// Bytes a second stored, with all that the store adds.
     pub publish_bytes: u64,
     /// Channels whose own rate (`rate` of their namespace) is told apart at once; never 0.
     pub rate_channels: usize,

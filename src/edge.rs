@@ -9,6 +9,7 @@ pub mod listener;
 mod orders;
 pub mod origin;
 mod send_queue;
+mod reader;
 pub mod sockopt;
 pub mod upgrade;
 pub mod websocket;

@@ -28,9 +28,11 @@ impl Quota {
         }
     }
 
-    /// How long `units` take at the rate, rounded up. The rate is not 0 here.
+    /// How long `units` take at the rate. The rate is not 0 here. Rounded down: the times of all that
+    /// may come at once then never add up to more than the time of the burst, whatever its parts, and
+    /// what is admitted too much is less than a nanosecond's worth each time.
     fn time_of(&self, units: u64) -> Duration {
-        let nanos = (u128::from(units) * NANOS_PER_SECOND).div_ceil(u128::from(self.rate.max(1)));
+        let nanos = u128::from(units) * NANOS_PER_SECOND / u128::from(self.rate.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
@@ -58,13 +60,9 @@ pub struct Gcra {
 }
 
 impl Gcra {
-    /// `rate` units a second, of which `burst` (at least 1) may come at once. A rate of 0 is
-    /// unlimited.
-    pub fn new(rate: u64, burst: u64) -> Self {
-        Self {
-            quota: Quota::new(rate, burst),
-            due: None,
-        }
+    /// Nothing has come yet.
+    pub fn new(quota: Quota) -> Self {
+        Self { quota, due: None }
     }
 
     /// Whether [`Gcra::check`] would admit `units` now.

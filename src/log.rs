@@ -295,6 +295,11 @@ pub trait Log: Send + Sync + 'static {
     /// there is no such class.
     fn route(&self, key: &ChannelKey, class: Option<&ClassName>) -> Option<Route>;
 
+    /// The bytes that a shard's `max_bytes` is charged with if `record` is stored at `route`: payload,
+    /// headers, address and what the store itself adds. `dedup_id_bytes` is the length of the id that
+    /// it will be published with. Exact; an ephemeral record is counted as if it were stored.
+    fn stored_bytes(&self, route: &Route, record: &Record, dedup_id_bytes: Option<usize>) -> u64;
+
     /// Publishes. Returns at once: the message has its place in the order of this log's publishes
     /// when this returns `Ok`, and the future tells what became of it. `dedup_id` becomes
     /// `Nats-Msg-Id` (the caller has hashed app and channel into it, L14). On an ephemeral route

@@ -14,8 +14,8 @@ use crate::{
     apps::{App, Throttled},
     channel::{Hub, PublishFailure, Published},
     log::Route,
-    model::{ChannelName, InvalidChannel, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule, Rules},
-    protocol::ErrorCode,
+    model::{ChannelName, InvalidChannel, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule, Rules},
+    protocol::{ErrorCode, json},
     telemetry::{Limit, Metrics, PublishOutcome},
 };
 
@@ -60,6 +60,12 @@ pub enum PublishError {
         "there are at most {MAX_TAGS} tags, with names of 1 to {MAX_TAG_NAME_BYTES} and values of up to {MAX_TAG_VALUE_BYTES} bytes"
     )]
     Tags,
+    /// The payload is JSON with more nesting than `http.max_json_depth`.
+    #[error("the payload is nested deeper than {max_json_depth}")]
+    TooDeep {
+        /// `http.max_json_depth`.
+        max_json_depth: usize,
+    },
     /// The payload is larger than the rule's `max_size`.
     #[error("the payload is larger than {max_size} bytes")]
     TooLarge {
@@ -81,6 +87,7 @@ pub enum PublishError {
 #[derive(Clone)]
 pub struct Publisher {
     hub: Arc<Hub>,
+    max_json_depth: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -106,7 +113,10 @@ impl PublishError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NoTarget(NoTarget::Unknown) => ErrorCode::UnknownChannel,
-            Self::NoTarget(NoTarget::Invalid(_)) | Self::IdempotencyKey | Self::Tags => ErrorCode::BadRequest,
+            Self::NoTarget(NoTarget::Invalid(_))
+            | Self::IdempotencyKey
+            | Self::Tags
+            | Self::TooDeep { .. } => ErrorCode::BadRequest,
             Self::TooLarge { .. } => ErrorCode::LimitExceeded,
             Self::Throttled(_) => ErrorCode::TooManyRequests,
             Self::NoClass => ErrorCode::NotAvailable,
@@ -130,9 +140,14 @@ impl PublishError {
 // === impl Publisher ===
 
 impl Publisher {
-    /// A publisher into the channels of `hub`.
-    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
-        Self { hub, metrics }
+    /// A publisher into the channels of `hub`, of payloads with at most `max_json_depth` arrays and
+    /// objects within each other.
+    pub fn new(hub: Arc<Hub>, max_json_depth: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            hub,
+            max_json_depth,
+            metrics,
+        }
     }
 
     /// Checks and publishes. The publication has its place in the order of all publishes when this
@@ -161,6 +176,7 @@ impl Publisher {
         let (outcome, limit) = match error {
             PublishError::Throttled(throttled) => (PublishOutcome::Limited, Some(throttled.limit)),
             PublishError::TooLarge { .. } => (PublishOutcome::Rejected, Some(Limit::MessageSize)),
+            PublishError::TooDeep { .. } => (PublishOutcome::Rejected, Some(Limit::JsonDepth)),
             _ => (PublishOutcome::Rejected, None),
         };
         metrics.publishes.of(outcome).inc();
@@ -192,19 +208,19 @@ impl Publisher {
                 max_size: rule.max_size,
             });
         }
+        if record.kind == Kind::Json && json::is_deeper_than(&record.data, self.max_json_depth) {
+            return Err(PublishError::TooDeep {
+                max_json_depth: self.max_json_depth,
+            });
+        }
         let route = self
             .hub
             .route(&app.id, channel, &rule.history)
             .ok_or(PublishError::NoClass)?;
-        app.admit(channel, 1, stored_bytes(record), now)?;
+        let bytes = self.hub.stored_bytes(&route, record, idempotency_key);
+        app.admit(channel, 1, bytes, now)?;
         Ok(route)
     }
-}
-
-/// What a publication takes of the app's bytes a second: what the publisher chose of it.
-fn stored_bytes(record: &Record) -> u64 {
-    let tags = record.tags.iter().map(|(name, value)| name.len() + value.len());
-    (record.data.len() + tags.sum::<usize>()) as u64
 }
 
 #[cfg(test)]
@@ -226,6 +242,11 @@ mod tests {
             ),
             (PublishError::IdempotencyKey, ErrorCode::BadRequest, None),
             (PublishError::Tags, ErrorCode::BadRequest, None),
+            (
+                PublishError::TooDeep { max_json_depth: 1 },
+                ErrorCode::BadRequest,
+                None,
+            ),
             (
                 PublishError::TooLarge { max_size: 1 },
                 ErrorCode::LimitExceeded,

@@ -52,10 +52,12 @@ pub use settings::{AppView, Limits, Now};
 /// A deadline that never comes.
 const NEVER: u64 = u64::MAX;
 
-/// How long after `ttl` a refresh may still come, ms. Fixed by the protocol: SDKs count on it.
+/// How long after `ttl` a refresh may still come, ms. Not a setting: it is part of the protocol, and
+/// SDKs count on it.
 const REFRESH_GRACE_MS: u64 = 25_000;
 
-/// How long a client whose connect was answered with an error has to go away, ms.
+/// How long a client whose connect was answered with an error has to go away, ms. Not a setting: SDKs
+/// go at once, and others have no reason to stay.
 const REFUSED_MS: u64 = 5_000;
 
 /// The protocol state of one connection.

@@ -15,7 +15,7 @@ use crate::config::TelemetryConfig;
 
 pub use labels::{
     AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Label, Limit,
-    PublishOutcome, RecoveryOutcome, RefusedHandshake, RingEviction, StatusClass,
+    PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RingEviction, StatusClass,
 };
 pub use metrics::{AppMetrics, Held, Metrics, ShardMetrics};
 pub use prometheus_client::metrics::counter::Counter;

@@ -269,6 +269,7 @@ impl From<PublishError> for ApiError {
             PublishError::NoTarget(why) => why.into(),
             PublishError::IdempotencyKey => Self::field("idempotency_key", error.to_string()),
             PublishError::Tags => Self::field("tags", error.to_string()),
+            PublishError::TooDeep { .. } => Self::BadRequest("data: nested deeper than http.max_json_depth"),
             PublishError::TooLarge { max_size } => Self::PayloadTooLarge { limit: max_size },
             PublishError::Throttled(throttled) => Self::TooManyRequests {
                 retry_after: throttled.retry_after,

@@ -18,7 +18,7 @@ use crate::{
     auth::{PresentedKey, presented_key},
     protocol::json::Object,
     publish::Target,
-    telemetry::{AuthFailure, Metrics},
+    telemetry::{AuthFailure, Metrics, RefusedBody},
 };
 
 /// The app whose backend calls, known by its key.
@@ -102,6 +102,15 @@ pub(super) fn identify(
     }
 }
 
+/// The channel that a path of REST names, if nothing in it is escaped.
+pub(super) fn plain_channel(path: &str) -> Option<&str> {
+    let name = path
+        .strip_prefix("/v1/channels/")?
+        .strip_suffix("/publications")?;
+    let plain = !name.is_empty() && !name.bytes().any(|byte| matches!(byte, b'/' | b'%'));
+    plain.then_some(name)
+}
+
 /// Parses a JSON body that is one object.
 ///
 /// # Errors
@@ -121,13 +130,17 @@ pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiErr
 /// [`ApiError::BodyTooLarge`], [`ApiError::RequestTimeout`], or the connection ended.
 pub(super) async fn collect(body: Body, state: &ApiState) -> Result<Bytes, ApiError> {
     let limit = state.max_body_bytes;
+    let refused = |why, error| {
+        state.metrics.bodies_refused.of(why).inc();
+        Err(error)
+    };
     match timeout(state.body_timeout, axum::body::to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
-            Err(ApiError::BodyTooLarge { limit })
+            refused(RefusedBody::TooLarge, ApiError::BodyTooLarge { limit })
         }
-        Ok(Err(_)) => Err(ApiError::BadRequest("the body ended early")),
-        Err(_) => Err(ApiError::RequestTimeout),
+        Ok(Err(_)) => refused(RefusedBody::Broken, ApiError::BadRequest("the body ended early")),
+        Err(_) => refused(RefusedBody::TooSlow, ApiError::RequestTimeout),
     }
 }
 
@@ -146,10 +159,15 @@ impl FromRequestParts<ApiState> for ChannelOf {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         // Who asks comes first: nobody else learns what exists.
         let Caller(app) = Caller::from_request_parts(parts, state).await?;
-        let Path(name) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| ApiError::BadRequest("the channel is not percent-encoded UTF-8"))?;
-        let target = Target::find(&app.rules, &name)?;
+        let target = match plain_channel(parts.uri.path()) {
+            Some(name) => Target::find(&app.rules, name)?,
+            None => {
+                let Path(name) = Path::<String>::from_request_parts(parts, state)
+                    .await
+                    .map_err(|_| ApiError::BadRequest("the channel is not percent-encoded UTF-8"))?;
+                Target::find(&app.rules, &name)?
+            }
+        };
         Ok(Self { app, target })
     }
 }

@@ -16,7 +16,8 @@ use crate::{
     publish::MAX_TAGS,
 };
 
-/// The most publications, channels or commands in one request.
+/// The most publications, channels or commands in one request. Not a setting: it is part of the
+/// documented API, and `http.max_body_bytes` bounds what they may take.
 pub(super) const MAX_ITEMS: usize = 1_000;
 
 /// A list of at most [`MAX_ITEMS`], so that a small body cannot become a large one in memory.

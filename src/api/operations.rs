@@ -17,7 +17,8 @@ use utoipa::ToSchema;
 use super::ApiState;
 use crate::protocol::json;
 
-/// How long `/readyz` waits for shards to be proven: shorter than a load balancer's patience.
+/// How long `/readyz` waits for shards to be proven. Not a setting: shorter than the patience of any
+/// load balancer, which is a second and more, and a node that needs longer is not ready.
 const PROOF_WAIT: Duration = Duration::from_millis(500);
 
 /// What a node says of itself beyond what can be measured. Shared with whoever drains it.

@@ -33,13 +33,16 @@ impl Publishing {
     pub(super) fn new(limits: &LimitsConfig, namespaces: &[(String, Rule)]) -> Self {
         let limited = namespaces.iter().filter(|(_, rule)| rule.rate > 0);
         let channels = limited.map(|(name, rule)| {
-            // One second's worth may come at once.
-            let quota = Quota::new(rule.rate.into(), rule.rate.into());
+            let quota = a_second_at_once(rule.rate.into());
             (name.clone(), Keyed::new(quota, limits.rate_channels))
         });
+        let messages = match (limits.publish_rate, limits.publish_burst) {
+            (rate, 0) => a_second_at_once(rate.into()),
+            (rate, burst) => Quota::new(rate.into(), burst.into()),
+        };
         Self {
-            messages: Gcra::new(limits.publish_rate.into(), limits.publish_burst.into()),
-            bytes: Gcra::new(limits.publish_bytes, limits.publish_bytes),
+            messages: Gcra::new(messages),
+            bytes: Gcra::new(a_second_at_once(limits.publish_bytes)),
             channels: channels.collect(),
         }
     }
@@ -55,8 +58,12 @@ impl Publishing {
         let mut own = self.channels.get_mut(channel.namespace());
         // All are asked before any is charged.
         if let Some(own) = &own {
-            own.peek(channel, now, count)
-                .map_err(refused(Limit::ChannelRate))?;
+            let limit = if own.shares(channel) {
+                Limit::RateChannels
+            } else {
+                Limit::ChannelRate
+            };
+            own.peek(channel, now, count).map_err(refused(limit))?;
         }
         self.messages
             .peek(now, count)
@@ -74,4 +81,10 @@ impl Publishing {
             None => Ok(()),
         }
     }
+}
+
+/// `rate` a second, and what comes in a second may come at once: whoever sends in batches is held to
+/// the same rate as who does not.
+fn a_second_at_once(rate: u64) -> Quota {
+    Quota::new(rate, rate)
 }

@@ -150,6 +150,51 @@ async fn publishing_is_held_to_every_rate() {
 }
 
 #[test]
+fn what_may_come_at_once_is_a_second_s_worth_unless_it_is_said() {
+    let now = Instant::now();
+    let free = channel("free:1");
+    for (limits, at_once) in [
+        ("limits.publish_rate = 10", 10),
+        ("limits.publish_rate = 10\nlimits.publish_burst = 0", 10),
+        ("limits.publish_rate = 10\nlimits.publish_burst = 1", 1),
+        ("limits.publish_rate = 10\nlimits.publish_burst = 3", 3),
+        ("limits.publish_rate = 10\nlimits.publish_burst = 25", 25),
+        ("limits.publish_rate = 1", 1),
+        ("limits.publish_bytes = \"7B\"", 7),
+        (
+            "namespaces = [{ name = \"free\", rate = 5, subscribe = \"nobody\" }]",
+            5,
+        ),
+    ] {
+        let apps = apps(&format!("[[apps]]\nid = \"a\"\nanonymous = true\n{limits}"));
+        let app = apps.get("a").unwrap();
+        // One byte each, so that all limits count alike.
+        let admitted = (0..100).filter(|_| app.admit(&free, 1, 1, now).is_ok());
+        assert_eq!(admitted.count(), at_once, "{limits}");
+    }
+}
+
+#[test]
+fn channels_beyond_those_told_apart_share_a_rate_and_are_counted_as_such() {
+    let apps = apps(
+        r#"
+        [[apps]]
+        id = "a"
+        limits.rate_channels = 1
+        namespaces = [{ name = "slow", rate = 1, subscribe = "nobody" }]
+        "#,
+    );
+    let (app, now) = (apps.get("a").unwrap(), Instant::now());
+    let limited = |name: &str| app.admit(&channel(name), 1, 1, now).map_err(|it| it.limit);
+    assert_eq!([limited("slow:1"), limited("slow:2")], [Ok(()), Ok(())]);
+    assert_eq!(limited("slow:1"), Err(Limit::ChannelRate));
+    assert_eq!(
+        [limited("slow:2"), limited("slow:3")],
+        [Err(Limit::RateChannels); 2]
+    );
+}
+
+#[test]
 fn debug_shows_no_secret() {
     let apps = apps(TWO);
     let debug = format!("{apps:?} {:?}", apps.get("b").unwrap());

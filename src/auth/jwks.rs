@@ -35,6 +35,8 @@ impl Jwks {
             client,
             url,
             timeout: config.jwks_timeout,
+            max_bytes: config.jwks_max_bytes,
+            max_keys: config.jwks_max_keys,
         };
         let cache = Mutex::new(Cache::new(
             config.jwks_ttl,

@@ -13,9 +13,6 @@ use serde_json::value::RawValue;
 use super::AuthError;
 use crate::config::Secret;
 
-/// The most keys of a fetched set that are used: it bounds the work for a token without a key id.
-const MAX_SET_KEYS: usize = 64;
-
 /// What a key can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
@@ -76,8 +73,9 @@ impl KeySet {
     }
 
     /// The usable keys of a JWK set (RFC 7517): keys that are symmetric, not for signatures, or
-    /// of an unknown kind are passed over, as section 5 demands. `None` if `json` is not a set.
-    pub(super) fn fetched(json: &[u8]) -> Option<Self> {
+    /// of an unknown kind are passed over, as section 5 demands. At most `most` are used, which bounds
+    /// the work for a token without a key id. `None` if `json` is not a set.
+    pub(super) fn fetched(json: &[u8], most: usize) -> Option<Self> {
         #[derive(Deserialize)]
         struct Set<'a> {
             #[serde(borrow)]
@@ -88,7 +86,7 @@ impl KeySet {
             .keys
             .into_iter()
             .filter_map(|raw| jwk(&serde_json::from_str(raw.get()).ok()?));
-        Some(Self(keys.take(MAX_SET_KEYS).collect()))
+        Some(Self(keys.take(most).collect()))
     }
 
     /// The keys that may have made a signature by `algorithm` under the key id `id`.

@@ -1,12 +1,13 @@
 //! The floor of the log: JetStream by async-nats and nothing else.
 //!
-//! The streams are as the product's are (file storage, republish, Direct Get), of their own name,
-//! and deleted again.
+//! The streams are those of the product's default class (as many of them, with the same retention,
+//! republish and Direct Get), of their own name, and deleted again; the publications are the bytes
+//! that the product would send. So a ratio tells what the doors cost, not what the streams do.
 
 use std::time::{Duration, Instant};
 
 use async_nats::{
-    Client,
+    Client, HeaderMap, HeaderName,
     jetstream::{self, Context, stream},
 };
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -20,6 +21,7 @@ use super::{
     report::{Outcome, Report},
     stats::Histogram,
 };
+use crate::config::{ClassConfig, Config, Sources};
 
 /// No answer for so long is a failure.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -49,9 +51,10 @@ pub(crate) fn publish(args: &NatsPublishArgs) -> Result<Report, BenchError> {
 /// One run of raw publishes.
 pub(crate) fn publish_once(args: &NatsPublishArgs) -> Result<Outcome, BenchError> {
     runtime()?.block_on(async {
-        let scratch = Scratch::create(&args.nats).await?;
+        let shards = class()?.shards;
+        let scratch = Scratch::create(&args.nats, shards).await?;
         let subjects: Vec<String> = (0..args.channels)
-            .map(|i| format!("{}.c{i}", scratch.stored))
+            .map(|i| format!("{}.{}.c{i}", scratch.stored, i % u32::from(shards)))
             .collect();
         let window = args.in_flight as usize;
         publish_for(&scratch, &subjects, args.payload, window, args.warmup).await?;
@@ -85,8 +88,8 @@ pub(crate) fn read(args: &NatsReadArgs) -> Result<Report, BenchError> {
 /// One run of a raw reader.
 pub(crate) fn read_once(args: &NatsReadArgs) -> Result<Outcome, BenchError> {
     runtime()?.block_on(async {
-        let scratch = Scratch::create(&args.nats).await?;
-        let subject = format!("{}.one", scratch.stored);
+        let scratch = Scratch::create(&args.nats, 1).await?;
+        let subject = format!("{}.0.one", scratch.stored);
         fill(&scratch, &subject, args).await?;
         let own = process::own_cpu()?;
         let begin = Instant::now();
@@ -110,53 +113,80 @@ fn runtime() -> Result<tokio::runtime::Runtime, BenchError> {
         .build()?)
 }
 
-/// A stream of this run.
+/// What the product makes its streams of when it is told nothing else.
+fn class() -> Result<ClassConfig, BenchError> {
+    let config = Config::load(&Sources::default()).map_err(|e| BenchError::Usage(e.to_string()))?;
+    let class = config.log.classes.into_iter().next();
+    class.ok_or_else(|| BenchError::Usage("the defaults have no retention class".into()))
+}
+
+/// The streams of this run.
 struct Scratch {
     client: Client,
     context: Context,
+    /// Their names, without the shard.
     name: String,
-    /// What stored subjects begin with.
+    shards: u16,
+    /// What stored subjects begin with; the shard's number is next.
     stored: String,
+    /// What the product's common publication has.
+    headers: HeaderMap,
 }
 
 impl Scratch {
-    async fn create(nats: &str) -> Result<Self, BenchError> {
+    async fn create(nats: &str, shards: u16) -> Result<Self, BenchError> {
+        let class = class()?;
         let client = tokio::time::timeout(ANSWER, async_nats::connect(nats))
             .await
             .map_err(|_| BenchError::Nats(format!("{nats} does not answer")))?
             .map_err(failed)?;
         let context = jetstream::new(client.clone());
         let tag = super::run_tag();
-        let (name, stored, live) = (
-            format!("BENCH_{tag}"),
-            format!("bench.{tag}.h"),
-            format!("bench.{tag}.l"),
-        );
-        context
-            .create_stream(stream::Config {
-                name: name.clone(),
-                subjects: vec![format!("{stored}.>")],
+        let scratch = Self {
+            client,
+            context,
+            name: format!("BENCH_{tag}"),
+            shards,
+            stored: format!("bench.{tag}.h"),
+            headers: HeaderMap::from_iter([(HeaderName::from_static("Slip"), "1j".into())]),
+        };
+        for shard in 0..shards {
+            let (stored, live) = (
+                format!("{}.{shard}.>", scratch.stored),
+                format!("bench.{tag}.l.{shard}.>"),
+            );
+            let config = stream::Config {
+                name: scratch.stream(shard),
+                subjects: vec![stored.clone()],
                 storage: stream::StorageType::File,
+                max_age: class.max_age,
+                max_bytes: class.max_bytes.cast_signed(),
+                duplicate_window: class.duplicate_window,
+                deny_delete: true,
                 allow_direct: true,
                 republish: Some(stream::Republish {
-                    source: format!("{stored}.>"),
-                    destination: format!("{live}.>"),
+                    source: stored,
+                    destination: live,
                     headers_only: false,
                 }),
                 ..stream::Config::default()
-            })
-            .await
-            .map_err(failed)?;
-        Ok(Self {
-            client,
-            context,
-            name,
-            stored,
-        })
+            };
+            scratch.context.create_stream(config).await.map_err(failed)?;
+        }
+        Ok(scratch)
+    }
+
+    fn stream(&self, shard: u16) -> String {
+        format!("{}_{shard}", self.name)
     }
 
     async fn delete(&self) -> Result<(), BenchError> {
-        self.context.delete_stream(&self.name).await.map_err(failed)?;
+        for shard in 0..self.shards {
+            self.context
+                .delete_stream(self.stream(shard))
+                .await
+                .map_err(failed)?;
+        }
         Ok(())
     }
 
@@ -172,7 +202,7 @@ impl Scratch {
         payload::write(&mut body, payload, Stamp { seq, time_us });
         let ack = self
             .context
-            .publish(subject.to_owned(), body.into())
+            .publish_with_headers(subject.to_owned(), self.headers.clone(), body.into())
             .await
             .map_err(failed)?;
         Ok(async move {
@@ -228,7 +258,7 @@ async fn fill(scratch: &Scratch, subject: &str, args: &NatsReadArgs) -> Result<(
 
 /// Reads a subject from its start in batches, one after the other; answers how many there were.
 async fn read_all(scratch: &Scratch, subject: &str, batch: u32) -> Result<u64, BenchError> {
-    let api = format!("$JS.API.DIRECT.GET.{}", scratch.name);
+    let api = format!("$JS.API.DIRECT.GET.{}", scratch.stream(0));
     let inbox = scratch.client.new_inbox();
     let mut page = scratch.client.subscribe(inbox.clone()).await.map_err(failed)?;
     let (mut read, mut next) = (0, 1);

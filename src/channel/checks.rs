@@ -25,6 +25,10 @@ use super::{
 
 /// Channels asked for in one request: the server answers at most 1,024 subjects.
 const CHUNK: usize = 900;
+/// The least time between two looks: in a storm many come within it, and share one request.
+const GATHER: Duration = Duration::from_millis(5);
+/// New tails whose time comes within this are checked together.
+const GATHER_YOUNG: Duration = Duration::from_millis(200);
 const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_MOST: Duration = Duration::from_millis(500);
 
@@ -115,9 +119,22 @@ impl Queue {
         self.all_at = Some(self.all_at.map_or(at, |known| known.min(at)));
     }
 
+    /// Those whose time has come. `asking`: others are being checked anyway.
+    fn take_young(&mut self, now: Instant, asking: bool) -> Vec<Arc<Channel>> {
+        let due = self
+            .young
+            .first()
+            .is_some_and(|(at, _)| *at + GATHER_YOUNG <= now);
+        if !due && !asking {
+            return Vec::new();
+        }
+        let ripe = self.young.partition_point(|(at, _)| *at <= now);
+        self.young.drain(..ripe).map(|(_, channel)| channel).collect()
+    }
+
     fn next(&self) -> Option<Instant> {
         // Young ones are queued in the order of their times.
-        let young = self.young.first().map(|(at, _)| *at);
+        let young = self.young.first().map(|(at, _)| *at + GATHER_YOUNG);
         self.all_at.into_iter().chain(young).min()
     }
 }
@@ -128,14 +145,17 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId, due: DueQueue) {
     let mut checked = None;
     let jitter = Duration::from_millis(random::below(u64::try_from(interval.as_millis()).unwrap_or(0)));
     let mut periodic = Instant::now() + interval + jitter / 4;
+    let mut next_look = Instant::now();
     loop {
         let next = due.queue.lock().next().map_or(periodic, |at| at.min(periodic));
-        let looks_wait = !due.queue.lock().looks.is_empty();
-        if !looks_wait {
+        if due.queue.lock().looks.is_empty() {
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = due.wake.notified() => {}
             }
+        } else {
+            sleep_until(next_look).await;
+            next_look = Instant::now() + GATHER;
         }
         let now = Instant::now();
         let (looks, young, all) = {
@@ -144,9 +164,9 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId, due: DueQueue) {
             if all {
                 queue.all_at = None;
             }
-            let ripe = queue.young.partition_point(|(at, _)| *at <= now);
-            let young: Vec<_> = queue.young.drain(..ripe).map(|(_, channel)| channel).collect();
-            (std::mem::take(&mut queue.looks), young, all)
+            let looks = std::mem::take(&mut queue.looks);
+            let young = queue.take_young(now, !looks.is_empty());
+            (looks, young, all)
         };
         if !looks.is_empty() || !young.is_empty() {
             let (looked, done): (Vec<_>, Vec<_>) = looks.into_iter().unzip();

@@ -54,6 +54,8 @@ pub struct Sent {
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MOST: Duration = Duration::from_millis(500);
 const ASSURE_EVERY: Duration = Duration::from_secs(1);
+/// The least time between two questions: in a storm many come within it, and share one.
+const GATHER: Duration = Duration::from_millis(2);
 
 impl Keeper {
     /// A keeper that knows nothing yet. `margin` is how far clocks may differ.
@@ -258,9 +260,12 @@ impl Keeper {
 
     /// Answers [`Keeper::fresh`] until the node stops.
     pub async fn run(self: Arc<Self>) {
+        let mut next = Instant::now();
         loop {
             self.asked.notified().await;
             loop {
+                sleep_until(next).await;
+                next = Instant::now() + GATHER;
                 let waiting: Vec<_> = self
                     .waiting
                     .lock()

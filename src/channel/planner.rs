@@ -20,25 +20,34 @@ const ALONE_PER_MESSAGE: f64 = 0.1;
 /// What a kept message costs besides its payload: headers in the same buffer, entries of the index.
 const OVERHEAD: usize = 512;
 
+/// What it costs to read for one reader alone that is `behind` so many messages of the shard.
+pub fn alone_cost(behind: u64) -> f64 {
+    ALONE + ALONE_PER_MESSAGE * behind as f64
+}
+
 /// How many of those who wait a sweep should serve: those nearest to the end of the log. 0 = it is
-/// cheaper to read for each alone. `positions` in any order; `kept` is what a window has already.
+/// cheaper to read for each alone. `positions` in any order; `kept` is what a window has already;
+/// `spent` is what reads alone have cost lately. Once they have cost what a sweep costs, there is
+/// one: so all of it never costs more than twice what it must.
 pub fn sweep_count(
     positions: &mut [Offset],
     last_seq: Offset,
     at_least: usize,
     kept: Option<(Offset, Offset)>,
+    spent: f64,
 ) -> usize {
     positions.sort_unstable_by(|a, b| b.cmp(a));
-    let mut best = 0;
+    let (mut best, mut alone) = (0, spent);
     for (index, position) in positions.iter().enumerate() {
         let served = index + 1;
-        let behind = last_seq.saturating_sub(*position) as f64;
+        let behind = last_seq.saturating_sub(*position);
         let to_read = match kept {
-            Some((from, to)) if *position >= from => last_seq.saturating_sub(to.max(*position)) as f64,
+            Some((from, to)) if *position >= from => last_seq.saturating_sub(to.max(*position)),
             _ => behind,
         };
-        let alone = served as f64 * (ALONE + ALONE_PER_MESSAGE * behind);
-        if served >= at_least && SWEEP_PER_MESSAGE * to_read < alone {
+        alone += alone_cost(behind);
+        let enough = served >= at_least || spent > alone_cost(behind) * at_least as f64;
+        if enough && SWEEP_PER_MESSAGE * to_read as f64 <= alone {
             best = served;
         }
     }
@@ -68,7 +77,7 @@ pub enum Proof {
 /// Whether a window can serve a reader.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It has everything that is wanted.
+    /// It has this.
     Served(Served),
     /// It has not come that far yet.
     Later,
@@ -120,6 +129,11 @@ impl Window {
         self.bytes
     }
 
+    /// Whether another page may push out what it has.
+    pub fn is_full(&self, page_bytes: usize) -> bool {
+        self.bytes + page_bytes > self.limit
+    }
+
     /// Whether a sweep that goes on from here will come by everything after `position`.
     pub fn reaches_back_to(&self, position: Offset) -> bool {
         position >= self.from
@@ -145,38 +159,69 @@ impl Window {
 
     /// What the window has of a channel after `position`, as far as `target`.
     pub fn serve(&self, address: &str, position: Offset, target: Target) -> Answer {
-        if position < self.from {
-            return Answer::Alone;
-        }
-        let Some(known) = target.last else {
+        let Some(known) = target.last.filter(|_| position >= self.from) else {
             return Answer::Alone;
         };
         if known > self.to {
             return Answer::Later;
         }
-        let empty = VecDeque::new();
-        let all = self.channels.get(address).unwrap_or(&empty);
-        let at = all.partition_point(|stored| stored.seq < position);
-        let passed = all.get(at).is_some_and(|stored| stored.seq == position);
-        let after = all.partition_point(|stored| stored.seq <= position);
-        let messages: Vec<_> = all.range(after..).cloned().collect();
-        let last = messages.last().map_or(position, |stored| stored.seq);
-        // A tombstone or an unreadable message above the position; or what was known to exist has
-        // gone before the sweep came by.
-        if last < known || messages.iter().any(|stored| !stored.is_publication()) {
+        let Some(found) = self.after(address, position) else {
+            return Answer::Alone;
+        };
+        let last = found.last(position);
+        if last < known {
+            // What was known to exist had gone before the sweep came by.
             return Answer::Alone;
         }
-        let broken = self.breaks.iter().find(|at| **at >= position && **at < last);
-        let proof = match broken {
-            _ if !passed => Proof::Floor(position),
-            Some(at) => Proof::Floor(*at),
-            None => Proof::Passed,
-        };
+        let proof = self.proof(position, &found, last);
         Answer::Served(Served {
-            messages,
+            messages: found.messages,
             covered_to: last.max(target.whole_to),
             proof,
         })
+    }
+
+    /// What the window has of a channel after `position` by now. It moves the reader on, so that
+    /// the window need not keep it.
+    pub fn serve_part(&self, address: &str, position: Offset) -> Answer {
+        if position >= self.to {
+            return Answer::Later;
+        }
+        let found = (position >= self.from).then(|| self.after(address, position));
+        let Some(found) = found.flatten() else {
+            return Answer::Alone;
+        };
+        let proof = self.proof(position, &found, self.to);
+        Answer::Served(Served {
+            messages: found.messages,
+            covered_to: self.to,
+            proof,
+        })
+    }
+
+    /// The channel's messages after `position`; `None` if there is a tombstone or an unreadable one
+    /// among them.
+    fn after(&self, address: &str, position: Offset) -> Option<After> {
+        let Some(all) = self.channels.get(address) else {
+            return Some(After::default());
+        };
+        let at = all.partition_point(|stored| stored.seq < position);
+        let passed = all.get(at).is_some_and(|stored| stored.seq == position);
+        let messages: Vec<_> = all.range(at + usize::from(passed)..).cloned().collect();
+        messages
+            .iter()
+            .all(|stored| stored.is_publication())
+            .then_some(After { passed, messages })
+    }
+
+    /// What proves that these are all messages after `position` up to `reach`.
+    fn proof(&self, position: Offset, found: &After, reach: Offset) -> Proof {
+        let broken = self.breaks.iter().find(|at| **at >= position && **at < reach);
+        match broken {
+            _ if !found.passed => Proof::Floor(position),
+            Some(at) => Proof::Floor(*at),
+            None => Proof::Passed,
+        }
     }
 
     fn keep(&mut self, address: String, stored: Stored) {
@@ -209,6 +254,20 @@ impl Window {
             }
         }
         self.breaks.retain(|at| *at >= stored.seq);
+    }
+}
+
+/// A channel's messages after a position.
+#[derive(Default)]
+struct After {
+    /// There is one at the position itself.
+    passed: bool,
+    messages: Vec<Arc<Stored>>,
+}
+
+impl After {
+    fn last(&self, position: Offset) -> Offset {
+        self.messages.last().map_or(position, |stored| stored.seq)
     }
 }
 
@@ -267,7 +326,7 @@ mod tests {
 
     #[test]
     fn l12_many_near_the_end_are_swept_and_a_few_far_behind_are_not() {
-        let count = |positions: &mut [Offset], last_seq| sweep_count(positions, last_seq, 50, None);
+        let count = |positions: &mut [Offset], last_seq| sweep_count(positions, last_seq, 50, None, 0.0);
         let mut storm: Vec<_> = (0..1_000).map(|index| 37_000 + index).collect();
         assert_eq!(count(&mut storm, 74_000), 1_000);
         let mut near: Vec<_> = (0..50).map(|_| 995_000).chain([1]).collect();
@@ -276,10 +335,14 @@ mod tests {
         assert_eq!(count(&mut [0; 50], 1_000_000), 0, "a long way for a few");
         let kept = Some((0, 990_000));
         assert_eq!(
-            sweep_count(&mut [0; 50], 1_000_000, 50, kept),
+            sweep_count(&mut [0; 50], 1_000_000, 50, kept, 0.0),
             50,
             "most of the way is known"
         );
+        let one = |spent| sweep_count(&mut [10_000], 60_000, 32, None, spent);
+        let alone = alone_cost(50_000);
+        assert_eq!(one(10.0 * alone), 0, "a few have read alone");
+        assert_eq!(one(60.0 * alone), 1, "so many that a sweep had been cheaper");
     }
 
     #[test]
@@ -364,6 +427,21 @@ mod tests {
             Answer::Alone
         );
         assert_eq!(serve(&window, "b", 2, 4), (vec![4], 14, Proof::Passed));
+    }
+
+    #[test]
+    fn l12_what_may_be_pushed_out_is_served_in_part() {
+        let size = stored(1).size() + OVERHEAD;
+        let mut window = Window::new(1, 4 * size);
+        window.on_page(page(&[("a", 1), ("b", 2), ("a", 3)]));
+        assert!(!window.is_full(size) && window.is_full(2 * size));
+        let part = |position| match window.serve_part("a", position) {
+            Answer::Served(served) => (served.messages.len(), served.covered_to),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((part(1), part(2)), ((1, 3), (1, 3)));
+        assert_eq!(window.serve_part("a", 3), Answer::Later);
+        assert_eq!(window.serve_part("a", 0), Answer::Alone);
     }
 
     #[test]

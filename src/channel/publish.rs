@@ -26,7 +26,16 @@ pub struct Published {
 /// Why a publish was not acknowledged.
 pub type PublishFailure = PublishError;
 
+/// The length of a message id.
+const DEDUP_ID_BYTES: usize = 24;
+
 impl Hub {
+    /// The bytes that a publication takes of what its shard may store, and so of its app's budget.
+    pub fn stored_bytes(&self, route: &Route, record: &Record, idempotency_key: Option<&str>) -> u64 {
+        self.log
+            .stored_bytes(route, record, idempotency_key.map(|_| DEDUP_ID_BYTES))
+    }
+
     /// Publishes. The publication has its place in the order when this returns; the future tells
     /// what became of it.
     ///
@@ -59,7 +68,8 @@ impl Hub {
         let in_flight = Held::new(&self.metrics.publishes_in_flight);
         let bytes = record.data.len() as u64;
         let hub = self.clone();
-        let route = route.clone();
+        // Only what has an id can have been stored before.
+        let repeatable = dedup_id.map(|_| route.clone());
         Ok(async move {
             let ack = acknowledged.await.inspect_err(|error| count(&app, error))?;
             drop(in_flight);
@@ -73,8 +83,9 @@ impl Hub {
             };
             if keeper.acknowledged(sending, &ack) {
                 // The sequence went back. The message is stored, but in which epoch is not known
-                // before the keeper has replaced it.
-                keeper.went_back(sending).await;
+                // before the keeper has replaced it. Boxed, as what is rare: every publish would have
+                // to be as large.
+                Box::pin(keeper.went_back(sending)).await;
             }
             let kind = if ack.duplicate {
                 PublishOutcome::Duplicate
@@ -84,11 +95,11 @@ impl Hub {
             app.publishes.of(kind).inc();
             let epoch = match keeper.epoch() {
                 Some(epoch) => epoch,
-                None => keeper.fresh().await.epoch,
+                None => Box::pin(keeper.fresh()).await.epoch,
             };
             if !ack.duplicate {
                 app.publish_bytes.inc_by(bytes);
-            } else if let Some(epoch) = keeper.epoch_since(sending) {
+            } else if let (Some(route), Some(epoch)) = (repeatable, keeper.epoch_since(sending)) {
                 hub.nudge_all(&route, &epoch, ack.seq);
             }
             let position = Position {
@@ -140,7 +151,8 @@ fn dedup_id(channel: &ChannelKey, key: &str) -> String {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     }
-    URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..18])
+    // Three bytes are four letters.
+    URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..DEDUP_ID_BYTES / 4 * 3])
 }
 
 #[cfg(test)]
@@ -158,7 +170,7 @@ mod tests {
             dedup_id(&key_of, key)
         };
         let one = id("a", "b:c", "k");
-        assert_eq!(one.len(), 24);
+        assert_eq!(one.len(), DEDUP_ID_BYTES);
         assert_eq!(one, id("a", "b:c", "k"));
         for other in [
             id("ab", ":c".trim_start_matches(':'), "k"),

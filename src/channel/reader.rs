@@ -8,7 +8,7 @@ use crate::{
     config::CatchupConfig,
     log::{Log, Page, ReadError, Route, ShardId, Stored, Sweep},
     model::Offset,
-    telemetry::{CatchupSource, Limit, Metrics},
+    telemetry::{CatchupSource, Held, Limit, Metrics},
 };
 
 use super::{
@@ -31,6 +31,7 @@ pub(super) struct Reader {
     config: CatchupConfig,
     bytes: Gate,
     leaders: Gate,
+    ahead: Gate,
     metrics: Arc<Metrics>,
 }
 
@@ -49,6 +50,12 @@ impl Proven {
         let found = self.messages.len() as u64;
         metrics.catchup_publications.of(self.source).inc_by(found);
     }
+}
+
+/// A page that is kept for its reader.
+pub(super) struct Kept<'a> {
+    _grant: Grant<'a>,
+    _held: Held,
 }
 
 /// How a read gets its turn.
@@ -76,6 +83,7 @@ impl Reader {
             log,
             bytes: Gate::new(config.in_flight_bytes, config.max_waiting),
             leaders: Gate::new(config.leader_reads, config.max_waiting),
+            ahead: Gate::new(config.ahead_bytes, 0),
             config: config.clone(),
             metrics,
         }
@@ -146,13 +154,13 @@ impl Reader {
         max_messages: u32,
     ) -> Result<Sweep, ReadError> {
         self.log
-            .sweep(
-                shard,
-                from,
-                max_messages,
-                self.config.page_bytes.saturating_mul(2),
-            )
+            .sweep(shard, from, max_messages, self.sweep_page_bytes())
             .await
+    }
+
+    /// Bytes of a page of a sweep.
+    pub(super) fn sweep_page_bytes(&self) -> u32 {
+        self.config.page_bytes.saturating_mul(2)
     }
 
     /// How many reads wait for their turn, and the bytes asked for by those that have it.
@@ -173,6 +181,16 @@ impl Reader {
     /// Messages and bytes of a page.
     pub(super) fn page_size(&self) -> (u32, u32) {
         (self.config.page_messages, self.config.page_bytes)
+    }
+
+    /// Leave to keep a whole page that its reader may have no room for yet; `None` if as much is kept
+    /// as may be.
+    pub(super) fn keep_page(&self) -> Option<Kept<'_>> {
+        let grant = self.ahead.try_enter(self.config.page_bytes as usize)?;
+        Some(Kept {
+            _grant: grant,
+            _held: Held::new(&self.metrics.catchup_pages_ahead),
+        })
     }
 
     /// Pages that may end early before the leader is asked.
@@ -310,9 +328,11 @@ impl Hub {
         {
             return Ok(Turn::Swept(proven));
         }
-        if !sweeper.is_sweeping()
+        let last_seq = keeper.seen();
+        if !sweeper.is_due(position, last_seq, reader.sweep_from())
             && let Some(grant) = reader.bytes.try_enter(bytes)
         {
+            sweeper.spend(position, last_seq);
             return Ok(Turn::Alone(grant));
         }
         let mut ticket = sweeper.wait(route, position, target, reader.sweep_from());

@@ -16,8 +16,10 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
+use tracing::warn;
+
 use crate::{
-    log::{Route, ShardId},
+    log::{ReadError, Route, ShardId},
     model::Offset,
     telemetry::CatchupSource,
 };
@@ -25,7 +27,7 @@ use crate::{
 use super::{
     hub::Hub,
     keeper::Keeper,
-    planner::{Answer, Proof, Served, Window, sweep_count},
+    planner::{Answer, Proof, Served, Window, alone_cost, sweep_count},
     reader::Proven,
     recovery::{Target, floor_holds},
     shard::Fresh,
@@ -38,6 +40,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const MAX_IDLE_PAGES: u32 = 20;
 /// How long a window is kept that nobody asks for.
 const KEPT: Duration = Duration::from_secs(5);
+/// What was read alone longer ago than this does not speak for a sweep any more.
+const LATELY: Duration = Duration::from_secs(2);
 
 /// Who waits on one shard, and what its sweeps have read.
 pub(super) struct Sweeper {
@@ -46,7 +50,9 @@ pub(super) struct Sweeper {
     window: Mutex<Option<Kept>>,
     wake: Notify,
     last_ticket: AtomicU64,
-    /// A sweep is under way: who comes waits for it rather than making the server scan.
+    /// What reads alone have cost the server since the last sweep, and when the last one was.
+    spent: Mutex<(f64, Instant)>,
+    /// A sweep is under way, or wanted: who comes waits for it rather than making the server scan.
     sweeping: watch::Sender<bool>,
 }
 
@@ -78,6 +84,7 @@ impl Sweeper {
             window: Mutex::new(None),
             wake: Notify::new(),
             last_ticket: AtomicU64::new(0),
+            spent: Mutex::new((0.0, Instant::now())),
             sweeping: watch::Sender::new(false),
         }
     }
@@ -95,7 +102,7 @@ impl Sweeper {
             answer: sender,
         });
         // Those whom the window can serve need no sweep.
-        if waiting.len() >= worth || self.window.lock().is_some() {
+        if waiting.len() >= worth || *self.sweeping.borrow() || self.window.lock().is_some() {
             self.wake.notify_one();
         }
         Ticket {
@@ -111,9 +118,36 @@ impl Sweeper {
         let _ = self.sweeping.subscribe().wait_for(|sweeping| !sweeping).await;
     }
 
-    /// Whether a sweep is under way.
-    pub(super) fn is_sweeping(&self) -> bool {
-        *self.sweeping.borrow()
+    /// Whether a reader should wait for a sweep: one is under way, or it is time for one.
+    pub(super) fn is_due(&self, position: Offset, last_seq: Offset, at_least: usize) -> bool {
+        if *self.sweeping.borrow() {
+            return true;
+        }
+        let due = sweep_count(&mut [position], last_seq, at_least, self.span(), self.spent()) > 0;
+        if due {
+            self.sweeping.send_replace(true);
+        }
+        due
+    }
+
+    /// A reader goes alone.
+    pub(super) fn spend(&self, position: Offset, last_seq: Offset) {
+        let lately = self.spent();
+        *self.spent.lock() = (
+            lately + alone_cost(last_seq.saturating_sub(position)),
+            Instant::now(),
+        );
+    }
+
+    /// What reads alone have cost lately.
+    fn spent(&self) -> f64 {
+        let (spent, at) = *self.spent.lock();
+        if at.elapsed() < LATELY { spent } else { 0.0 }
+    }
+
+    /// What a kept window has.
+    fn span(&self) -> Option<(Offset, Offset)> {
+        self.window.lock().as_ref().map(|kept| kept.window.span())
     }
 
     /// What a kept window has, if it is whole for the reader.
@@ -127,15 +161,10 @@ impl Sweeper {
     }
 
     /// Takes those who are to be served by one sweep now; none if that is not worth it.
-    fn pick(&self, last_seq: Offset, at_least: usize, incarnation: u64) -> Vec<Waiting> {
+    fn pick(&self, last_seq: Offset, at_least: usize) -> Vec<Waiting> {
         let mut waiting = self.waiting.lock();
-        let kept = self.window.lock();
-        let span = kept
-            .as_ref()
-            .filter(|kept| kept.incarnation == incarnation)
-            .map(|kept| kept.window.span());
         let mut positions: Vec<_> = waiting.iter().map(|waiter| waiter.position).collect();
-        let count = sweep_count(&mut positions, last_seq, at_least, span);
+        let count = sweep_count(&mut positions, last_seq, at_least, self.span(), self.spent());
         if count == 0 {
             return Vec::new();
         }
@@ -211,15 +240,15 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId) {
         }
         let incarnation = keeper.incarnation();
         serve_from_window(&hub, keeper, sweeper, incarnation).await;
-        let picked = sweeper.pick(keeper.seen(), hub.reader.sweep_from(), incarnation);
-        if picked.is_empty() {
-            continue;
+        let picked = sweeper.pick(keeper.seen(), hub.reader.sweep_from());
+        if !picked.is_empty() {
+            sweeper.sweeping.send_replace(true);
+            sweep(&hub, shard, keeper, sweeper, incarnation, picked).await;
+            *sweeper.spent.lock() = (0.0, Instant::now());
+            // Those who came meanwhile.
+            sweeper.wake.notify_one();
         }
-        sweeper.sweeping.send_replace(true);
-        sweep(&hub, shard, keeper, sweeper, incarnation, picked).await;
         sweeper.sweeping.send_replace(false);
-        // Those who came meanwhile.
-        sweeper.wake.notify_one();
     }
 }
 
@@ -242,6 +271,8 @@ async fn sweep(
         .map(|rider| rider.position)
         .min()
         .unwrap_or(0)
+        // In a storm many more come, and some of them left a little earlier.
+        .saturating_sub(PAGE_MESSAGES.into())
         .max(1);
     let kept = sweeper.window.lock().take();
     let mut window = match kept {
@@ -252,29 +283,45 @@ async fn sweep(
     loop {
         let mut served = Vec::new();
         let mut waiting = Vec::new();
+        let full = window.is_full(hub.reader.sweep_page_bytes() as usize);
+        // Who has given up meanwhile needs no answer.
+        riders.retain(|rider| !rider.answer.is_closed());
         for rider in riders {
-            match window.serve(rider.route.address(), rider.position, rider.target) {
+            let address = rider.route.address();
+            let answer = match window.serve(address, rider.position, rider.target) {
+                // Before it is pushed out: the rest is asked for again.
+                Answer::Later if full => window.serve_part(address, rider.position),
+                answer => answer,
+            };
+            match answer {
                 Answer::Served(found) => served.push((rider, found)),
                 Answer::Later => waiting.push(rider),
-                // Who has given up meanwhile needs no answer.
                 Answer::Alone => drop(rider.answer.send(None)),
             }
         }
-        answer(hub, keeper, incarnation, served).await;
         riders = waiting;
         riders.extend(sweeper.take_covered(&window));
         if riders.is_empty() || idle >= MAX_IDLE_PAGES || keeper.incarnation() != incarnation {
+            answer(hub, keeper, incarnation, served).await;
             break;
         }
-        let grown = match hub.reader.sweep(shard, window.next(), PAGE_MESSAGES).await {
-            Ok(page) => window.on_page(page.messages),
-            Err(_) => false,
-        };
-        if grown {
-            idle = 0;
-        } else {
-            idle += 1;
-            sleep(PAUSE).await;
+        // The next page is on its way while those are answered who need no more.
+        let (page, ()) = tokio::join!(
+            hub.reader.sweep(shard, window.next(), PAGE_MESSAGES),
+            answer(hub, keeper, incarnation, served)
+        );
+        match page.map(|page| window.on_page(page.messages)) {
+            Ok(true) => idle = 0,
+            Ok(false) => {
+                idle += 1;
+                sleep(PAUSE).await;
+            }
+            // To let each of them ask instead would help nobody.
+            Err(ReadError::NoAnswer | ReadError::NotNow(_)) => sleep(PAUSE).await,
+            Err(error @ ReadError::Failed(_)) => {
+                warn!(shard = %keeper.spec().stream, %error, "a sweep failed");
+                idle = MAX_IDLE_PAGES;
+            }
         }
     }
     for rider in riders {

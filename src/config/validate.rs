@@ -123,14 +123,23 @@ fn http(config: &Config, checks: &mut Checks<'_>) {
     checks.not_zero(&[
         ("http.header_timeout", http.header_timeout),
         ("http.idle_timeout", http.idle_timeout),
+        ("http.body_timeout", http.body_timeout),
     ]);
-    checks.not_zero(&[("http.max_body_bytes", http.max_body_bytes)]);
+    checks.not_zero(&[
+        ("http.max_body_bytes", http.max_body_bytes),
+        ("http.max_json_depth", http.max_json_depth),
+        ("http.max_answer_bytes", http.max_answer_bytes),
+        ("http.max_history_bytes", http.max_history_bytes),
+    ]);
     checks.that(
         http.max_header_bytes >= MIN_HEADER_BYTES,
         &["http.max_header_bytes"],
         || format!("must be at least {}", format_size(MIN_HEADER_BYTES as u64)),
     );
 }
+
+/// What one question to JetStream may be answered with: 1,000 channels or messages, and what ends it.
+const MIN_READ_CAPACITY: usize = 1_024;
 
 fn nats(config: &Config, checks: &mut Checks<'_>) {
     let nats = &config.nats;
@@ -167,10 +176,26 @@ fn nats(config: &Config, checks: &mut Checks<'_>) {
         ("nats.subscription_capacity", nats.subscription_capacity),
         ("nats.command_capacity", nats.command_capacity),
     ]);
-    checks.not_zero(&[("nats.request_timeout", nats.request_timeout)]);
+    checks.not_zero(&[
+        ("nats.connect_timeout", nats.connect_timeout),
+        ("nats.ping_interval", nats.ping_interval),
+        ("nats.request_timeout", nats.request_timeout),
+    ]);
+    checks.not_zero(&[("nats.answer_bytes", nats.answer_bytes)]);
+    let page = MIN_READ_CAPACITY.max(config.catchup.page_messages as usize);
+    checks.that(
+        nats.read_capacity >= page,
+        &["nats.read_capacity", "catchup.page_messages"],
+        || format!("must be at least {page}: so many messages are asked for at once"),
+    );
     checks.shorter(
         ("nats.request_timeout", nats.request_timeout),
         ("channel.subscribe_timeout", config.channel.subscribe_timeout),
+    );
+    checks.that(
+        nats.request_timeout <= nats.request_timeout_max,
+        &["nats.request_timeout", "nats.request_timeout_max"],
+        || "must not be more than nats.request_timeout_max".to_owned(),
     );
 }
 
@@ -227,6 +252,7 @@ fn edge(config: &Config, checks: &mut Checks<'_>) {
         ("edge.connect_timeout", edge.connect_timeout),
         ("edge.pong_timeout", edge.pong_timeout),
         ("edge.write_timeout", edge.write_timeout),
+        ("edge.close_timeout", edge.close_timeout),
         ("edge.drain_window", edge.drain_window),
     ]);
     checks.shorter(

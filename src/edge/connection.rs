@@ -31,14 +31,13 @@ use super::{
     bounds, frames,
     gateway::Gateway,
     orders::{Completion, Joins, Order},
+    reader,
     websocket::{Decoder, Event, close, encoder},
     writer::{TooSlow, Writer, poll_drained},
 };
 
-/// How long the peer may take to answer a close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What one read takes at most. Shared by the connections of a thread: an idle one has no buffer.
+/// What one read takes at most. Shared by the connections of a thread: an idle one has no buffer. Not
+/// a setting: there is one for each thread, whatever the clients do.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
@@ -120,7 +119,7 @@ impl Connection {
                 self.writer.discard();
             }
             self.writer.push(goodbye, false);
-            let _ = timeout(CLOSE_TIMEOUT, self.say_goodbye()).await;
+            let _ = timeout(self.gateway.config.close_timeout, self.say_goodbye()).await;
         }
         self.admission.ended(ended);
     }
@@ -196,11 +195,10 @@ impl Connection {
             Poll::Ready(Err(_)) => return Poll::Ready(Some(Ended::Gone)),
             Poll::Ready(Ok(())) => {}
         }
-        SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
-            Ok(0) => Poll::Ready(Some(Ended::Gone)),
-            Ok(len) => Poll::Ready(self.receive(&mut scratch[..len])),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(None),
-            Err(_) => Poll::Ready(Some(Ended::Gone)),
+        SCRATCH.with_borrow_mut(|scratch| match reader::read(&self.stream, scratch) {
+            Ok(None) => Poll::Ready(None),
+            Ok(Some(0)) | Err(_) => Poll::Ready(Some(Ended::Gone)),
+            Ok(Some(len)) => Poll::Ready(self.receive(&mut scratch[..len])),
         })
     }
 

@@ -25,6 +25,7 @@ pub const PING: Bytes = Bytes::from_static(b"\x81\x02{}");
 pub fn reply(reply: &Reply) -> Bytes {
     let mut frame = Frame::new(256);
     centrifuge::encode(reply, &mut frame.0);
+    // Written soon and let go: giving back what is left would cost more than it is worth.
     frame.finish().0
 }
 
@@ -62,6 +63,8 @@ fn push(
     write_body(&mut frame.0);
     let body = start..frame.0.len();
     frame.0.extend_from_slice(centrifuge::PUSH_SUFFIX);
+    // Rings keep frames for long: what was reserved too much goes back.
+    frame.0.shrink_to_fit();
     let (bytes, shift) = frame.finish();
     let place = |at: usize| u32::try_from(at - shift).unwrap_or(u32::MAX);
     let body: Range<u32> = place(body.start)..place(body.end);
@@ -84,8 +87,6 @@ impl Frame {
         let len = write_header(Opcode::Text, self.0.len() - MAX_HEADER_BYTES, &mut header);
         let start = MAX_HEADER_BYTES - len;
         self.0[start..MAX_HEADER_BYTES].copy_from_slice(&header[..len]);
-        // Rings keep frames for long: what was reserved too much goes back.
-        self.0.shrink_to_fit();
         (Bytes::from(self.0).slice(start..), start)
     }
 }

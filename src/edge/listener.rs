@@ -1,6 +1,7 @@
 //! The HTTP listener: accepts, serves HTTP/1.1, lets go of what becomes a websocket.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{
@@ -10,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::ConnectInfo};
+use axum::{extract::ConnectInfo, response::Response};
 use hyper::{
     Request,
     body::Incoming,
     server::conn::http1,
     service::{Service, service_fn},
 };
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -102,13 +103,16 @@ impl Listener {
         self.address
     }
 
-    /// Accepts connections and serves `router` on each, in a task of `tasks`, until `stop`.
+    /// Accepts connections and serves `service` on each, in a task of `tasks`, until `stop`.
     ///
     /// Requests have the peer's address as the extension [`ConnectInfo`]. After `stop` the port is
     /// closed at once, connections without a request end, and requests in progress are finished:
     /// `tasks` tells when. What has become a websocket is no longer the listener's.
-    pub async fn serve(self, router: Router, tasks: Tasks, stop: CancellationToken) {
-        let router = TowerToHyperService::new(router);
+    pub async fn serve<S>(self, service: S, tasks: Tasks, stop: CancellationToken)
+    where
+        S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
         let (mut pause, mut logged): (Option<Duration>, Option<Instant>) = (None, None);
         while let Some(accepted) = stop.run_until_cancelled(self.socket.accept()).await {
             match accepted {
@@ -116,8 +120,9 @@ impl Listener {
                     pause = None;
                     let timeouts = self.timeouts.clone();
                     let connection =
-                        serve_connection(stream, peer, self.limits, router.clone(), stop.clone());
-                    tasks.spawn(async move {
+                        serve_connection(stream, peer, self.limits, service.clone(), stop.clone());
+                    // `stop` ends it; nothing else needs to be looked at with each request.
+                    tasks.spawn_unstopped(async move {
                         if connection.await == Served::TimedOut {
                             timeouts.inc();
                         }
@@ -172,13 +177,17 @@ enum Served {
 }
 
 /// Serves one connection until it ends, or becomes a websocket.
-async fn serve_connection(
+async fn serve_connection<S>(
     stream: TcpStream,
     peer: SocketAddr,
     limits: Limits,
-    router: TowerToHyperService<Router>,
+    service: S,
     stop: CancellationToken,
-) -> Served {
+) -> Served
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+{
     // A failure means that the connection is gone, which the first read tells too.
     let _ = stream.set_nodelay(true);
     let asked = Arc::new(AtomicBool::new(false));
@@ -186,7 +195,7 @@ async fn serve_connection(
     let service = service_fn(move |mut request: Request<Incoming>| {
         was_asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.call(request)
+        service.call(request)
     });
     let connection = http1::Builder::new()
         .timer(HeadTimer::new(limits.idle_timeout))

@@ -144,6 +144,11 @@ pub(super) fn order(
     mailbox: &Arc<Mailbox>,
     joins: &mut Joins,
 ) -> Order {
+    let effect = match effect {
+        // By far the most frequent, and over before it is awaited: it needs no shares of its own.
+        Effect::Publish(order) => return publish(gateway, app, order),
+        other => other,
+    };
     let (app, hub, metrics) = (app.clone(), gateway.hub.clone(), gateway.metrics.clone());
     match effect {
         Effect::VerifyConnect { token } => Box::pin(async move {
@@ -209,12 +214,13 @@ pub(super) fn order(
                 Completion::ServerSubscribed(Ok(joined))
             })
         }
-        Effect::Publish(order) => publish(gateway, &app, order),
         Effect::History(order) => Box::pin(history(hub, app, *order)),
-        // Carried out by the connection itself.
-        Effect::Send(_) | Effect::Ping | Effect::Unsubscribe { .. } | Effect::Close(_) => {
-            Box::pin(std::future::ready(Completion::Abandoned))
-        }
+        // Above, or carried out by the connection itself.
+        Effect::Publish(_)
+        | Effect::Send(_)
+        | Effect::Ping
+        | Effect::Unsubscribe { .. }
+        | Effect::Close(_) => Box::pin(std::future::ready(Completion::Abandoned)),
     }
 }
 

@@ -45,10 +45,17 @@ impl<K: Eq + Hash + Clone> Keyed<K> {
     ///
     /// How long to wait until it would, if nothing else comes.
     pub fn peek(&self, key: &K, now: Instant, units: u64) -> Result<(), Duration> {
-        let known = self.due.get(key).copied();
-        let shared = known.is_none() && self.due.len() >= self.capacity;
-        let due = if shared { self.overflow } else { known };
+        let due = if self.shares(key) {
+            self.overflow
+        } else {
+            self.due.get(key).copied()
+        };
         self.quota.admit(due, now, units).map(|_| ())
+    }
+
+    /// Whether `key` is one of those beyond the capacity, which share one limit.
+    pub fn shares(&self, key: &K) -> bool {
+        self.due.len() >= self.capacity && !self.due.contains_key(key)
     }
 
     /// Admits `units` for `key`, all or none.

@@ -9,7 +9,7 @@ fn ms(ms: u64) -> Duration {
 #[test]
 fn a_burst_then_the_rate() {
     let start = Instant::now();
-    let mut limit = Gcra::new(10, 3);
+    let mut limit = Gcra::new(Quota::new(10, 3));
     for _ in 0..3 {
         assert_eq!(limit.check(start, 1), Ok(()));
     }
@@ -21,12 +21,24 @@ fn a_burst_then_the_rate() {
 }
 
 #[test]
+fn all_of_a_burst_may_come_at_once_also_if_the_rate_does_not_divide_a_second() {
+    let now = Instant::now();
+    for burst in 1..400 {
+        for rate in [3, 7, burst, 999, u64::MAX] {
+            let mut limit = Gcra::new(Quota::new(rate, burst));
+            let admitted = (0..burst).all(|_| limit.check(now, 1).is_ok());
+            assert!(admitted, "{burst} at {rate} a second");
+        }
+    }
+}
+
+#[test]
 fn a_rate_of_zero_is_unlimited_and_nothing_costs_nothing() {
     let now = Instant::now();
-    let mut unlimited = Gcra::new(0, 0);
+    let mut unlimited = Gcra::new(Quota::new(0, 0));
     assert_eq!(unlimited.check(now, u64::MAX), Ok(()));
     assert_eq!(unlimited.check(now, u64::MAX), Ok(()));
-    let mut limit = Gcra::new(1, 1);
+    let mut limit = Gcra::new(Quota::new(1, 1));
     assert_eq!(limit.check(now, 1), Ok(()));
     assert_eq!(limit.check(now, 0), Ok(()));
     assert_eq!(limit.check(now, 1), Err(ms(1000)));
@@ -35,7 +47,7 @@ fn a_rate_of_zero_is_unlimited_and_nothing_costs_nothing() {
 #[test]
 fn what_exceeds_the_burst_is_admitted_and_paid_off() {
     let now = Instant::now();
-    let mut limit = Gcra::new(100, 100);
+    let mut limit = Gcra::new(Quota::new(100, 100));
     assert_eq!(limit.check(now, 500), Ok(()));
     assert_eq!(limit.check(now, 1), Err(ms(4010)));
     assert_eq!(limit.check(now + ms(5000), 500), Ok(()));
@@ -45,7 +57,7 @@ fn what_exceeds_the_burst_is_admitted_and_paid_off() {
 fn numbers_at_the_edge_do_not_overflow() {
     let now = Instant::now();
     for (rate, burst) in [(1, u64::MAX), (u64::MAX, 1), (u64::MAX, u64::MAX), (1, 1)] {
-        let mut limit = Gcra::new(rate, burst);
+        let mut limit = Gcra::new(Quota::new(rate, burst));
         for _ in 0..4 {
             let _ = limit.check(now, u64::MAX);
         }
@@ -96,7 +108,7 @@ proptest! {
     /// In no window more than the burst and the rate is admitted (while no item exceeds the burst).
     #[test]
     fn never_more_than_burst_and_rate(rate in 1..200_u64, burst in 8..50_u64, arrivals in arrivals()) {
-        let mut limit = Gcra::new(rate, burst);
+        let mut limit = Gcra::new(Quota::new(rate, burst));
         let start = Instant::now();
         let mut at = 0;
         let mut admitted: Vec<(u64, u64)> = Vec::new();
@@ -117,7 +129,7 @@ proptest! {
     /// A wait that is told is enough, and a nanosecond less is not.
     #[test]
     fn the_wait_is_exact(rate in 1..2000_u64, burst in 0..50_u64, arrivals in arrivals()) {
-        let mut limit = Gcra::new(rate, burst);
+        let mut limit = Gcra::new(Quota::new(rate, burst));
         let mut now = Instant::now();
         for (gap, units) in arrivals {
             now += ms(gap);
@@ -138,7 +150,7 @@ proptest! {
         let quota = Quota::new(2, 3);
         let mut keyed = Keyed::new(quota, 5);
         keyed.sweep_at = 0;
-        let mut alone: Vec<Gcra> = (0..5).map(|_| Gcra::new(2, 3)).collect();
+        let mut alone: Vec<Gcra> = (0..5).map(|_| Gcra::new(Quota::new(2, 3))).collect();
         let mut now = Instant::now();
         for (gap, key, units) in events {
             now += ms(gap);

@@ -149,6 +149,10 @@ impl Log for MemoryLog {
         self.broker.route(key, class)
     }
 
+    fn stored_bytes(&self, route: &Route, record: &Record, dedup_id_bytes: Option<usize>) -> u64 {
+        store::size_of_message(route.address(), Some(record), dedup_id_bytes)
+    }
+
     fn publish(
         &self,
         route: &Route,

@@ -23,6 +23,7 @@ mod info;
 mod live;
 mod maintain;
 mod nodes;
+mod patience;
 mod publish;
 mod read;
 mod registry;
@@ -32,7 +33,7 @@ mod start;
 mod streams;
 mod subject;
 
-use std::{future::ready, time::Duration};
+use std::{future::ready, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -59,6 +60,10 @@ use super::{
     ReadError, Route, ShardId, ShardInfo, ShardSpec, Stored, Sweep,
 };
 use crate::model::{ChannelKey, ClassName, Offset, Record};
+
+/// What JetStream's file store writes for each message with headers besides subject, headers and body:
+/// four lengths, sequence, time stamp and checksum.
+const STORE_OVERHEAD_BYTES: usize = 34;
 
 /// The log on a NATS server or cluster.
 #[derive(Debug)]
@@ -88,6 +93,12 @@ impl NatsLog {
     /// Publications on their way, without an acknowledgement yet.
     pub fn in_flight(&self) -> usize {
         self.publisher.in_flight()
+    }
+
+    /// Messages of answers to reads that there was no room for (`nats.read_capacity`), since this was
+    /// last asked. What they belonged to is read again.
+    pub fn take_lost_answers(&self) -> u64 {
+        self.connections.lost_answers.swap(0, Ordering::Relaxed)
     }
 
     /// The channel whose messages stand at a durable route's address; `None` at an anchor's, and at
@@ -160,6 +171,12 @@ impl Log for NatsLog {
             Some(ShardId(class.first + shard)),
             address,
         ))
+    }
+
+    fn stored_bytes(&self, route: &Route, record: &Record, dedup_id_bytes: Option<usize>) -> u64 {
+        let subject = self.names.history.len() + 1 + route.address().len();
+        let headers = envelope::headers_bytes(record, dedup_id_bytes);
+        (STORE_OVERHEAD_BYTES + subject + headers + record.data.len()) as u64
     }
 
     fn publish(
@@ -378,6 +395,7 @@ impl Log for NatsLog {
 
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            let _ = timeout(self.request_timeout, self.publisher.handed_over()).await;
             let flushed = self
                 .connections
                 .all()

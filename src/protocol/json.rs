@@ -65,7 +65,12 @@ pub fn push_raw(out: &mut Vec<u8>, value: &[u8]) {
     if is_one_line(value) {
         out.extend_from_slice(value);
     } else {
-        out.extend(value.iter().copied().filter(|byte| !is_newline(byte)));
+        out.extend(
+            value
+                .iter()
+                .copied()
+                .filter(|byte| !matches!(byte, b'\n' | b'\r')),
+        );
     }
 }
 
@@ -77,9 +82,116 @@ pub fn without_newlines(value: &str) -> Option<String> {
 
 /// Whether there is no raw newline.
 pub fn is_one_line(value: &[u8]) -> bool {
-    !value.iter().any(is_newline)
+    memchr::memchr2(b'\n', b'\r', value).is_none()
 }
 
-fn is_newline(byte: &u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
+/// Whether a valid JSON value has more than `most` arrays and objects within each other.
+///
+/// Without recursion, and mostly without looking at the structure: a value that has no more than
+/// `most` opening brackets anywhere, in strings or not, cannot be that deep.
+pub fn is_deeper_than(value: &[u8], most: usize) -> bool {
+    value.len() > most && opening_brackets(value) > most && depth_exceeds(value, most)
+}
+
+/// In a form that compilers turn into vector instructions: no branch, and counters as wide as what
+/// they count.
+fn opening_brackets(value: &[u8]) -> usize {
+    let count = |chunk: &[u8]| chunk.iter().map(|&byte| u8::from(is_opening(byte))).sum::<u8>();
+    value.chunks(255).map(|chunk| usize::from(count(chunk))).sum()
+}
+
+fn depth_exceeds(value: &[u8], most: usize) -> bool {
+    let mut depth = 0_usize;
+    let mut bytes = value.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' => skip_string(&mut bytes),
+            byte if is_opening(byte) => {
+                depth += 1;
+                if depth > most {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Goes behind the quote that ends a string.
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            // What is escaped ends nothing.
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `[` and `{` differ in one bit, which no other byte shares with them.
+fn is_opening(byte: u8) -> bool {
+    byte | 0x20 == b'{'
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i32>().prop_map(Value::from),
+            r#"[\[\]{}"\\a]{0,6}"#.prop_map(Value::from)
+        ];
+        leaf.prop_recursive(6, 40, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(r#"[\[{"\\]{0,3}"#, inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    #[test]
+    fn brackets_in_strings_and_beside_each_other_are_not_depth() {
+        for (value, depth) in [
+            ("1", 0),
+            (r#""[[[[""#, 0),
+            (r#""\"[[[""#, 0),
+            (r#"["\\",[1]]"#, 2),
+            ("[[],[],[],[]]", 2),
+            (r#"{"{{":{"[[":[]}}"#, 3),
+            (&format!("[{}]", vec!["[]"; 1_000].join(",")), 2),
+            (&format!("{}{}", "[".repeat(20_000), "]".repeat(20_000)), 20_000),
+        ] {
+            assert!(!is_deeper_than(value.as_bytes(), depth), "{value:.60}");
+            if depth > 0 {
+                assert!(is_deeper_than(value.as_bytes(), depth - 1), "{value:.60}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn depth_is_what_a_parser_sees(value in any_value(), most in 0..8_usize) {
+            let text = value.to_string();
+            prop_assert_eq!(is_deeper_than(text.as_bytes(), most), depth(&value) > most);
+        }
+    }
 }

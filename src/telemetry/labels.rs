@@ -138,6 +138,8 @@ labels! {
         GapBuffer = "gap_buffer",
         /// Live copies that the NATS client had no room for; they are read again.
         SlowConsumer = "slow_consumer",
+        /// Messages of answers to reads beyond `nats.read_capacity`; they are read again.
+        ReadBuffer = "read_buffer",
         /// An event for an observer that lagged.
         Event = "event",
     }
@@ -150,8 +152,14 @@ labels! {
         PublishBytes = "publish_bytes",
         /// A rule's `rate`.
         ChannelRate = "channel_rate",
+        /// `apps.limits.rate_channels`: the rate that the channels beyond it share.
+        RateChannels = "rate_channels",
         /// A rule's `max_size`.
         MessageSize = "message_size",
+        /// `http.max_json_depth`.
+        JsonDepth = "json_depth",
+        /// `http.max_answer_bytes`.
+        Answer = "answer",
         /// `apps.limits.max_connections`.
         AppConnections = "app_connections",
         /// `edge.max_connections`.
@@ -202,6 +210,16 @@ labels! {
         Timeout = "timeout",
         /// The node drains.
         Draining = "draining",
+    }
+
+    /// Why the body of a request was not read.
+    RefusedBody("reason") {
+        /// `http.max_body_bytes`.
+        TooLarge = "too_large",
+        /// `http.body_timeout`.
+        TooSlow = "too_slow",
+        /// It ended early.
+        Broken = "broken",
     }
 
     /// Why a token or key was not accepted.

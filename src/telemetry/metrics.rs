@@ -9,7 +9,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use super::{
     labels::{
         AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
-        PublishOutcome, RecoveryOutcome, RefusedHandshake, RingEviction, StatusClass,
+        PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RingEviction, StatusClass,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
 };
@@ -38,6 +38,8 @@ pub struct Metrics {
     pub tasks: Gauge,
     /// Handshakes turned away.
     pub handshakes_refused: ByLabel<RefusedHandshake, Counter>,
+    /// Bodies of requests that were not read.
+    pub bodies_refused: ByLabel<RefusedBody, Counter>,
     /// HTTP requests, WebSocket handshakes included.
     pub http_requests: ByLabel<StatusClass, Counter>,
     /// How long an HTTP request took, seconds.
@@ -60,6 +62,8 @@ pub struct Metrics {
     pub catchup_waiting: Gauge,
     /// Bytes asked of the log and not yet received.
     pub catchup_in_flight_bytes: Gauge,
+    /// Pages kept for readers that keep up.
+    pub catchup_pages_ahead: Gauge,
     /// Gaps of tails.
     pub gaps: ByLabel<GapOutcome, Counter>,
     /// Checks of shards.
@@ -190,6 +194,10 @@ impl Metrics {
             ready: b.gauge("slipstream_ready", "1 while the node is ready."),
             tasks: b.gauge("slipstream_tasks", "Tasks running."),
             handshakes_refused: b.counters("slipstream_handshakes_refused_total", "Handshakes turned away."),
+            bodies_refused: b.counters(
+                "slipstream_http_bodies_refused_total",
+                "Bodies of requests not read.",
+            ),
             http_requests: b.counters("slipstream_http_requests_total", "HTTP requests answered."),
             http_seconds: b.histogram(
                 "slipstream_http_seconds",
@@ -225,6 +233,10 @@ impl Metrics {
             catchup_in_flight_bytes: b.gauge(
                 "slipstream_catchup_in_flight_bytes",
                 "Bytes asked of the log and not yet received.",
+            ),
+            catchup_pages_ahead: b.gauge(
+                "slipstream_catchup_pages_ahead",
+                "Pages kept for readers that keep up.",
             ),
             gaps: b.counters("slipstream_gaps_total", "Gaps in the live copies of a tail."),
             checks: b.counters("slipstream_checks_total", "Checks of shards for lost copies."),

@@ -94,6 +94,7 @@ impl Bounds {
                 page_messages: 3,
                 page_bytes: 400,
                 in_flight_bytes: 500,
+                ahead_bytes: 800,
                 leader_reads: 4,
                 max_waiting: 1_000,
                 short_reads: 3,

@@ -13,6 +13,7 @@ use axum::{
     routing::{any, get, post},
 };
 use futures_util::{SinkExt, StreamExt};
+use hyper_util::service::TowerToHyperService;
 use slipstream::{
     config::HttpConfig,
     edge::{listener::Listener, sockopt::ClientOptions, upgrade::accept_websocket},
@@ -67,8 +68,12 @@ fn config() -> HttpConfig {
         backlog: 4_096,
         header_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(60),
+        body_timeout: Duration::from_secs(60),
         max_header_bytes: 16 * 1024,
         max_body_bytes: 1024 * 1024,
+        max_json_depth: 128,
+        max_answer_bytes: 1024 * 1024,
+        max_history_bytes: 1024 * 1024,
         expose_operations: true,
     }
 }
@@ -90,7 +95,7 @@ fn start(config: &HttpConfig) -> Server {
         .route("/slow", get(slow))
         .route("/websocket", any(websocket))
         .with_state(Arc::clone(&shared));
-    tasks.spawn(listener.serve(router, tasks.clone(), stop.clone()));
+    tasks.spawn(listener.serve(TowerToHyperService::new(router), tasks.clone(), stop.clone()));
     Server {
         address,
         tasks,

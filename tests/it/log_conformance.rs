@@ -43,6 +43,7 @@ pub(crate) async fn conformance(log: Arc<dyn Log>, class: ClassName) {
     let checks = checks![
         publishing::shards_are_numbered,
         publishing::sequences_ascend_over_channels,
+        publishing::l2_a_publication_costs_what_is_charged,
         publishing::copies_carry_the_record_exactly,
         publishing::copies_go_to_every_subscription,
         publishing::prev_is_the_last_stored_of_the_channel,

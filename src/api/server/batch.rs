@@ -27,13 +27,12 @@ use crate::{
     api::{ApiState, extract::object, input::Few},
     apps::App,
     protocol::ErrorCode,
+    telemetry::Limit,
 };
 
-/// Commands done at once if the order does not matter.
+/// Commands done at once if the order does not matter. Not a setting: it is part of the documented
+/// API, and what they take of memory is bounded by `http.max_history_bytes` each.
 const PARALLEL: usize = 16;
-
-/// Bytes of replies after which the commands that are left are refused.
-const ENOUGH_BYTES: usize = 16 * 1024 * 1024;
 
 /// What `batch` takes.
 #[derive(Deserialize, ToSchema)]
@@ -136,6 +135,12 @@ pub(in crate::api) async fn batch(State(state): State<ApiState>, call: Call) -> 
     json_response(answer)
 }
 
+/// The answer is as large as it may become.
+pub(super) fn too_much(state: &ApiState, app: &App) -> ServerError {
+    state.metrics.app(&app.id).limits_hit.of(Limit::Answer).inc();
+    ErrorCode::LimitExceeded.into()
+}
+
 /// Does one command and writes its reply.
 async fn reply(
     state: &ApiState,
@@ -144,8 +149,8 @@ async fn reply(
     body: &Bytes,
     written: &AtomicUsize,
 ) -> Vec<u8> {
-    let done = if written.load(Ordering::Relaxed) > ENOUGH_BYTES {
-        Err(ErrorCode::LimitExceeded.into())
+    let done = if written.load(Ordering::Relaxed) > state.max_answer_bytes {
+        Err(too_much(state, app))
     } else {
         match Command::read(&method, params.get().as_bytes()) {
             Ok(command) => run(state, app, command, body).await,

@@ -178,9 +178,10 @@ pub(super) async fn run(
 ) -> Result<Vec<u8>, ServerError> {
     match command {
         Command::Publish(params) => publish(state, app, params, body).await,
-        Command::Broadcast(params) => broadcast(state, app, params, body).await,
-        Command::History(params) => read_history(state, app, &params).await,
-        Command::HistoryRemove(params) => history_remove(state, app, &params.channel).await,
+        // Boxed: a publish, which is most of what is called, need not be as large as these.
+        Command::Broadcast(params) => Box::pin(broadcast(state, app, params, body)).await,
+        Command::History(params) => Box::pin(read_history(state, app, &params)).await,
+        Command::HistoryRemove(params) => Box::pin(history_remove(state, app, &params.channel)).await,
         Command::NotAvailable => Err(ErrorCode::NotAvailable.into()),
         Command::Unknown => Err(ErrorCode::MethodNotFound.into()),
     }

@@ -17,10 +17,9 @@ use crate::{
     publish::{PublishError, Target},
 };
 
-/// The most publications in one answer, also if "all" are asked for.
+/// The most publications in one answer, also if "all" are asked for. Not a setting: it is part of the
+/// documented API, and bytes are bounded by `http.max_history_bytes`.
 const MAX_PUBLICATIONS: usize = 10_000;
-/// An answer that has so many bytes gets no further page.
-const ENOUGH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Reads what `params` ask for and writes it as a result.
 pub(super) async fn read_history(
@@ -46,7 +45,7 @@ pub(super) async fn read_history(
             encode_publication_body(publication, &mut result);
         }
         match page.publications.last() {
-            Some(last) if page.more && left > 0 && result.len() < ENOUGH_BYTES => {
+            Some(last) if page.more && left > 0 && result.len() < state.max_history_bytes => {
                 read.since = Some(last.offset);
                 // From here on the epoch must not change.
                 read.epoch = Some(page.top.epoch);

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Call, bad_request,
+    batch::too_much,
     command::{Command, run},
     error::ServerError,
     json_response,
@@ -31,9 +32,6 @@ const METHODS: [&str; 13] = [
     "subscribe",
     "refresh",
 ];
-
-/// Bytes of replies after which the commands that are left are refused.
-const ENOUGH_BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -83,8 +81,8 @@ pub(in crate::api) async fn legacy(State(state): State<ApiState>, Call { app, bo
             answer.push(b'\n');
         }
         let params = line.params.map_or(&b"{}"[..], |params| params.get().as_bytes());
-        let done = if answer.len() > ENOUGH_BYTES {
-            Err(ErrorCode::LimitExceeded.into())
+        let done = if answer.len() > state.max_answer_bytes {
+            Err(too_much(&state, &app))
         } else {
             match Command::read(&method(line.method), params) {
                 Ok(command) => run(&state, &app, command, &body).await,

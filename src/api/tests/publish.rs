@@ -6,7 +6,7 @@ use serde_json::json;
 use super::support::{A, APPS, B, Node, SMALL, publications, request};
 use crate::{
     log::{PublishError, memory::Target},
-    telemetry::{Limit, PublishOutcome},
+    telemetry::{Limit, PublishOutcome, RefusedBody},
 };
 
 #[tokio::test]
@@ -116,6 +116,7 @@ async fn bad_bodies_are_told_apart_and_store_nothing() {
             "v".repeat(value)
         )
     };
+    let deep = |depth: usize| format!(r#"{{"data":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     let many = format!(
         r#"{{"publications":[{}]}}"#,
         vec![r#"{"data":1}"#; 1_001].join(",")
@@ -150,6 +151,8 @@ async fn bad_bodies_are_told_apart_and_store_nothing() {
         (&large, 413, "payload_too_large"),
         (&bytes, 413, "payload_too_large"),
         (&larger, 413, "body_too_large"),
+        (&deep(129), 400, "bad_request"),
+        (&deep(500), 400, "bad_request"),
         (r#"{"publications":[]}"#, 422, "invalid_field"),
         (r#"{"publications":{}}"#, 422, "invalid_body"),
         (r#"{"publications":[1]}"#, 422, "invalid_body"),
@@ -174,7 +177,7 @@ async fn bad_bodies_are_told_apart_and_store_nothing() {
     assert!(node.payloads(A, "chat:x").await.is_empty());
     // The bounds themselves fit.
     let fits = format!(r#"{{"data":"{}"}}"#, "x".repeat(1022));
-    for body in [&fits, &key(255), &tags(16), &tag(64, 256)] {
+    for body in [&fits, &deep(128), &key(255), &tags(16), &tag(64, 256)] {
         node.post(A, "chat:x", body).await.ok(201);
     }
 }
@@ -248,7 +251,7 @@ async fn bad_heads_are_told_apart() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_long() {
-    let node = Node::with(&APPS.replacen("[http]", "[http]\nidle_timeout = \"100ms\"", 1));
+    let node = Node::with(&APPS.replacen("[http]", "[http]\nbody_timeout = \"100ms\"", 1));
     let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
     let reply = node
         .send(request("POST", &publications("chat:x"), A, &[], endless))
@@ -260,6 +263,11 @@ async fn a_body_that_does_not_come_is_not_waited_for_long() {
         .send(request("POST", &publications("chat:x"), A, &[], broken))
         .await;
     assert_eq!(reply.error(), (400, "bad_request".to_owned()));
+    let large = "x".repeat(110_000);
+    assert_eq!(node.post(A, "chat:x", &large).await.status, 413);
+    for why in [RefusedBody::TooSlow, RefusedBody::Broken, RefusedBody::TooLarge] {
+        assert_eq!(node.metrics.bodies_refused.of(why).get(), 1, "{why:?}");
+    }
 }
 
 #[tokio::test]
@@ -389,6 +397,18 @@ async fn bytes_hold_by_app() {
     assert!((1..=2).contains(&seconds));
     let metrics = node.metrics.app(&node.apps.get("small").unwrap().id);
     assert_eq!(metrics.limits_hit.of(Limit::PublishBytes).get(), 1);
+}
+
+/// L2: the store has more to keep of a publication than its payload.
+#[tokio::test]
+async fn l2_bytes_are_charged_as_they_are_stored() {
+    let node = Node::with(&APPS.replace("limits.publish_rate = 1\n    limits.publish_burst = 2\n", ""));
+    let batch = format!(r#"{{"publications":[{}]}}"#, vec![r#"{"data":1}"#; 500].join(","));
+    let reply = node.post(SMALL, "chat:x", &batch).await;
+    let answer = reply.ok(200);
+    let stored = answer.array("results").iter().filter(|it| it["offset"].is_u64());
+    // 1 KiB, and what is earned meanwhile, of some 50 bytes each.
+    assert!((10..100).contains(&stored.count()));
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
-use super::support::{A, Node, SMALL, request};
-use crate::log::{PublishError, memory::Target};
+use super::support::{A, APPS, Node, SMALL, request};
+use crate::{
+    log::{PublishError, memory::Target},
+    telemetry::Limit,
+};
 
 async fn call(node: &Node, method: &str, body: &str) -> Value {
     let reply = node.call("POST", &format!("/api/{method}"), A, body).await;
@@ -162,6 +165,8 @@ async fn errors_have_numbers_or_statuses() {
         "k".repeat(256)
     );
     let tag = format!(r#"{{"channel":"chat:x","data":1,"tags":{{"":"{}"}}}}"#, "v");
+    let deep = "[".repeat(129) + &"]".repeat(129);
+    let deep_publish = format!(r#"{{"channel":"chat:x","data":{deep}}}"#);
     for (method, body, code, status) in [
         ("publish", r#"{"channel":"nope:x","data":1}"#, 102, 404),
         ("publish", r#"{"channel":"","data":1}"#, 107, 400),
@@ -178,6 +183,7 @@ async fn errors_have_numbers_or_statuses() {
         ("publish", &long, 107, 400),
         ("publish", &tag, 107, 400),
         ("publish", &large, 106, 413),
+        ("publish", &deep_publish, 107, 400),
         (
             "publish",
             r#"{"channel":"chat:x","data":1,"skip_history":true}"#,
@@ -402,4 +408,43 @@ async fn the_older_form_has_a_command_on_each_line() {
     let broken = "{\"method\":\"publish\",\"params\":{\"channel\":\"chat:y\",\"data\":1}}\n{";
     assert_eq!(node.call("POST", "/api", A, broken).await.status, 400);
     assert!(node.payloads(A, "chat:y").await.is_empty());
+}
+
+/// Issue 3: what an answer may hold is bounded, in memory too.
+#[tokio::test]
+async fn an_answer_grows_no_further_than_it_may() {
+    let http = "[http]\nmax_answer_bytes = \"1KiB\"\nmax_history_bytes = \"1B\"";
+    let http = format!("[catchup]\npage_bytes = \"2KiB\"\n{http}");
+    let node = Node::with(&APPS.replacen("[http]", &http, 1));
+    let items = vec![r#"{"data":"0123456789"}"#; 600].join(",");
+    node.post(A, "chat:x", &format!(r#"{{"publications":[{items}]}}"#))
+        .await
+        .ok(200);
+    let history = r#"{"channel":"chat:x","limit":-1}"#;
+    let page = call(&node, "history", history).await;
+    let page = page["result"]["publications"].as_array().unwrap().len();
+    assert!((1..600).contains(&page), "{page} of 600 are a page");
+
+    let refused = |replies: &[Value]| {
+        replies
+            .iter()
+            .map(|reply| reply.get("error").is_some())
+            .collect::<Vec<_>>()
+    };
+    let command = format!(r#"{{"history":{history}}}"#);
+    let batch = format!(r#"{{"commands":[{}]}}"#, vec![command; 3].join(","));
+    let answer = call(&node, "batch", &batch).await;
+    let replies = answer["replies"].as_array().unwrap();
+    assert_eq!(refused(replies), [false, true, true]);
+    assert_eq!(code(&replies[1]), 106);
+    let line = format!(r#"{{"id":1,"method":"history","params":{history}}}"#);
+    let reply = node.call("POST", "/api", A, &vec![line; 3].join("\n")).await;
+    let text = String::from_utf8(reply.bytes.to_vec()).unwrap();
+    let replies: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(refused(&replies), [false, true, true]);
+    let metrics = node.metrics.app(&node.apps.get("a").unwrap().id);
+    assert_eq!(metrics.limits_hit.of(Limit::Answer).get(), 4);
 }

@@ -3,18 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     body::{Body, to_bytes},
     http::{HeaderMap, Method, Request, header},
 };
 use bytes::Bytes;
 use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    api::{ApiState, Readiness, counted, document, router},
+    api::{ApiState, Front, Readiness, document, router},
     apps::Apps,
     channel::{Budgets, Encoder, Entry, Hub},
     config::{Config, Sources},
@@ -98,7 +96,7 @@ pub(super) struct Node {
     pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) apps: Apps,
-    service: TowerToHyperService<Router>,
+    service: Front,
     document: Value,
     tasks: Tasks,
 }
@@ -146,12 +144,12 @@ impl Node {
             "node-1",
             &config.http,
             apps.clone(),
-            Publisher::new(hub.clone(), metrics.clone()),
+            Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone()),
             hub.clone(),
             readiness.clone(),
             metrics.clone(),
         );
-        let service = TowerToHyperService::new(counted(router(state), metrics.clone()));
+        let service = Front::new(router(state.clone()), Some(state), metrics.clone());
         Self {
             faults,
             hub,

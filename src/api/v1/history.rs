@@ -20,7 +20,8 @@ use crate::{
 
 /// Publications in a page where the caller does not say.
 const DEFAULT_LIMIT: usize = 100;
-/// The most publications in a page. A page of large publications ends earlier, by bytes.
+/// The most publications in a page. Not a setting: it is part of the documented API; a page of large
+/// publications ends earlier, by `catchup.page_bytes`.
 const MAX_LIMIT: usize = 1_000;
 /// The longest epoch that is looked at; ours are shorter.
 const MAX_EPOCH_BYTES: usize = 64;

@@ -192,7 +192,8 @@ pub(in crate::api) async fn publish(
         if items.is_empty() {
             return Err(ApiError::field("publications", "empty"));
         }
-        return Ok(batch(&state, &app, &target, items, &body).await);
+        // Boxed: a single publication need not be as large.
+        return Ok(Box::pin(batch(&state, &app, &target, items, &body)).await);
     }
     let field = idempotency_key.as_ref().map(|Text(key)| key.as_ref());
     if field.is_some() && header.is_some() && field != header.as_deref() {

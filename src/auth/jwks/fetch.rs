@@ -2,15 +2,16 @@ use std::time::Duration;
 
 use crate::auth::key::KeySet;
 
-/// The largest answer that is read. Sets have a few KiB.
-const MAX_SET_BYTES: usize = 256 * 1024;
-
 /// Where a set is fetched from.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) client: reqwest::Client,
     pub(super) url: reqwest::Url,
     pub(super) timeout: Duration,
+    /// The largest answer that is read.
+    pub(super) max_bytes: usize,
+    /// The most keys that are used.
+    pub(super) max_keys: usize,
 }
 
 /// Why no set was fetched.
@@ -20,8 +21,8 @@ pub(super) enum FetchError {
     Request(#[source] reqwest::Error),
     #[error("answered with status {0}")]
     Status(u16),
-    #[error("the answer has more than {MAX_SET_BYTES} bytes")]
-    TooLarge,
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
     #[error("the answer is not a JWK set")]
     NotASet,
 }
@@ -53,11 +54,19 @@ impl Source {
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > MAX_SET_BYTES {
-                return Err(FetchError::TooLarge);
+            if body.len() + chunk.len() > self.max_bytes {
+                return Err(FetchError::TooLarge(self.max_bytes));
             }
             body.extend_from_slice(&chunk);
         }
-        KeySet::fetched(&body).ok_or(FetchError::NotASet)
+        let keys = KeySet::fetched(&body, self.max_keys).ok_or(FetchError::NotASet)?;
+        if keys.len() == self.max_keys {
+            tracing::warn!(
+                jwks.host = self.host(),
+                jwks.keys = keys.len(),
+                "jwk set has as many keys as are used; what comes behind them is not"
+            );
+        }
+        Ok(keys)
     }
 }

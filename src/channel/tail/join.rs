@@ -232,17 +232,19 @@ impl<O: Outlet> Tail<O> {
         }
     }
 
-    /// What was read for a cursor from `from`: everything up to `covered_to`.
+    /// What was read for a cursor: everything after `from` up to `covered_to`. If not all of it is
+    /// taken, it can be handed in again: the cursor gets what it has not had.
     pub fn on_fed(&mut self, key: CursorKey, from: Offset, messages: &[Message], covered_to: Offset) -> Fed {
         let Some(cursor) = self.cursors.get_mut(key) else {
             return Fed::Gone;
         };
-        if cursor.live || cursor.delivered != from {
+        if cursor.live || cursor.delivered < from {
             return Fed::Taken;
         }
+        let had = messages.partition_point(|message| message.offset() <= cursor.delivered);
         let fed = give(
             cursor,
-            publications(messages),
+            publications(&messages[had..]),
             usize::MAX,
             &mut self.effects.delivered,
         );
@@ -250,6 +252,16 @@ impl<O: Outlet> Tail<O> {
             cursor.delivered = cursor.delivered.max(covered_to);
         }
         fed
+    }
+
+    /// What a cursor that is behind will have to read when it has everything up to `offset`; `None`
+    /// if the ring reaches that far back.
+    pub fn reads_after(&mut self, key: CursorKey, offset: Offset) -> Option<Target> {
+        let behind = self.cursors.get_mut(key).is_some_and(|cursor| !cursor.live);
+        (behind && offset < self.ring.from()).then_some(Target {
+            last: self.last,
+            whole_to: self.whole_to,
+        })
     }
 
     /// Where a cursor's publications go.

@@ -410,6 +410,16 @@ fn a_page_larger_than_the_room_is_taken_in_parts() {
     assert!(matches!(tail.on_fed(joined.key, 10, &page, 16), Fed::Full(_)));
     assert_eq!(slow.got(), [11]);
     assert!(matches!(tail.feed(joined.key), Feed::Read { from: 11, .. }));
+    slow.make_room(100);
+    assert!(
+        tail.reads_after(joined.key, 12).is_some(),
+        "the ring begins later"
+    );
+    assert_eq!(tail.reads_after(joined.key, 16), None);
+    assert_eq!(tail.on_fed(joined.key, 10, &page, 16), Fed::Taken);
+    assert_eq!(slow.got(), (11..=16).collect::<Vec<_>>());
+    assert_eq!(tail.feed(joined.key), Feed::Live);
+    assert_eq!(tail.reads_after(joined.key, 16), None, "it is live");
 }
 
 #[test]

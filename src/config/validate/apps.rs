@@ -139,6 +139,16 @@ fn tokens(auth: &AuthConfig, path: &str, checks: &mut Checks<'_>) {
             "must be a public key in PEM: -----BEGIN PUBLIC KEY----- and so on".to_owned()
         });
     }
+    let bounds = [
+        ("jwks_max_bytes", auth.jwks_max_bytes),
+        ("jwks_max_keys", auth.jwks_max_keys),
+        ("max_token_bytes", auth.max_token_bytes),
+    ];
+    for (name, bound) in bounds {
+        checks.that(bound > 0, &[&format!("{path}.{name}")], || {
+            "must not be 0".to_owned()
+        });
+    }
     let Some(url) = &auth.jwks_url else { return };
     let key = format!("{path}.jwks_url");
     let rest = url

@@ -9,6 +9,8 @@ use crate::{config::Config, model::History};
 const MIN_DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 /// Shard numbers are 16 bits wide for the whole deployment; a stream costs the server memory.
 const MAX_SHARDS: u16 = 1024;
+/// How much of a budget of bytes may come at once: what comes in this time.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// So many checks must happen within the life of a publication (rule L6).
 const CHECKS_PER_LIFE: u32 = 6;
 
@@ -77,8 +79,10 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
     }
 }
 
-/// Rule L2: the bytes of a class are a safety net above what its apps may store in its time. Apps
-/// without a budget cannot be summed up; for them there is only the alarm.
+/// Rule L2: the bytes of a class are a safety net above what its apps may store in its time, as bytes
+/// are charged: with all that the store adds. That is what the rate lets through while a publication
+/// lives, and once a second's worth that may come at once. Apps without a budget cannot be summed up;
+/// for them there is only the alarm.
 fn budgets(config: &Config, index: usize, checks: &mut Checks<'_>) {
     let class = &config.log.classes[index];
     let uses = |app: &&crate::config::AppConfig| {
@@ -91,7 +95,8 @@ fn budgets(config: &Config, index: usize, checks: &mut Checks<'_>) {
         .iter()
         .filter(uses)
         .map(|app| u128::from(app.limits.publish_bytes));
-    let promised = rates.sum::<u128>().saturating_mul(class.max_age.as_millis()) / 1000;
+    let lives_ms = class.max_age.as_millis() + AT_ONCE.as_millis();
+    let promised = rates.sum::<u128>().saturating_mul(lives_ms) / 1000;
     let room = u128::from(class.max_bytes) * u128::from(class.shards);
     let key = format!("log.classes[{index}]");
     checks.that(promised <= room, &[&key, "apps"], || {

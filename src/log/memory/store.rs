@@ -10,13 +10,13 @@ use std::{
 
 use crate::{
     log::{Body, Copy, Page, Stored, Sweep},
-    model::Offset,
+    model::{Offset, Record},
 };
 
 #[cfg(test)]
 mod tests;
 
-/// What a message costs besides its address, payload, tags and info.
+/// What a message costs besides its address, payload, tags, info and id.
 const OVERHEAD_BYTES: u64 = 32;
 
 /// What a shard keeps.
@@ -89,24 +89,27 @@ impl Message {
     }
 
     fn size(&self) -> u64 {
-        let body = match &self.body {
-            Body::Publication(record) => {
-                let tags: usize = record
-                    .tags
-                    .iter()
-                    .map(|(name, value)| name.len() + value.len())
-                    .sum();
-                let info = record.info.as_ref().map_or(0, |info| {
-                    let raw = [&info.conn_info, &info.chan_info];
-                    let raw: usize = raw.into_iter().flatten().map(|json| json.len()).sum();
-                    info.client.len() + info.user.len() + raw
-                });
-                record.data.len() + tags + info
-            }
-            Body::Tombstone | Body::Unreadable { .. } => 0,
+        let record = match &self.body {
+            Body::Publication(record) => Some(record),
+            Body::Tombstone | Body::Unreadable { .. } => None,
         };
-        OVERHEAD_BYTES + (self.address.len() + body) as u64
+        let id = self.dedup_id.as_ref().map(|id| id.len());
+        size_of_message(&self.address, record, id)
     }
+}
+
+/// What a message costs of a shard's bytes.
+pub(super) fn size_of_message(address: &str, record: Option<&Record>, dedup_id_bytes: Option<usize>) -> u64 {
+    let record = record.map_or(0, |record| {
+        let tags = record.tags.iter().map(|(name, value)| name.len() + value.len());
+        let info = record.info.as_ref().map_or(0, |info| {
+            let raw = [&info.conn_info, &info.chan_info];
+            let raw: usize = raw.into_iter().flatten().map(|json| json.len()).sum();
+            info.client.len() + info.user.len() + raw
+        });
+        record.data.len() + tags.sum::<usize>() + info
+    });
+    OVERHEAD_BYTES + (address.len() + record + dedup_id_bytes.unwrap_or(0)) as u64
 }
 
 // === impl Store ===

@@ -1,6 +1,6 @@
 //! Requests to JetStream's JSON API, and what its errors mean to us.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -88,18 +88,17 @@ impl From<ApiError> for ReadError {
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     inbox: Arc<Inbox>,
-    timeout: Duration,
 }
 
 impl Api {
-    /// Requests through `inbox` that may take `timeout` each.
-    pub(super) fn new(inbox: Arc<Inbox>, timeout: Duration) -> Self {
-        Self { inbox, timeout }
+    /// Requests through `inbox`.
+    pub(super) fn new(inbox: Arc<Inbox>) -> Self {
+        Self { inbox }
     }
 
     /// Resolves when the server has handled all that was sent over this connection before.
     pub(super) async fn round_trip(&self) -> Result<(), ApiError> {
-        Ok(self.inbox.round_trip(self.timeout).await?)
+        Ok(self.inbox.round_trip().await?)
     }
 
     /// Sends `request` as JSON to `$JS.API.<what>` and reads the answer.
@@ -120,7 +119,7 @@ impl Api {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<T, ApiError> {
-        let answer = self.inbox.one(subject, headers, payload, self.timeout).await?;
+        let answer = self.inbox.one(subject, headers, payload).await?;
         read(&answer.payload)
     }
 }

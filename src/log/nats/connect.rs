@@ -7,7 +7,10 @@
 
 use std::{
     future::{Ready, ready},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,21 +24,25 @@ use crate::{
     task::Tasks,
 };
 
-/// A server that is silent for three of these is given up: a dead link is found within 9 s.
-const PING_INTERVAL: Duration = Duration::from_secs(3);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The longest pause between two attempts to connect again.
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
-/// Messages of catch-up answers that may wait to be sorted. The bytes asked for at once are bounded
-/// by the readers; a message lost here is noticed, and its page is asked for again.
-const READ_CAPACITY: usize = 65_536;
-
 /// The three connections. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     pub(super) live: Client,
     pub(super) publish: Client,
     pub(super) read: Client,
+    /// Messages of answers to reads that there was no room for, since it was last asked. Each is
+    /// noticed by who reads, and asked for again.
+    pub(super) lost_answers: Arc<AtomicU64>,
+}
+
+/// Who is told what a connection notices.
+enum Ears {
+    /// What follows from it is decided elsewhere.
+    Events(Events),
+    /// Messages that were dropped are counted.
+    Count(Arc<AtomicU64>),
+    /// Nothing can be dropped.
+    Nobody,
 }
 
 impl Connections {
@@ -47,34 +54,41 @@ impl Connections {
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
         let servers = servers(nats)?;
-        let open =
-            async |role: &'static str, subscriptions: usize, commands: usize, hears: Option<Events>| {
-                let options = options(nats, role).await?;
-                let lame_duck = Arc::new(Notify::new());
-                let client = options
-                    .subscription_capacity(subscriptions.max(1))
-                    .client_capacity(commands.max(1))
-                    .event_callback(on_event(role, hears, lame_duck.clone()))
-                    .connect(servers.as_slice())
-                    .await
-                    .map_err(|error| StartError::connect(nats, &error))?;
-                tasks.spawn(leave_lame_ducks(client.clone(), lame_duck));
-                Ok::<_, StartError>(client)
-            };
+        let open = async |role: &'static str, subscriptions: usize, commands: usize, ears: Ears| {
+            let options = options(nats, role).await?;
+            let lame_duck = Arc::new(Notify::new());
+            let client = options
+                .subscription_capacity(subscriptions.max(1))
+                .client_capacity(commands.max(1))
+                .event_callback(on_event(role, ears, lame_duck.clone()))
+                .connect(servers.as_slice())
+                .await
+                .map_err(|error| StartError::connect(nats, &error))?;
+            tasks.spawn(leave_lame_ducks(client.clone(), lame_duck));
+            Ok::<_, StartError>(client)
+        };
         // A publication waits in the queue of commands until it is written, so that queue is never
         // what ends the flight of one.
         let publish_commands = nats.command_capacity.max(log.max_in_flight);
         let publish_subscriptions = nats.subscription_capacity.max(log.max_in_flight);
+        let lost_answers = Arc::<AtomicU64>::default();
         Ok(Self {
             live: open(
                 "live",
                 nats.subscription_capacity,
                 nats.command_capacity,
-                Some(events.clone()),
+                Ears::Events(events.clone()),
             )
             .await?,
-            publish: open("publish", publish_subscriptions, publish_commands, None).await?,
-            read: open("read", READ_CAPACITY, nats.command_capacity, None).await?,
+            publish: open("publish", publish_subscriptions, publish_commands, Ears::Nobody).await?,
+            read: open(
+                "read",
+                nats.read_capacity,
+                nats.command_capacity,
+                Ears::Count(lost_answers.clone()),
+            )
+            .await?,
+            lost_answers,
         })
     }
 
@@ -95,10 +109,13 @@ fn servers(nats: &NatsConfig) -> Result<Vec<ServerAddr>, StartError> {
 async fn options(nats: &NatsConfig, role: &str) -> Result<ConnectOptions, StartError> {
     let mut options = ConnectOptions::new()
         .name(format!("slipstream {role}"))
-        .ping_interval(PING_INTERVAL)
-        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(nats.ping_interval)
+        .connection_timeout(nats.connect_timeout)
         .request_timeout(Some(nats.request_timeout))
-        .reconnect_delay_callback(reconnect_delay)
+        .reconnect_delay_callback({
+            let most = nats.max_reconnect_delay;
+            move |attempts| reconnect_delay(attempts, most)
+        })
         // Subjects come from our own encoding, which leaves nothing to check.
         .skip_subject_validation(true);
     if let Some(user) = &nats.user {
@@ -123,20 +140,20 @@ async fn options(nats: &NatsConfig, role: &str) -> Result<ConnectOptions, StartE
     Ok(options)
 }
 
-/// At once, then from 10 ms doubling to a second. A third more or less, by the attempt's number and
-/// the process, so that the nodes of a deployment do not come in step.
-fn reconnect_delay(attempts: usize) -> Duration {
+/// At once, then from 10 ms doubling to `most`. A third more or less, by the attempt's number and the
+/// process, so that the nodes of a deployment do not come in step.
+fn reconnect_delay(attempts: usize, most: Duration) -> Duration {
     let Some(doublings) = attempts.checked_sub(2) else {
         return Duration::ZERO;
     };
-    let delay = Duration::from_millis(10 << doublings.min(7)).min(MAX_RECONNECT_DELAY);
+    let delay = Duration::from_millis(10 << doublings.min(20)).min(most);
     let spread = (attempts as u32).wrapping_mul(7).wrapping_add(std::process::id()) % 100;
     delay * (67 + spread * 2 / 3) / 100
 }
 
 fn on_event(
     role: &'static str,
-    hears: Option<Events>,
+    ears: Ears,
     lame_duck: Arc<Notify>,
 ) -> impl Fn(Event) -> Ready<()> + Send + Sync {
     move |event| {
@@ -148,14 +165,16 @@ fn on_event(
         if event == Event::LameDuckMode {
             lame_duck.notify_one();
         }
-        let event = match event {
-            Event::Connected => Some(LogEvent::Connected),
-            Event::Disconnected | Event::Closed => Some(LogEvent::Disconnected),
-            Event::SlowConsumer(_) => Some(LogEvent::SlowConsumer),
-            _ => None,
-        };
-        if let (Some(events), Some(event)) = (&hears, event) {
-            events.send(event);
+        match (&ears, event) {
+            (Ears::Events(events), Event::Connected) => events.send(LogEvent::Connected),
+            (Ears::Events(events), Event::Disconnected | Event::Closed) => {
+                events.send(LogEvent::Disconnected);
+            }
+            (Ears::Events(events), Event::SlowConsumer(_)) => events.send(LogEvent::SlowConsumer),
+            (Ears::Count(dropped), Event::SlowConsumer(_)) => {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
         }
         ready(())
     }
@@ -179,15 +198,17 @@ mod tests {
 
     #[test]
     fn attempts_to_connect_again_are_spread_and_bounded() {
-        assert_eq!(reconnect_delay(0), Duration::ZERO);
-        assert_eq!(reconnect_delay(1), Duration::ZERO);
-        for attempts in 2..100 {
-            let delay = reconnect_delay(attempts);
-            assert!(
-                delay >= Duration::from_millis(6) && delay < MAX_RECONNECT_DELAY * 4 / 3,
-                "{delay:?}"
-            );
+        for most in [1, 60].map(Duration::from_secs) {
+            assert_eq!(reconnect_delay(0, most), Duration::ZERO);
+            assert_eq!(reconnect_delay(1, most), Duration::ZERO);
+            for attempts in 2..100 {
+                let delay = reconnect_delay(attempts, most);
+                assert!(
+                    delay >= Duration::from_millis(6) && delay < most * 4 / 3,
+                    "{delay:?}"
+                );
+            }
+            assert!(reconnect_delay(usize::MAX, most) > most / 2);
         }
-        assert!(reconnect_delay(usize::MAX) > MAX_RECONNECT_DELAY / 2);
     }
 }

@@ -24,6 +24,9 @@ pub(super) const INFO: &str = "Slip-Info";
 /// The publisher's tags.
 pub(super) const TAGS: &str = "Slip-Tags";
 
+/// NATS's own, which carries the id of an idempotency key.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+
 const SLIP_NAME: HeaderName = HeaderName::from_static(SLIP);
 const INFO_NAME: HeaderName = HeaderName::from_static(INFO);
 const TAGS_NAME: HeaderName = HeaderName::from_static(TAGS);
@@ -42,13 +45,26 @@ pub(super) fn publication(record: &Record) -> HeaderMap {
         },
     );
     if let Some(info) = &record.info {
-        headers.insert(INFO_NAME, value(info_list(info)));
+        headers.insert(INFO_NAME, value(list(info_fields(info))));
     }
     if !record.tags.is_empty() {
-        let tags = record.tags.iter().map(|(k, v)| (k.as_str(), v.as_bytes()));
-        headers.insert(TAGS_NAME, value(list(tags)));
+        headers.insert(TAGS_NAME, value(list(tag_fields(&record.tags))));
     }
     headers
+}
+
+/// The size, on the wire and in the store, of the headers that [`publication`] makes, with a message
+/// id of so many bytes if there is one. Found without making them.
+pub(super) fn headers_bytes(record: &Record, id_bytes: Option<usize>) -> usize {
+    let line = |name: &str, value: usize| name.len() + ": ".len() + value + "\r\n".len();
+    let info = record.info.as_ref();
+    let info = info.map_or(0, |info| line(INFO, list_bytes(info_fields(info))));
+    let tags = match record.tags.as_slice() {
+        [] => 0,
+        tags => line(TAGS, list_bytes(tag_fields(tags))),
+    };
+    let id = id_bytes.map_or(0, |bytes| line(MESSAGE_ID, bytes));
+    "NATS/1.0\r\n".len() + line(SLIP, "1j".len()) + info + tags + id + "\r\n".len()
 }
 
 /// The headers of a tombstone; its body is empty (L15).
@@ -106,18 +122,20 @@ fn version_and_kind(value: &str) -> Option<(u32, &str)> {
     Some((version.parse().ok()?, kind))
 }
 
-fn info_list(info: &ClientInfo) -> String {
+fn info_fields(info: &ClientInfo) -> impl Iterator<Item = (&str, &[u8])> {
     let fields = [
         ("c", Some(info.client.as_bytes())),
         ("u", Some(info.user.as_bytes())),
         ("i", info.conn_info.as_deref()),
         ("h", info.chan_info.as_deref()),
     ];
-    list(
-        fields
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?))),
-    )
+    fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+}
+
+fn tag_fields(tags: &[(String, String)]) -> impl Iterator<Item = (&str, &[u8])> {
+    tags.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
 }
 
 fn parse_info(text: &str) -> Option<ClientInfo> {
@@ -142,18 +160,33 @@ fn parse_tags(text: &str) -> Option<Vec<(String, String)>> {
 }
 
 fn list<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-    // What stays as it is: visible ASCII but the characters of the list's own syntax.
-    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'%' | b'=' | b';');
     let mut out = String::new();
     for (index, (name, value)) in entries.enumerate() {
         if index > 0 {
             out.push(';');
         }
-        escape(&mut out, name.as_bytes(), plain);
+        escape(&mut out, name.as_bytes(), is_plain);
         out.push('=');
-        escape(&mut out, value, plain);
+        escape(&mut out, value, is_plain);
     }
     out
+}
+
+/// The length of [`list`].
+fn list_bytes<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> usize {
+    let escaped = |text: &[u8]| {
+        text.iter()
+            .map(|&b| if is_plain(b) { 1 } else { 3 })
+            .sum::<usize>()
+    };
+    let lengths = entries.map(|(name, value)| escaped(name.as_bytes()) + "=".len() + escaped(value));
+    // One `;` less than entries.
+    lengths.map(|length| length + 1).sum::<usize>().saturating_sub(1)
+}
+
+/// What stays as it is in a list: visible ASCII but the characters of the list's own syntax.
+fn is_plain(b: u8) -> bool {
+    b.is_ascii_graphic() && !matches!(b, b'%' | b'=' | b';')
 }
 
 type Entry = (Vec<u8>, Vec<u8>);

@@ -12,7 +12,8 @@ use crate::{
     task::Tasks,
 };
 
-/// Events that a reader may be behind before it misses some, and is told so.
+/// Events that a reader may be behind before it misses some, and is told so. Not a setting: events are
+/// few and small, and missing some costs one check of every shard (`drops`, reason `event`).
 const CAPACITY: usize = 1_024;
 /// The advisories of elections, of all streams of the account.
 const ELECTIONS: &str = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*";

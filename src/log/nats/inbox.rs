@@ -17,9 +17,13 @@ use async_nats::{Client, HeaderMap, Message, StatusCode, Subject};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
-use crate::task::Tasks;
+use super::patience::Patience;
+use crate::{config::NatsConfig, task::Tasks};
 
 /// A request that has no complete answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +44,9 @@ pub(super) struct Inbox {
     prefix: String,
     next: AtomicU64,
     waiting: Arc<Mutex<HashMap<u64, Waiting>>>,
+    patience: Mutex<Patience>,
+    /// How long an answer of many messages may take as long as they come.
+    most: Duration,
 }
 
 /// A request that waits. There are as many as there are callers: their number is bounded there.
@@ -55,7 +62,11 @@ struct Waiting {
 
 impl Inbox {
     /// Subscribes, and starts the task that sorts the answers.
-    pub(super) async fn start(client: Client, tasks: &Tasks) -> Result<Self, async_nats::SubscribeError> {
+    pub(super) async fn start(
+        client: Client,
+        nats: &NatsConfig,
+        tasks: &Tasks,
+    ) -> Result<Self, async_nats::SubscribeError> {
         let prefix = format!("{}.", client.new_inbox());
         let mut answers = client.subscribe(format!("{prefix}*")).await?;
         let waiting = Arc::new(Mutex::new(HashMap::new()));
@@ -72,23 +83,27 @@ impl Inbox {
             prefix,
             next: AtomicU64::new(0),
             waiting,
+            patience: Mutex::new(Patience::new(nats.request_timeout, nats.request_timeout_max)),
+            most: nats.request_timeout_max,
         })
     }
 
-    /// The one message that answers a request, if it comes within `limit`.
+    /// The one message that answers a request, if it comes in time.
     pub(super) async fn one(
         &self,
         subject: String,
         headers: HeaderMap,
         payload: Bytes,
-        limit: Duration,
     ) -> Result<Message, Unanswered> {
         let (request, mut done) = self.register(1, false);
-        let answer = timeout(limit, async {
-            self.send(&request, subject, headers, payload).await?;
-            (&mut done).await.map_err(|_| Unanswered::Silence)
+        let answer = self.in_time(async |limit| {
+            let answer = timeout(limit, async {
+                self.send(&request, subject, headers, payload).await?;
+                (&mut done).await.map_err(|_| Unanswered::Silence)
+            });
+            answer.await.unwrap_or(Err(Unanswered::Silence))
         });
-        let message = answer.await.map_err(|_| Unanswered::Silence)??.pop();
+        let message = answer.await?.pop();
         match message {
             Some(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
                 Err(Unanswered::NoResponders)
@@ -99,17 +114,15 @@ impl Inbox {
     }
 
     /// The messages that answer a request, the last one with a status, if no pause between them is
-    /// longer than `silence` and all are there within `limit`. At most `most` before the status.
+    /// too long. At most `most` before the status.
     pub(super) async fn many(
         &self,
         subject: String,
         payload: Bytes,
         most: usize,
-        silence: Duration,
-        limit: Duration,
     ) -> Result<Vec<Message>, Unanswered> {
         let (request, mut done) = self.register(most.saturating_add(1), true);
-        let answer = timeout(limit, async {
+        let answer = self.in_time(async |silence| {
             timeout(silence, self.send(&request, subject, HeaderMap::new(), payload))
                 .await
                 .map_err(|_| Unanswered::Silence)??;
@@ -125,7 +138,9 @@ impl Inbox {
                 seen = received;
             }
         });
-        let messages = answer.await.map_err(|_| Unanswered::Silence)??;
+        let messages = timeout(self.most, answer)
+            .await
+            .map_err(|_| Unanswered::Silence)??;
         match messages.last().and_then(|message| message.status) {
             Some(StatusCode::NO_RESPONDERS) => Err(Unanswered::NoResponders),
             _ => Ok(messages),
@@ -134,15 +149,35 @@ impl Inbox {
 
     /// Sends a message to itself: when it is back, the server has handled all that was sent over this
     /// connection before.
-    pub(super) async fn round_trip(&self, limit: Duration) -> Result<(), Unanswered> {
+    pub(super) async fn round_trip(&self) -> Result<(), Unanswered> {
         let (request, mut done) = self.register(1, false);
-        let back = timeout(limit, async {
-            let subject = format!("{}{}", self.prefix, request.number);
-            let sent = self.client.publish(Subject::from(subject), Bytes::new()).await;
-            sent.map_err(|_| Unanswered::Silence)?;
-            (&mut done).await.map_err(|_| Unanswered::Silence)
-        });
-        back.await.map_err(|_| Unanswered::Silence)?.map(drop)
+        self.in_time(async |limit| {
+            let back = timeout(limit, async {
+                let subject = format!("{}{}", self.prefix, request.number);
+                let sent = self.client.publish(Subject::from(subject), Bytes::new()).await;
+                sent.map_err(|_| Unanswered::Silence)?;
+                (&mut done).await.map_err(|_| Unanswered::Silence)
+            });
+            back.await.unwrap_or(Err(Unanswered::Silence))
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Tells a request how long to wait, and learns from what becomes of it.
+    async fn in_time<T>(
+        &self,
+        request: impl AsyncFnOnce(Duration) -> Result<T, Unanswered>,
+    ) -> Result<T, Unanswered> {
+        let limit = self.patience.lock().limit();
+        let began = Instant::now();
+        let answer = request(limit).await;
+        match &answer {
+            Ok(_) => self.patience.lock().answered(began.elapsed()),
+            Err(Unanswered::Silence) => self.patience.lock().gave_up(limit),
+            Err(Unanswered::NoResponders) => {}
+        }
+        answer
     }
 
     fn register(&self, most: usize, many: bool) -> (Request<'_>, oneshot::Receiver<Vec<Message>>) {

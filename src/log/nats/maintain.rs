@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     NatsLog,
@@ -24,8 +24,7 @@ use crate::{
     task::Tasks,
 };
 
-/// How often a shard is tried: one that has lost its leader has another soon.
-const ATTEMPTS: u32 = 20;
+/// Between two attempts at a shard.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Gives every shard of the deployment a new epoch, and tells `done` of each: clients that come back
@@ -40,13 +39,14 @@ pub async fn new_epochs(
     tasks: &Tasks,
     mut done: impl FnMut(&str, &Epoch),
 ) -> Result<(), StartError> {
+    let patience = nats.start_timeout;
     let log = NatsLog::start(nats, log, &[], tasks).await?;
     for spec in log.shards() {
         let token = Epoch::new(&random::name(8));
-        let mut attempt = 0;
+        // One that has lost its leader has another soon.
+        let deadline = Instant::now() + patience;
         while let Err(error) = replace(&log, spec, &token).await {
-            attempt += 1;
-            if attempt == ATTEMPTS {
+            if Instant::now() >= deadline {
                 return Err(StartError::Request {
                     what: format!("give {} a new epoch", spec.stream),
                     why: error.to_string(),
@@ -89,10 +89,10 @@ pub async fn resize(
 ) -> Result<(), StartError> {
     let names = Names::new(&log.prefix).ok_or(StartError::Prefix)?;
     let connections = Connections::open(nats, log, &Events::new(), tasks).await?;
-    let inbox = Inbox::start(connections.live.clone(), tasks)
+    let inbox = Inbox::start(connections.live.clone(), nats, tasks)
         .await
         .map_err(|error| StartError::connect(nats, &error))?;
-    let api = Api::new(Arc::new(inbox), nats.request_timeout);
+    let api = Api::new(Arc::new(inbox));
     let registry = Registry::new(api.clone(), names.bucket());
 
     let ours = Layout::of(&log.classes);

@@ -3,7 +3,7 @@
 
 mod batch;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use async_nats::Message;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -24,12 +24,9 @@ use crate::{
     model::Offset,
 };
 
-/// A replica that hangs answers nothing: after this long another one is asked (by the caller).
-const SILENCE: Duration = Duration::from_millis(300);
-/// The most subjects that one `multi_last` may match (1,024), less the anchor and a reserve.
+/// The most subjects that one `multi_last` may match (1,024, fixed in the server), less the anchor and
+/// a reserve.
 const MAX_SUBJECTS: usize = 1_000;
-/// What the answer to one `multi_last` of several channels may hold.
-const MAX_LAST_BYTES: u32 = 4 << 20;
 
 /// The reading side of the log. Payloads are slices of the connection's read buffer: who keeps one
 /// for long copies it.
@@ -37,14 +34,21 @@ const MAX_LAST_BYTES: u32 = 4 << 20;
 pub(super) struct Reads {
     inbox: Arc<Inbox>,
     api: Api,
-    timeout: Duration,
+    /// What the answer to one `multi_last` of several channels may hold.
+    last_bytes: u32,
 }
 
 impl Reads {
-    /// Reads through `inbox`; each is given up after `timeout`, or earlier if nothing comes.
-    pub(super) fn new(inbox: Arc<Inbox>, timeout: Duration) -> Self {
-        let api = Api::new(inbox.clone(), timeout);
-        Self { inbox, api, timeout }
+    /// Reads through `inbox`. A replica that hangs answers nothing: the caller asks again, and then
+    /// another one may answer. The answer to a question about several channels has at most
+    /// `last_bytes`.
+    pub(super) fn new(inbox: Arc<Inbox>, last_bytes: u32) -> Self {
+        let api = Api::new(inbox.clone());
+        Self {
+            inbox,
+            api,
+            last_bytes,
+        }
     }
 
     /// At most `messages` messages of one subject from `from` on.
@@ -102,7 +106,7 @@ impl Reads {
     /// The last sequence of each subject. `anchor` is asked for too, so that the answer always says
     /// how far the replica is: without a match it would not.
     ///
-    /// JetStream sends the messages themselves. If they are more than [`MAX_LAST_BYTES`], the
+    /// JetStream sends the messages themselves. If they are more than an answer may hold, the
     /// subjects are asked for in smaller groups, and the answer is as old as its oldest part.
     pub(super) async fn last_of(
         &self,
@@ -124,7 +128,7 @@ impl Reads {
             let asked: Vec<_> = group.iter().map(String::as_str).chain([anchor]).collect();
             let mut request = json!({ "multi_last": asked });
             if group.len() > 1 {
-                request["max_bytes"] = MAX_LAST_BYTES.into();
+                request["max_bytes"] = self.last_bytes.into();
             }
             let batch = self.batch(stream, &request, asked.len()).await?;
             if batch.pending > 0 && group.len() > 1 {
@@ -200,11 +204,7 @@ impl Reads {
     async fn batch(&self, stream: &str, request: &Value, most: usize) -> Result<Batch, ReadError> {
         let payload = serde_json::to_vec(request).map_err(|error| ReadError::Failed(error.to_string()))?;
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let silence = SILENCE.min(self.timeout);
-        let answer = self
-            .inbox
-            .many(subject, payload.into(), most, silence, self.timeout)
-            .await;
+        let answer = self.inbox.many(subject, payload.into(), most).await;
         Batch::of(answer.map_err(|error| match error {
             Unanswered::Silence => ReadError::NoAnswer,
             Unanswered::NoResponders => ReadError::NotNow("no server has the shard".to_owned()),

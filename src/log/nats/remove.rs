@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{log::PublishError, model::Offset};
 
-/// How often the purge behind a stored tombstone is tried.
+/// How often the purge behind a stored tombstone is tried. Not a setting: the caller is told that the
+/// outcome is unknown, and removing again is safe.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
 

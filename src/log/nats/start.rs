@@ -1,6 +1,6 @@
 //! From a configuration to a log that works, or to an error that says what to do.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -43,7 +43,7 @@ impl NatsLog {
         check_classes(log, namespaces)?;
         let events = Events::new();
         let connections = Connections::open(nats, log, &events, tasks).await?;
-        let inbox = |client: &async_nats::Client| Inbox::start(client.clone(), tasks);
+        let inbox = |client: &async_nats::Client| Inbox::start(client.clone(), nats, tasks);
         let live = Arc::new(
             inbox(&connections.live)
                 .await
@@ -54,11 +54,11 @@ impl NatsLog {
                 .await
                 .map_err(|e| StartError::connect(nats, &e))?,
         );
-        let api = Api::new(live, nats.request_timeout);
+        let api = Api::new(live);
 
         check_server(&connections, &api).await?;
         let registry = Registry::new(api.clone(), names.bucket());
-        let layout = agree(&names, log, namespaces, &api, &registry).await?;
+        let layout = agree(&names, log, namespaces, &api, &registry, nats.start_timeout).await?;
         let (shards, classes) = number(&names, &layout)?;
         let streams: HashMap<_, _> = shards.iter().map(|spec| (spec.stream.clone(), spec.id)).collect();
 
@@ -76,7 +76,7 @@ impl NatsLog {
             .map_err(subscribed)?;
         registry.watch_epochs(connections.live.clone(), streams, events.clone(), tasks);
         let log = Arc::new(Self {
-            reads: Reads::new(read, nats.request_timeout),
+            reads: Reads::new(read, nats.answer_bytes),
             request_timeout: nats.request_timeout,
             names,
             shards,
@@ -144,14 +144,19 @@ async fn agree(
     namespaces: &[(AppId, String, History)],
     api: &Api,
     registry: &Registry,
+    patience: Duration,
 ) -> Result<Layout, StartError> {
     let replicas = log.classes.iter().map(|class| class.replicas).max().unwrap_or(1);
-    Definition::registry(names, replicas)?.ensure(api).await?;
+    Definition::registry(names, replicas)?
+        .ensure(api, patience)
+        .await?;
     let ours = Layout::of(&log.classes);
     registry.check_layout(&ours).await?;
     for class in &log.classes {
         for shard in 0..class.shards {
-            Definition::shard(names, class, shard)?.ensure(api).await?;
+            Definition::shard(names, class, shard)?
+                .ensure(api, patience)
+                .await?;
         }
     }
     let layout = registry.register_layout(&ours).await?;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::{
     api::{Api, ApiError, Refusal},
@@ -17,8 +18,7 @@ use crate::config::ClassConfig;
 const STREAM: &str = include_str!("../../../nats/stream.json");
 const REGISTRY: &str = include_str!("../../../nats/registry.json");
 
-/// How often creating or reading a stream is tried: a cluster that has just started elects first.
-const ATTEMPTS: u32 = 20;
+/// Between two attempts to create or read a stream.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A stream as it must be.
@@ -73,12 +73,12 @@ impl Definition {
         Ok(Self { name, fields })
     }
 
-    /// Makes sure that the stream exists and is as defined.
-    pub(super) async fn ensure(&self, api: &Api) -> Result<(), StartError> {
+    /// Makes sure that the stream exists and is as defined. Tries for as long as `patience`: a cluster
+    /// that has just started elects first.
+    pub(super) async fn ensure(&self, api: &Api, patience: Duration) -> Result<(), StartError> {
         let failed = |error| StartError::request(format!("create or read the stream {}", self.name))(error);
-        let mut attempt = 0;
+        let deadline = Instant::now() + patience;
         loop {
-            attempt += 1;
             match self.found(api).await {
                 Ok(found) => {
                     let differences = self.differences(&found);
@@ -94,7 +94,9 @@ impl Definition {
                 Err(ApiError::Refused(refusal)) if is_disabled(&refusal) => {
                     return Err(StartError::JetStreamDisabled);
                 }
-                Err(error) if attempt < ATTEMPTS && may_pass(&error) => tokio::time::sleep(PAUSE).await,
+                Err(error) if Instant::now() < deadline && may_pass(&error) => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) => return Err(failed(error)),
             }
         }

@@ -6,6 +6,8 @@
 //! namespace is one token, a lone `%` if the channel has none; the rest has a token for each part
 //! between its dots, a lone `%` for an empty part.
 
+use std::fmt::Write as _;
+
 use crate::model::{AppId, ChannelKey, ChannelName};
 
 use super::format::shard_of;
@@ -18,16 +20,25 @@ const ANCHOR: &str = "%anchor";
 /// The address of a channel in a class of `shards` streams, and its shard.
 pub(super) fn durable(class: &str, shards: u16, key: &ChannelKey) -> (u16, String) {
     let shard = shard_of(key, shards);
-    let mut address = format!("{class}.{shard}.");
+    let mut address = with_room(class.len() + 7, key);
+    address.push_str(class);
+    // Writing into a string cannot fail.
+    let _ = write!(address, ".{shard}.");
     push_channel(&mut address, key);
     (shard, address)
 }
 
 /// The address of an ephemeral channel.
 pub(super) fn ephemeral(key: &ChannelKey) -> String {
-    let mut address = String::new();
+    let mut address = with_room(0, key);
     push_channel(&mut address, key);
     address
+}
+
+/// A string that takes `before` bytes and a channel of which nothing is escaped.
+fn with_room(before: usize, key: &ChannelKey) -> String {
+    let channel = key.app.as_str().len() + key.name.as_str().len() + 3;
+    String::with_capacity(before + channel)
 }
 
 /// The address of a shard's anchor (L1, L4, L11).
@@ -47,12 +58,13 @@ fn push_channel(out: &mut String, key: &ChannelKey) {
 }
 
 fn push_token(out: &mut String, part: &str) {
+    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'%' | b'.' | b'*' | b'>');
     if part.is_empty() {
         out.push_str(EMPTY);
+    } else if part.bytes().all(plain) {
+        out.push_str(part);
     } else {
-        escape(out, part.as_bytes(), |b| {
-            b.is_ascii_graphic() && !matches!(b, b'%' | b'.' | b'*' | b'>')
-        });
+        escape(out, part.as_bytes(), plain);
     }
 }
 

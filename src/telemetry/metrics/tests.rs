@@ -51,6 +51,7 @@ fn every_label_value_is_in_the_operations_guide() {
     check::<Limit>();
     check::<RingEviction>();
     check::<RefusedHandshake>();
+    check::<RefusedBody>();
     check::<AuthFailure>();
     check::<StatusClass>();
 }

@@ -65,7 +65,10 @@ fn publish(channel: &str, data: &Value) -> Value {
 
 fn commands() -> Vec<Row> {
     let long = format!("public:{}", "x".repeat(249));
-    let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    let deep = |depth: usize| {
+        let data = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        format!(r#"{{"id":9,"publish":{{"channel":"public:a","data":{data}}}}}"#)
+    };
     let beyond = 1_u64 << 53;
     let mine = json!({"sub": "", "channel": "chat:room"});
     let old = json!({"sub": "", "channel": "chat:room", "exp": in_seconds(-60)});
@@ -191,11 +194,9 @@ fn commands() -> Vec<Row> {
             r#"{"id":9,"publish":{"channel":"public:a","data":{oops}}}"#,
             Close(3501),
         ),
-        row(
-            "data of 40,000 brackets",
-            format!(r#"{{"id":9,"publish":{{"channel":"public:a","data":{deep}}}}}"#),
-            Good,
-        ),
+        row("data nested 128 deep", deep(128), Good),
+        row("data nested 129 deep", deep(129), Error(107)),
+        row("data nested 20,000 deep", deep(20_000), Error(107)),
         row(
             "base64 that is none",
             r#"{"id":9,"publish":{"channel":"public:a","b64data":"*"}}"#,

@@ -46,7 +46,8 @@ pub(super) async fn sequences_ascend_over_channels(suite: &Suite) {
     }
 }
 
-pub(super) async fn copies_carry_the_record_exactly(suite: &Suite) {
+/// Records of all forms: with everything that a record may have, and with nothing.
+fn all_forms() -> [Record; 4] {
     let json = |text: &'static str| Bytes::from_static(text.as_bytes());
     let everything = Record {
         kind: Kind::Json,
@@ -76,12 +77,37 @@ pub(super) async fn copies_carry_the_record_exactly(suite: &Suite) {
         info: None,
         tags: Vec::new(),
     };
-    let records = [record("x"), everything, bytes, nothing];
+    [record("x"), everything, bytes, nothing]
+}
 
+/// What an app's budget is charged with is what the store takes, to the byte.
+pub(super) async fn l2_a_publication_costs_what_is_charged(suite: &Suite) {
+    let id = format!("{}-cost", suite.app);
+    for name in ["cost", "cost:ü.with a long name", "cost:."] {
+        let route = suite.route(name);
+        let shard = route.shard().unwrap();
+        for (record, id) in all_forms()
+            .iter()
+            .zip([None, Some(format!("{id}-{name}")), None, None])
+        {
+            let before = soon(suite.log.info(shard)).await.unwrap().bytes;
+            let charged = suite
+                .log
+                .stored_bytes(&route, record, id.as_ref().map(String::len));
+            soon(suite.log.publish(&route, record, id.as_deref()).unwrap())
+                .await
+                .unwrap();
+            let after = soon(suite.log.info(shard)).await.unwrap().bytes;
+            assert_eq!(after - before, charged, "{name}: {record:?}");
+        }
+    }
+}
+
+pub(super) async fn copies_carry_the_record_exactly(suite: &Suite) {
     let route = suite.route("exactly");
     let mut copies = suite.subscribe(&route).await;
     let (mut prev, mut stored) = (0, Vec::new());
-    for record in records {
+    for record in all_forms() {
         let ack = soon(suite.log.publish(&route, &record, None).unwrap())
             .await
             .unwrap();

@@ -165,6 +165,23 @@ fn all_problems_at_once() {
             namespace("history = \"std\"\n[apps.limits]\npublish_bytes = \"1MiB\""),
             &["log.classes[0]: has less room (shards times max_bytes) than its apps may store"],
         ),
+        // 10 s of 99 bytes are 990, and 99 may come at once.
+        (
+            namespace("history = \"std\"\n[apps.limits]\npublish_bytes = \"99B\"\n[channel]\ncheck_interval = \"1s\"\n[[log.classes]]\nname = \"std\"\nshards = 1\nmax_age = \"10s\"\nduplicate_window = \"1s\"\nmax_bytes = \"1088B\""),
+            &["log.classes[0] (s.toml:"],
+        ),
+        // Bounds of which nothing would get through.
+        (
+            "http = { body_timeout = \"0s\", max_json_depth = 0, max_answer_bytes = \"0B\" }\nnats = { read_capacity = 1023, answer_bytes = \"0B\" }\nedge.close_timeout = \"0s\"\ncatchup.page_messages = 1100".to_owned(),
+            &[
+                "http.body_timeout (s.toml:1): must not be 0",
+                "http.max_json_depth (s.toml:1): must not be 0",
+                "http.max_answer_bytes (s.toml:1): must not be 0",
+                "nats.answer_bytes (s.toml:2): must not be 0",
+                "nats.read_capacity (s.toml:2): must be at least 1100",
+                "edge.close_timeout (s.toml:3): must not be 0",
+            ],
+        ),
         ("apps = 1\nlog = \"x\"".to_owned(), &["log (s.toml:2): must be a table of keys", "apps (s.toml:1): must be a list of tables"]),
         (
             "edge = { max_channels = 1.5, ping_interval = 1979-05-27 }\nedge2 = 3".to_owned(),
@@ -172,6 +189,13 @@ fn all_problems_at_once() {
                 "edge.ping_interval (s.toml:1): must be a span of time",
                 "edge.max_channels (s.toml:1): must be a whole number",
                 "edge2 (s.toml:2): unknown key; did you mean 'edge'?",
+            ],
+        ),
+        (
+            auth("hmac_secret = \"0123456789abcdef0123456789abcdef\"\njwks_max_keys = 0\nmax_token_bytes = \"0B\""),
+            &[
+                "apps[0].auth.jwks_max_keys (s.toml:6): must not be 0",
+                "apps[0].auth.max_token_bytes (s.toml:7): must not be 0",
             ],
         ),
         (

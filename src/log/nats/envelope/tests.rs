@@ -123,6 +123,16 @@ proptest! {
             prop_assert!([SLIP, INFO, TAGS].contains(&name.as_ref()));
             prop_assert!(values.iter().all(|v| v.as_str().bytes().all(|b| b.is_ascii_graphic())));
         }
+        for id in [None, Some("0123456789")] {
+            let mut headers = headers.clone();
+            if let Some(id) = id {
+                headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+            }
+            let line = |name: &str, value: &str| format!("{name}: {value}\r\n").len();
+            let values = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+            let lines: usize = values.map(|(name, value)| line(name.as_ref(), value.as_str())).sum();
+            prop_assert_eq!(headers_bytes(&record, id.map(str::len)), "NATS/1.0\r\n\r\n".len() + lines);
+        }
         prop_assert_eq!(read(&headers, &record.data), Body::Publication(record));
     }
 }

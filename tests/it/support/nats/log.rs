@@ -74,8 +74,15 @@ pub(crate) fn nats_config(urls: &[String]) -> NatsConfig {
         token: None,
         credentials: None,
         ca_file: None,
+        connect_timeout: Duration::from_secs(3),
+        ping_interval: Duration::from_secs(3),
+        max_reconnect_delay: Duration::from_secs(1),
+        start_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(2),
+        request_timeout_max: Duration::from_secs(5),
         subscription_capacity: 512,
+        read_capacity: 65_536,
+        answer_bytes: 4 << 20,
         command_capacity: 2_048,
     }
 }
