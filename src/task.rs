@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{future::FutureExt, sync::CancellationToken, task::TaskTracker};
 
 /// The tasks of one node. Cheap to clone; two nodes in one process have one each.
 #[derive(Clone, Debug, Default)]
@@ -17,13 +17,9 @@ impl Tasks {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         let future = self.tracker.track_future(future);
-        let stop = self.stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = future => {}
-                () = stop.cancelled() => {}
-            }
-        });
+        // Not `select!` in an async block: that would hold the future twice, before and after it
+        // is moved, and there are as many of some as there are channels.
+        tokio::spawn(future.with_cancellation_token_owned(self.stop.clone()));
     }
 
     /// Runs `future` to its end; [`Tasks::stop`] does not reach it. For those that are told to end

@@ -82,6 +82,10 @@ impl<O> Cursors<O> {
             };
         }
         let index = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        if self.slots.is_empty() {
+            // Many channels have one subscription only.
+            self.slots.reserve_exact(1);
+        }
         self.slots.push(Slot {
             generation: 0,
             cursor: Some(cursor),

@@ -39,27 +39,36 @@ enum Left {
 
 /// Runs until the channel is closed.
 pub(super) async fn pump(hub: Arc<Hub>, channel: Arc<Channel>) {
+    loop {
+        // Boxed, since it is large and soon over: there are as many pumps as there are tails.
+        let Some(copies) = Box::pin(set_up(&hub, &channel)).await else {
+            return;
+        };
+        if matches!(follow(&hub, &channel, copies).await, Left::Closed) {
+            return;
+        }
+        hub.reset(&channel);
+    }
+}
+
+/// Sets up the interest and begins the tail; `None` if the channel has been closed.
+async fn set_up(hub: &Arc<Hub>, channel: &Arc<Channel>) -> Option<Box<dyn Copies>> {
     let mut pause = RETRY_FIRST;
     while !channel.is_closed() {
-        let Some(incarnation) = channel.unless_closed(channel.known_incarnation()).await else {
-            return;
-        };
-        let Some(subscribed) = channel.unless_closed(hub.log.subscribe(&channel.route)).await else {
-            return;
-        };
+        let incarnation = channel.unless_closed(channel.known_incarnation()).await?;
+        let subscribed = channel.unless_closed(hub.log.subscribe(&channel.route)).await?;
         let Ok(copies) = subscribed else {
             channel.unless_closed(sleep(pause)).await;
             pause = (pause * 2).min(RETRY_MOST);
             continue;
         };
         pause = RETRY_FIRST;
-        if begin(&hub, &channel, incarnation).await
-            && matches!(follow(&hub, &channel, copies).await, Left::Closed)
-        {
-            return;
+        if begin(hub, channel, incarnation).await {
+            return Some(copies);
         }
-        hub.reset(&channel);
+        hub.reset(channel);
     }
+    None
 }
 
 /// Learns where the tail begins: what is stored from here on arrives, or leaves a trace. False if
@@ -100,9 +109,10 @@ async fn begin(hub: &Arc<Hub>, channel: &Arc<Channel>, incarnation: u64) -> bool
 }
 
 async fn follow(hub: &Arc<Hub>, channel: &Arc<Channel>, mut copies: Box<dyn Copies>) -> Left {
-    let mut batch = Vec::new();
     let mut rhythm = Rhythm::new();
     loop {
+        // A channel at rest keeps no buffer.
+        let mut batch = Vec::new();
         let alive = tokio::select! {
             biased;
             () = channel.control.notified() => {

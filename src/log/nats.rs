@@ -4,6 +4,7 @@
 //! format subject envelope headers stamp   the stored format, pure (docs/log-format.md)
 //! start error                             from a configuration to a log that works
 //! connect inbox api events                connections, requests, what they notice
+//! link                                    the connection that carries the live copies
 //! streams registry                        what all nodes agree on
 //! publish live read info remove anchor    the log itself
 //! nodes                                   messages between nodes
@@ -20,6 +21,7 @@ mod format;
 mod headers;
 mod inbox;
 mod info;
+mod link;
 mod live;
 mod maintain;
 mod nodes;
@@ -40,11 +42,12 @@ use futures_util::future::join_all;
 use tokio::{sync::broadcast, time::timeout};
 
 use self::{
-    api::Api,
+    api::{Api, ApiError},
     connect::Connections,
     events::Events,
     format::{Names, join},
     info::StreamInfo,
+    link::Link,
     live::LiveCopies,
     nodes::Topic,
     publish::Publisher,
@@ -73,6 +76,7 @@ pub struct NatsLog {
     /// A handful: searched, not hashed.
     classes: Vec<Class>,
     connections: Connections,
+    link: Link,
     api: Api,
     registry: Registry,
     publisher: Publisher,
@@ -148,7 +152,7 @@ impl NatsLog {
     }
 
     async fn subscribe_to(&self, subject: String) -> Result<async_nats::Subscriber, ReadError> {
-        timeout(self.request_timeout, self.connections.live.subscribe(subject))
+        timeout(self.request_timeout, self.connections.control.subscribe(subject))
             .await
             .map_err(|_| ReadError::NoAnswer)?
             .map_err(|error| ReadError::Failed(error.to_string()))
@@ -209,30 +213,27 @@ impl Log for NatsLog {
 
     fn subscribe<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Box<dyn Copies>, ReadError>> {
         Box::pin(async move {
-            let stored = route.shard().is_some();
-            let root = if stored {
-                &self.names.live
-            } else {
-                &self.names.ephemeral
-            };
             // One connection carries the subscription and `info`, so it comes first on the wire.
-            let subscriber = self.subscribe_to(join(root, route.address())).await?;
+            let inflow = timeout(self.request_timeout, self.link.subscribe(route))
+                .await
+                .map_err(|_| ReadError::NoAnswer)?;
+            let stored = route.shard().is_some();
             if !stored {
                 // Nothing will be asked that the server would answer behind the subscription, and
                 // what it misses is lost for good: so it must be there.
-                self.api.round_trip().await?;
+                let back = self.link.round_trip(self.request_timeout).await;
+                back.map_err(ApiError::from)?;
             }
-            Ok(Box::new(LiveCopies::new(subscriber, stored)) as Box<dyn Copies>)
+            Ok(Box::new(LiveCopies::new(inflow, stored)) as Box<dyn Copies>)
         })
     }
 
     fn info(&self, shard: ShardId) -> BoxFuture<'_, Result<ShardInfo, ReadError>> {
         Box::pin(async move {
-            let what = format!("STREAM.INFO.{}", self.spec(shard)?.stream);
-            self.api
-                .call::<StreamInfo>(&what, &serde_json::json!({}))
-                .await?
-                .accept()
+            let subject = format!("$JS.API.STREAM.INFO.{}", self.spec(shard)?.stream);
+            let answer = self.link.request(&subject, b"{}", self.request_timeout).await;
+            let answer = answer.map_err(ApiError::from)?;
+            api::read::<StreamInfo>(&answer.payload())?.accept()
         })
     }
 
@@ -354,14 +355,15 @@ impl Log for NatsLog {
 
     fn connected(&self) -> bool {
         let connected = async_nats::connection::State::Connected;
-        self.connections
-            .all()
-            .iter()
-            .all(|client| client.connection_state() == connected)
+        let clients = self.connections.all();
+        self.link.is_connected()
+            && clients
+                .iter()
+                .all(|client| client.connection_state() == connected)
     }
 
     fn tell(&self, topic: &str, data: Bytes) {
-        nodes::send(&self.connections.live, self.names.node(topic), data);
+        nodes::send(&self.connections.control, self.names.node(topic), data);
     }
 
     fn listen<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Box<dyn NodeMessages>, ReadError>> {
@@ -381,7 +383,7 @@ impl Log for NatsLog {
         enough: &'a (dyn Fn(&[Bytes]) -> bool + Send + Sync),
     ) -> BoxFuture<'a, Vec<Bytes>> {
         Box::pin(nodes::ask(
-            &self.connections.live,
+            &self.connections.control,
             self.names.node(topic),
             data,
             wait,
@@ -390,7 +392,7 @@ impl Log for NatsLog {
     }
 
     fn answer(&self, reply: &str, data: Bytes) {
-        nodes::send(&self.connections.live, reply.to_owned(), data);
+        nodes::send(&self.connections.control, reply.to_owned(), data);
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {

@@ -125,7 +125,7 @@ impl Api {
 }
 
 /// Reads an answer: `{"error": {..}}` or `T`.
-fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ApiError> {
+pub(super) fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ApiError> {
     #[derive(Deserialize)]
     struct Outcome {
         error: Option<Refusal>,

@@ -1,9 +1,10 @@
-//! The node's three connections to NATS, and how they are kept.
+//! The node's connections to NATS by async-nats, and how they are kept.
 //!
-//! `live` carries the subscriptions and what must be ordered with them, `publish` the publications
-//! and their acknowledgements, `read` the catch-up reads (L10). They are apart so that a burst of
-//! one kind does not stand in the way of another, and because async-nats bounds the buffers of all
-//! subscriptions of a connection alike: small for copies, large enough for every acknowledgement.
+//! `control` carries the registry, what nodes tell each other and what JetStream is told to do,
+//! `publish` the publications and their acknowledgements, `read` the catch-up reads (L10). They are
+//! apart so that a burst of one kind does not stand in the way of another, and because async-nats
+//! bounds the buffers of all subscriptions of a connection alike. Live copies have a connection of
+//! their own kind: [`super::link`].
 
 use std::{
     future::{Ready, ready},
@@ -27,7 +28,7 @@ use crate::{
 /// The three connections. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
-    pub(super) live: Client,
+    pub(super) control: Client,
     pub(super) publish: Client,
     pub(super) read: Client,
     /// Messages of answers to reads that there was no room for, since it was last asked. Each is
@@ -73,8 +74,8 @@ impl Connections {
         let publish_subscriptions = nats.subscription_capacity.max(log.max_in_flight);
         let lost_answers = Arc::<AtomicU64>::default();
         Ok(Self {
-            live: open(
-                "live",
+            control: open(
+                "control",
                 nats.subscription_capacity,
                 nats.command_capacity,
                 Ears::Events(events.clone()),
@@ -94,11 +95,11 @@ impl Connections {
 
     /// All of them.
     pub(super) fn all(&self) -> [&Client; 3] {
-        [&self.live, &self.publish, &self.read]
+        [&self.control, &self.publish, &self.read]
     }
 }
 
-fn servers(nats: &NatsConfig) -> Result<Vec<ServerAddr>, StartError> {
+pub(super) fn servers(nats: &NatsConfig) -> Result<Vec<ServerAddr>, StartError> {
     nats.servers
         .iter()
         .map(|url| url.parse())
@@ -142,7 +143,7 @@ async fn options(nats: &NatsConfig, role: &str) -> Result<ConnectOptions, StartE
 
 /// At once, then from 10 ms doubling to `most`. A third more or less, by the attempt's number and the
 /// process, so that the nodes of a deployment do not come in step.
-fn reconnect_delay(attempts: usize, most: Duration) -> Duration {
+pub(super) fn reconnect_delay(attempts: usize, most: Duration) -> Duration {
     let Some(doublings) = attempts.checked_sub(2) else {
         return Duration::ZERO;
     };

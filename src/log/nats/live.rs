@@ -1,46 +1,43 @@
 //! Live copies: what the streams republish, as it comes (L7).
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
+use std::task::{Context, Poll};
+
+use super::{
+    envelope,
+    headers::Headers,
+    link::{Inflow, Raw},
+    stamp,
 };
-
-use async_nats::{Message, Subscriber};
-use futures_util::Stream;
-
-use super::{envelope, headers::Headers, stamp};
 use crate::log::{Copies, Copy, Stored};
 
 /// The copies of one channel.
 ///
-/// The payload of a copy is a slice of the connection's read buffer (64 KiB or so), without a copy
+/// The payload of a copy is a slice of the connection's read buffer (32 KiB or so), without a copy
 /// of the bytes. Who keeps it for long keeps the buffer: the ring copies.
 #[derive(Debug)]
 pub(super) struct LiveCopies {
-    subscriber: Subscriber,
+    inflow: Inflow,
     stored: bool,
 }
 
 impl LiveCopies {
     /// Copies of a durable channel, or (`stored` is false) the messages of an ephemeral one.
-    pub(super) fn new(subscriber: Subscriber, stored: bool) -> Self {
-        Self { subscriber, stored }
+    pub(super) fn new(inflow: Inflow, stored: bool) -> Self {
+        Self { inflow, stored }
     }
 }
 
 impl Copies for LiveCopies {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Copy>> {
         loop {
-            let Some(message) = std::task::ready!(Pin::new(&mut self.subscriber).poll_next(cx)) else {
-                return Poll::Ready(None);
-            };
+            let raw = std::task::ready!(self.inflow.poll_next(cx));
             let copy = if self.stored {
-                copy(message)
+                copy(&raw)
             } else {
-                Some(ephemeral(message))
+                Some(ephemeral(&raw))
             };
-            if let Some(copy) = copy {
-                return Poll::Ready(Some(copy));
+            if copy.is_some() {
+                return Poll::Ready(copy);
             }
         }
     }
@@ -48,27 +45,27 @@ impl Copies for LiveCopies {
 
 /// A republished message; `None` if no stream has republished it (somebody wrote to the live
 /// subject).
-fn copy(message: Message) -> Option<Copy> {
-    let headers = Headers::of(message.headers.as_ref());
+fn copy(raw: &Raw) -> Option<Copy> {
+    let headers = Headers::parse(raw.headers());
     Some(Copy {
         prev: headers.last_sequence()?,
         stored: Stored {
             seq: headers.sequence()?,
             time_ms: headers.time_ms()?,
-            body: envelope::body(&headers, message.payload),
+            body: envelope::body(&headers, raw.payload()),
         },
     })
 }
 
 /// A message of an ephemeral channel: without an offset, at the time it came (L16).
-fn ephemeral(message: Message) -> Copy {
-    let headers = Headers::of(message.headers.as_ref());
+fn ephemeral(raw: &Raw) -> Copy {
+    let headers = Headers::parse(raw.headers());
     Copy {
         prev: 0,
         stored: Stored {
             seq: 0,
             time_ms: stamp::now_ms(),
-            body: envelope::body(&headers, message.payload),
+            body: envelope::body(&headers, raw.payload()),
         },
     }
 }

@@ -89,7 +89,7 @@ pub async fn resize(
 ) -> Result<(), StartError> {
     let names = Names::new(&log.prefix).ok_or(StartError::Prefix)?;
     let connections = Connections::open(nats, log, &Events::new(), tasks).await?;
-    let inbox = Inbox::start(connections.live.clone(), nats, tasks)
+    let inbox = Inbox::start(connections.control.clone(), nats, tasks)
         .await
         .map_err(|error| StartError::connect(nats, &error))?;
     let api = Api::new(Arc::new(inbox));

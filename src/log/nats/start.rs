@@ -13,6 +13,7 @@ use super::{
     events::{self, Events},
     format::Names,
     inbox::Inbox,
+    link::Link,
     publish::Publisher,
     read::Reads,
     registry::{Registry, layout::Layout},
@@ -44,8 +45,8 @@ impl NatsLog {
         let events = Events::new();
         let connections = Connections::open(nats, log, &events, tasks).await?;
         let inbox = |client: &async_nats::Client| Inbox::start(client.clone(), nats, tasks);
-        let live = Arc::new(
-            inbox(&connections.live)
+        let control = Arc::new(
+            inbox(&connections.control)
                 .await
                 .map_err(|e| StartError::connect(nats, &e))?,
         );
@@ -54,7 +55,7 @@ impl NatsLog {
                 .await
                 .map_err(|e| StartError::connect(nats, &e))?,
         );
-        let api = Api::new(live);
+        let api = Api::new(control);
 
         check_server(&connections, &api).await?;
         let registry = Registry::new(api.clone(), names.bucket());
@@ -71,11 +72,14 @@ impl NatsLog {
         )
         .await
         .map_err(subscribed)?;
-        events::watch_elections(&connections.live, streams.clone(), events.clone(), tasks)
+        events::watch_elections(&connections.control, streams.clone(), events.clone(), tasks)
             .await
             .map_err(subscribed)?;
-        registry.watch_epochs(connections.live.clone(), streams, events.clone(), tasks);
+        registry.watch_epochs(connections.control.clone(), streams, events.clone(), tasks);
+        let inbox = connections.control.new_inbox();
+        let link = Link::start(nats, &names, &inbox, events.clone(), tasks).await?;
         let log = Arc::new(Self {
+            link,
             reads: Reads::new(read, nats.answer_bytes),
             request_timeout: nats.request_timeout,
             names,
