@@ -91,6 +91,11 @@ impl Keeper {
         self.log.now_ms() - millis(self.spec.max_age)
     }
 
+    /// The time stamp since which no replica lets anything go by age yet (L6).
+    pub fn kept_since_ms(&self) -> i64 {
+        self.state.lock().shard.kept_since(self.log.now_ms())
+    }
+
     /// An answer of the leader to a question that is asked after this call. Waits as long as there
     /// is none: the caller has a deadline.
     pub async fn fresh(&self) -> Fresh {

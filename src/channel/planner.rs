@@ -94,7 +94,9 @@ pub struct Window {
     channels: HashMap<Arc<str>, VecDeque<Arc<Stored>>>,
     bytes: usize,
     limit: usize,
-    /// Where two pages did not overlap: what came after may have expired unseen. Ascending.
+    /// Behind these sequences something is not there: it had gone before the sweep began, or has gone
+    /// unseen, between two pages or while one was put together. Ascending; as many as messages, at
+    /// most.
     breaks: Vec<Offset>,
 }
 
@@ -149,6 +151,9 @@ impl Window {
         for (address, stored) in page {
             if stored.seq < self.to || (stored.seq == self.to && began) {
                 continue;
+            }
+            if stored.seq > self.to + 1 && self.breaks.last() != Some(&self.to) {
+                self.breaks.push(self.to);
             }
             self.to = stored.seq;
             self.keep(address, stored);
@@ -370,13 +375,21 @@ mod tests {
     #[test]
     fn l12_pages_that_do_not_overlap_need_the_floor() {
         let mut window = Window::new(3, LIMIT);
-        window.on_page(page(&[("a", 3), ("a", 5)]));
+        window.on_page(page(&[("a", 3), ("x", 4), ("a", 5)]));
         window.on_page(page(&[("x", 8), ("a", 9)]));
         assert_eq!(serve(&window, "a", 3, 9), (vec![5, 9], 19, Proof::Floor(5)));
         assert_eq!(serve(&window, "a", 9, 9), (vec![], 19, Proof::Passed));
         let mut late = Window::new(3, LIMIT);
         late.on_page(page(&[("a", 4), ("a", 5)]));
         assert_eq!(serve(&late, "a", 3, 5), (vec![4, 5], 15, Proof::Floor(3)));
+    }
+
+    #[test]
+    fn l12_what_is_missing_from_a_page_needs_the_floor() {
+        let mut window = Window::new(3, LIMIT);
+        window.on_page(page(&[("a", 3), ("x", 4), ("a", 7), ("a", 8), ("a", 9)]));
+        assert_eq!(serve(&window, "a", 3, 9), (vec![7, 8, 9], 19, Proof::Floor(4)));
+        assert_eq!(serve(&window, "a", 7, 9), (vec![8, 9], 19, Proof::Passed));
     }
 
     #[test]

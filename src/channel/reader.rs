@@ -246,6 +246,11 @@ impl Hub {
                 }
                 None => self.reader.read(route, position, max_messages, max_bytes).await?,
             };
+            // What has to be there still, if nothing is to have gone from behind it meanwhile.
+            let spanned = match &page.messages[..] {
+                [first, _, ..] => Some((first.seq, first.time_ms)),
+                [] | [_] => None,
+            };
             let found = Found {
                 messages: page
                     .messages
@@ -271,6 +276,11 @@ impl Hub {
                 covered = self
                     .finish_with_leader(route, position, &mut judged, target, limit)
                     .await?;
+            }
+            if let Some((seq, time_ms)) = spanned
+                && !self.is_still_kept(route, keeper, seq, time_ms).await?
+            {
+                judged.torn(limit)?;
             }
             if judged.needs_floor || covered.is_none() {
                 let fresh = keeper.fresh().await;
@@ -309,6 +319,24 @@ impl Hub {
                 });
             }
         }
+    }
+
+    /// Whether no replica has let go of a message that one of them had. A page is put together message
+    /// by message, and what goes meanwhile goes oldest first: as long as the first of a page is there,
+    /// nothing is missing from between the others.
+    async fn is_still_kept(
+        &self,
+        route: &Route,
+        keeper: &Keeper,
+        seq: Offset,
+        time_ms: i64,
+    ) -> Result<bool, Refused> {
+        // A replica's clock may be ahead of the leader's.
+        if time_ms < keeper.kept_since_ms() {
+            return Ok(false);
+        }
+        let found = self.reader.read_leader(route, seq).await?;
+        Ok(found.is_some_and(|found| found.seq == seq))
     }
 
     /// Waits until it may read alone. While there is a queue for that, a sweep may come by and bring

@@ -100,6 +100,29 @@ pub fn judge<P: Placed>(
     })
 }
 
+impl<P: Placed> Judged<P> {
+    /// Something may have gone from between these messages while the replica put the page together:
+    /// then the message at the position proves nothing any more.
+    ///
+    /// # Errors
+    /// If a floor cannot prove it either: what the class's `limit` per channel or a removal of the
+    /// history takes is above the floor.
+    pub fn torn(&mut self, limit: Option<u64>) -> Result<(), Unproven> {
+        if limit.is_some() {
+            return Err(Unproven::Trimmed);
+        }
+        if self
+            .messages
+            .iter()
+            .any(|message| matches!(message, Message::Tombstone(_)))
+        {
+            return Err(Unproven::Removed);
+        }
+        self.needs_floor = true;
+        Ok(())
+    }
+}
+
 /// Whether everything after `position` is still retained, by a floor learnt after the read (L8b).
 pub fn floor_holds(position: Offset, floor: Offset) -> bool {
     floor <= position.saturating_add(1)
@@ -150,6 +173,16 @@ mod tests {
         let page = || found(vec![publication(5), publication(9), publication(10)], 1);
         assert!(judge(5, page(), Some(4)).is_ok());
         assert_eq!(judge(5, page(), Some(3)), Err(Unproven::Trimmed));
+    }
+
+    #[test]
+    fn l8a_a_page_that_may_be_torn_needs_the_floor_or_proves_nothing() {
+        let page = |second| judge(5, found(vec![publication(5), second], 0), Some(9)).unwrap();
+        let mut torn = page(publication(9));
+        assert_eq!(torn.torn(None), Ok(()));
+        assert!(torn.needs_floor);
+        assert_eq!(page(publication(9)).torn(Some(9)), Err(Unproven::Trimmed));
+        assert_eq!(page(Message::Tombstone(9)).torn(None), Err(Unproven::Removed));
     }
 
     #[test]

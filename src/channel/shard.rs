@@ -180,10 +180,15 @@ impl Shard {
         false
     }
 
+    /// No replica has let go by age what was stored since then, whatever its clock says.
+    pub fn kept_since(&self, now_ms: i64) -> i64 {
+        now_ms - self.max_age_ms + self.margin_ms
+    }
+
     /// The floor by an INFO answer (L6), or `Err(time)`: ask which message is the first since then,
     /// hand it to [`Shard::on_first_since`], and come back.
     pub fn floor(&self, info: &ShardInfo, now_ms: i64) -> Result<Offset, i64> {
-        let cutoff = now_ms - self.max_age_ms + self.margin_ms;
+        let cutoff = self.kept_since(now_ms);
         if info.first_seq > info.last_seq || info.first_time_ms >= cutoff {
             return Ok(info.first_seq);
         }

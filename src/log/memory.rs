@@ -194,9 +194,7 @@ impl Log for MemoryLog {
     ) -> BoxFuture<'a, Result<Page, ReadError>> {
         self.request(Request::Read, Some(route.key()), move |state| {
             let (shard, now_ms) = state.shard(durable(route)?)?;
-            Ok(shard
-                .any(now_ms)
-                .read(route.address(), from, max_messages, max_bytes))
+            Ok(shard.read(route.address(), from, max_messages, max_bytes, now_ms))
         })
     }
 
@@ -253,7 +251,7 @@ impl Log for MemoryLog {
     ) -> BoxFuture<'_, Result<Sweep, ReadError>> {
         self.request(Request::Sweep, None, move |state| {
             let (shard, now_ms) = state.shard(shard)?;
-            Ok(shard.any(now_ms).sweep(from, max_messages, max_bytes))
+            Ok(shard.sweep(from, max_messages, max_bytes, now_ms))
         })
     }
 

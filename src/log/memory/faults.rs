@@ -273,6 +273,12 @@ impl Faults {
         self.with_shard(shard, |shard| shard.trim(below));
     }
 
+    /// Removes everything of a shard below a sequence while the next page that is read, or swept, is
+    /// put together: behind its first `after` messages.
+    pub fn tear_page(&self, shard: ShardId, after: u32, below: Offset) {
+        self.with_shard(shard, |shard| shard.tear(after, below));
+    }
+
     /// Deletes and creates a shard's stream: another `created`, sequences from 1.
     pub fn recreate(&self, shard: ShardId) {
         self.broker.state().recreate(shard);

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::store::{Limits, Message, Op, Store};
 use crate::{
-    log::{Body, ShardInfo},
+    log::{Body, Page, ShardInfo, Sweep},
     model::Offset,
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Shard {
     followers: Vec<Follower>,
     answering: Option<usize>,
     deposed: Option<usize>,
+    /// What goes while the next page is put together: below this, behind so many messages.
+    tear: Option<(u32, Offset)>,
     turn: usize,
 }
 
@@ -60,6 +62,7 @@ impl Shard {
             followers: (1..replicas).map(follower).collect(),
             answering: None,
             deposed: None,
+            tear: None,
             turn: 0,
         }
     }
@@ -109,6 +112,50 @@ impl Shard {
     pub(super) fn any(&mut self, now_ms: i64) -> &Store {
         self.turn = (self.turn + 1) % (self.followers.len() + 1);
         self.replica(self.answering.unwrap_or(self.turn), now_ms)
+    }
+
+    /// A page of a channel from any replica; see [`crate::log::Log::read`].
+    pub(super) fn read(
+        &mut self,
+        address: &str,
+        from: Offset,
+        messages: u32,
+        bytes: u32,
+        now_ms: i64,
+    ) -> Page {
+        let Some((after, below)) = self.tear.take() else {
+            return self.any(now_ms).read(address, from, messages, bytes);
+        };
+        let mut page = self.any(now_ms).read(address, from, after, bytes);
+        self.trim(below);
+        let next = page.messages.last().map_or(from, |last| last.seq + 1);
+        let left = messages.saturating_sub(after);
+        let rest = self.any(now_ms).read(address, next, left, bytes);
+        // The server counts down from what there was at first.
+        page.pending = page.pending.saturating_sub(rest.messages.len() as u64);
+        page.messages.extend(rest.messages);
+        page
+    }
+
+    /// A page of everything from any replica; see [`crate::log::Log::sweep`].
+    pub(super) fn sweep(&mut self, from: Offset, messages: u32, bytes: u32, now_ms: i64) -> Sweep {
+        let Some((after, below)) = self.tear.take() else {
+            return self.any(now_ms).sweep(from, messages, bytes);
+        };
+        let mut page = self.any(now_ms).sweep(from, after, bytes);
+        self.trim(below);
+        let next = page.messages.last().map_or(from, |(_, last)| last.seq + 1);
+        let rest = self
+            .any(now_ms)
+            .sweep(next, messages.saturating_sub(after), bytes);
+        page.pending = page.pending.saturating_sub(rest.messages.len() as u64);
+        page.messages.extend(rest.messages);
+        page
+    }
+
+    /// See [`super::Faults::tear_page`].
+    pub(super) fn tear(&mut self, after: u32, below: Offset) {
+        self.tear = Some((after, below));
     }
 
     /// What the leader says of the shard.
@@ -188,6 +235,7 @@ impl Shard {
 
     /// Ends all faults.
     pub(super) fn heal(&mut self) {
+        self.tear = None;
         self.answering = None;
         self.deposed = None;
         for follower in &mut self.followers {

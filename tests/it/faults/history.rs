@@ -361,12 +361,12 @@ async fn l12_a_per_subject_limit_is_hit_before_a_sweep() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l12_a_per_subject_limit_is_hit_during_a_sweep() {
     /// More than the whole shard has when the sweep begins: it would prove everything.
-    const KEPT: usize = 300;
+    const KEPT: usize = 600;
     const SWEPT: usize = 40;
+    const MISSED: usize = 8;
     const SIZE: usize = 3_000;
-    // Stored last, so that the sweep comes to them last.
-    const OVER: &str = "few:y-over";
-    const UNDER: &str = "few:z-under";
+    const OVER: &str = "few:over";
+    const UNDER: &str = "few:under";
     let nats = NatsServer::start().await;
     let road = Proxy::nats(&nats.url()).await;
     let on = |urls: &[String]| {
@@ -379,50 +379,68 @@ async fn l12_a_per_subject_limit_is_hit_during_a_sweep() {
             .set("catchup.sweep_from", "4")
     };
     let near = on(&[nats.url()]).start().await;
-    let client = Client::connect(near.addr).await;
     let publisher = Publisher::start(near.addr);
-    let swept: Vec<_> = (0..SWEPT).map(|n| format!("few:{n}")).collect();
-    let all = swept.iter().map(String::as_str).chain([OVER, UNDER]);
-    for channel in all.clone() {
-        client.subscribe(channel).await;
-        let seen = publisher.one(channel).await;
-        client.wait_for(channel, seen.offset).await;
-    }
-    client.go_offline().await;
-    for channel in all.clone() {
-        publisher.many_of(channel, 4, SIZE).await;
+    let many: Vec<_> = (0..SWEPT).map(|n| format!("few:{n}")).collect();
+    // What the second has missed is stored behind what the first has: the sweep comes to it last.
+    let crowd = subscriber_of(&near, &publisher, many.iter().map(String::as_str)).await;
+    let pair = subscriber_of(&near, &publisher, [OVER, UNDER]).await;
+    for channel in many.iter().map(String::as_str).chain([OVER, UNDER]) {
+        publisher.many_of(channel, MISSED, SIZE).await;
     }
 
     // A page at a time, and each takes a while.
     let far = on(&road.urls()).start().await;
     road.set(Weather::Late(Duration::from_millis(20)));
-    client.move_to(far.addr);
-    until("a sweep has fed the first ones", || async {
-        let fed = far.metric("slipstream_catchup_publications_total{source=\"sweep\"}");
-        (fed >= 1.0).then_some(())
-    })
-    .await;
+    let fed = async |at_least: usize| {
+        until("a sweep feeds the first ones", || async {
+            let fed = far.metric("slipstream_catchup_publications_total{source=\"sweep\"}");
+            (fed >= at_least as f64).then_some(())
+        })
+        .await;
+    };
+    crowd.move_to(far.addr);
+    fed(1).await;
+    pair.move_to(far.addr);
+    // It goes on long enough for the two to get on board.
+    fed(10 * MISSED).await;
     road.set(Weather::BlackHole);
-    // Those at the position of the client go first, then what it has not seen.
     publisher.many(OVER, KEPT).await;
-    publisher.many(UNDER, KEPT - 5).await;
+    publisher.many(UNDER, KEPT - MISSED - 1).await;
     for channel in [OVER, UNDER] {
-        let answered = client.channel(channel).recoveries();
+        let answered = pair.channel(channel).recoveries();
         assert_eq!(answered, [false; 0], "the sweep has come to {channel} already");
     }
     road.set(Weather::Clear);
 
-    for channel in &swept {
-        assert!(recovered(&client, channel, 1).await, "{channel}");
-    }
-    assert!(!recovered(&client, OVER, 1).await, "four have gone unseen");
-    assert!(recovered(&client, UNDER, 1).await, "all are there");
-    for channel in all {
+    assert!(!recovered(&pair, OVER, 1).await, "some have gone unseen");
+    assert!(recovered(&pair, UNDER, 1).await, "all are there");
+    for channel in &many {
+        assert!(recovered(&crowd, channel, 1).await, "{channel}");
         publisher.one(channel).await;
-        check_to_end(&client, channel, publisher.published()).await;
+        check_to_end(&crowd, channel, publisher.published()).await;
+    }
+    for channel in [OVER, UNDER] {
+        publisher.one(channel).await;
+        check_to_end(&pair, channel, publisher.published()).await;
     }
     near.stop().await;
     far.stop().await;
+}
+
+/// A client that has seen one publication of each of these channels, and has gone.
+async fn subscriber_of(
+    edge: &Edge,
+    publisher: &Publisher,
+    channels: impl IntoIterator<Item = &str>,
+) -> Client {
+    let client = Client::connect(edge.addr).await;
+    for channel in channels {
+        client.subscribe(channel).await;
+        let seen = publisher.one(channel).await;
+        client.wait_for(channel, seen.offset).await;
+    }
+    client.go_offline().await;
+    client
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -80,17 +80,18 @@ async fn one_reader_at_20_kb_a_second_for_2_minutes_is_kept_and_nobody_else_noti
     }
 }
 
-/// A pong comes when the client has worked through what the kernel had taken before the ping.
+/// A pong comes when the client has worked through what the kernel had taken before the ping: here
+/// after ten seconds, and for five of them at a time the socket takes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_whose_pong_is_late_behind_the_buffer_of_the_kernel_is_alive() {
     let nats = NatsServer::start().await;
     let edge = Edge::builder()
         .nats(&[nats.url()])
         .set("edge.send_buffer", "0B")
-        .set("edge.notsent_lowat", "128KiB")
-        .set("edge.ping_interval", "2s")
-        .set("edge.pong_timeout", "1500ms")
-        .set("edge.write_timeout", "2s")
+        .set("edge.notsent_lowat", "256KiB")
+        .set("edge.ping_interval", "5s")
+        .set("edge.pong_timeout", "3500ms")
+        .set("edge.write_timeout", "6s")
         .start()
         .await;
     let narrow = Proxy::start(edge.addr).await;
@@ -98,8 +99,8 @@ async fn a_reader_whose_pong_is_late_behind_the_buffer_of_the_kernel_is_alive() 
     let slow = subscriber(narrow.addr()).await;
     let publisher = Publisher::start(edge.addr);
     publisher.many_of(FEED, 200, 4_000).await;
-    slow.wait("pinged twice, or closed", |record| {
-        (record.pings >= 2 || !record.connected).then_some(())
+    slow.wait("pinged, or closed", |record| {
+        (record.pings > 0 || !record.connected).then_some(())
     })
     .await;
     narrow.set(Weather::Clear);
@@ -329,6 +330,11 @@ async fn churn(addr: std::net::SocketAddr, socket: usize, rounds: usize, at_once
                 panic!("the connection ended in round {round}");
             };
             for line in frame.split('\n').filter(|line| !line.is_empty()) {
+                if line == "{}" {
+                    // On a busy machine it takes long enough for a ping.
+                    socket_of.send(Message::text("{}")).await.unwrap();
+                    continue;
+                }
                 let reply: Value = serde_json::from_str(line).unwrap();
                 assert!(reply.get("error").is_none(), "{reply}");
                 waiting -= usize::from(reply.get("id").is_some());

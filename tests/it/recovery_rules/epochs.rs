@@ -26,6 +26,7 @@ async fn l4_a_stream_created_anew_tells_everyone() {
     assert_eq!(live.read(), (vec![], true));
 
     let offset = publish(&node, &route).await;
+    setting.breathe().await;
     let back = Reader::resume(&node, &route, live.offset, &live.epoch).await;
     assert_ne!(back.epoch, live.epoch);
     assert_eq!((back.recovered, back.offset), (false, offset));

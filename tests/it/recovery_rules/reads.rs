@@ -57,13 +57,34 @@ async fn l10_if_what_was_known_has_gone_the_floor_decides() {
     let last = *publish_many(&node, &route, 9).await.last().unwrap();
     setting.breathe().await;
     setting.faults.trim(SHARD, last + 1);
-    // What the replica has continues the position; what it lacks is gone.
-    let mut back = Reader::resume(&node, &route, offsets[0], &setting.epoch().await).await;
-    assert!(back.recovered);
-    let mut got = back.missed.clone();
-    let (more, told) = back.read_on(&setting).await;
-    got.extend(more);
-    assert!(told && offsets[1..].starts_with(&got), "{got:?}");
+    // The replica has the position, but may have let go of what followed when it answered.
+    let back = Reader::resume(&node, &route, offsets[0], &setting.epoch().await).await;
+    assert_eq!((back.recovered, back.missed), (false, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l8a_what_goes_while_a_page_is_put_together_is_not_passed_over() {
+    // (which goes, of nine, after the first of a page has been read; whether the client is told)
+    for (below, recovered) in [(0, true), (1, true), (2, false), (5, false)] {
+        let setting = Setting::plain();
+        let writer = setting.node();
+        let route = setting.route("a");
+        let offsets = publish_many(&writer, &route, 9).await;
+        let epoch = setting.epoch().await;
+        drop(writer);
+        let node = setting.node();
+        setting.faults.tear_page(SHARD, 1, offsets[below]);
+        let mut back = Reader::resume(&node, &route, offsets[0], &epoch).await;
+        let mut got = back.missed.clone();
+        let (more, told) = back.read_on(&setting).await;
+        got.extend(more);
+        let expected = if recovered { &offsets[1..] } else { &[] };
+        assert_eq!(
+            (back.recovered, got.as_slice(), told),
+            (recovered, expected, false),
+            "below {below}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,8 +134,14 @@ async fn l10_a_slow_reader_that_retention_passes_between_two_pages_is_told() {
     got.extend(slow.read().0);
     assert!(!got.is_empty() && got.len() < 20, "{got:?}");
     setting.faults.trim(SHARD, offsets[30]);
-    let (more, told) = slow.read_on(&setting).await;
+    let (more, mut told) = slow.read_on(&setting).await;
     got.extend(more);
+    // Other nodes are asked meanwhile, for the page that is read ahead too.
+    for _ in 0..5 {
+        let (more, later) = slow.read_on(&setting).await;
+        got.extend(more);
+        told |= later;
+    }
     assert!(told && offsets.starts_with(&got), "{got:?}");
 }
 

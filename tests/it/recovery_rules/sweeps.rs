@@ -139,6 +139,24 @@ async fn l12_where_channels_keep_few_the_sweep_proves_only_what_cannot_have_lost
 }
 
 #[tokio::test(start_paused = true)]
+async fn l12_what_goes_while_a_sweep_reads_is_not_passed_over() {
+    let storm = Storm::new(|_| {}).await;
+    // The sweep has passed all positions when the first channels lose what they have missed.
+    let torn = storm.missed[3][0];
+    let passed = u32::try_from(CHANNELS).unwrap();
+    storm.setting.faults.tear_page(SHARD, passed - 1, torn);
+    let (_, got) = storm.breaks(&storm.setting.node()).await;
+    for (n, (recovered, offsets)) in got.iter().enumerate() {
+        let whole = (true, storm.missed[n].clone());
+        assert!(
+            !recovered && offsets.is_empty() || (*recovered, offsets.clone()) == whole,
+            "{n}: {offsets:?}"
+        );
+        assert!(!recovered || n >= 3, "{n} has lost something");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn l12_who_comes_back_to_one_channel_waits_for_one_read() {
     let storm = Storm::new(|_| {}).await;
     let (node, route) = (storm.setting.node(), &storm.routes[0]);

@@ -85,6 +85,7 @@ async fn readers_that_come_and_go_get_each_publication_once() {
     setting.bounds.channel.check_interval = Duration::from_millis(300);
     setting.bounds.channel.check_after_interest = Duration::from_millis(50);
     setting.bounds.channel.linger = Duration::from_millis(5);
+    setting.bounds.catchup.sweep_bytes = 1_000_000;
     let nodes = vec![setting.node(), setting.node()];
     let routes: Vec<_> = (0..CHANNELS)
         .map(|index| setting.route(&format!("c{index}")))
