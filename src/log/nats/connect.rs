@@ -36,8 +36,6 @@ enum Ears {
     Events(Events),
     /// Messages that were dropped are counted.
     Count(Arc<AtomicU64>),
-    /// Nothing can be dropped.
-    Nobody,
 }
 
 impl Connections {
