@@ -21,7 +21,7 @@ use crate::{
     log::nats::{self, NatsLog},
     publish::Publisher,
     task::Tasks,
-    telemetry::{DropReason, Metrics, RefusedHandshake},
+    telemetry::{Metrics, RefusedHandshake},
 };
 
 const PAGE: &str = include_str!("edge/page/index.html");
@@ -195,12 +195,7 @@ impl App {
         }
         let front = Front::new(router, doors, metrics.clone());
         let listener = listener.count_timeouts(metrics.handshakes_refused.of(RefusedHandshake::Timeout));
-        metrics.on_scrape(measure(
-            &gateway,
-            &hub,
-            &log,
-            [background.clone(), clients.clone()],
-        ));
+        metrics.on_scrape(measure(&gateway, &hub, [background.clone(), clients.clone()]));
         background.spawn(listener.serve(front, clients.clone(), stop_accepting.clone()));
         metrics.ready.set(1);
         Ok(Running {
@@ -270,21 +265,16 @@ impl Running {
 fn measure(
     gateway: &Arc<Gateway>,
     hub: &Arc<Hub>,
-    log: &Arc<NatsLog>,
     tasks: [Tasks; 2],
 ) -> impl Fn(&Metrics) + Send + Sync + 'static {
     // They own the metrics.
-    let (gateway, hub, log) = (Arc::downgrade(gateway), Arc::downgrade(hub), Arc::downgrade(log));
+    let (gateway, hub) = (Arc::downgrade(gateway), Arc::downgrade(hub));
     let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     move |metrics| {
         let running = tasks.iter().map(Tasks::count).sum();
         metrics.tasks.set(gauge(running));
         if let Some(gateway) = gateway.upgrade() {
             metrics.mailbox_bytes.set(gauge(gateway.queued_bytes()));
-        }
-        if let Some(log) = log.upgrade() {
-            let lost = log.take_lost_answers();
-            metrics.drops.of(DropReason::ReadBuffer).inc_by(lost);
         }
         if let Some(hub) = hub.upgrade() {
             let (waiting, bytes) = hub.catchup_load();

@@ -118,8 +118,6 @@ pub struct NatsConfig {
     pub request_timeout_max: Duration,
     /// Live copies buffered per channel before they are dropped (and read from the log).
     pub subscription_capacity: usize,
-    /// Messages of answers to reads that may wait to be sorted.
-    pub read_capacity: usize,
     /// Bytes that the answer to a question about many channels may hold.
     pub answer_bytes: u32,
     /// Commands buffered towards the server.

@@ -76,7 +76,6 @@ section!(NatsConfig {
     request_timeout: Time,
     request_timeout_max: Time,
     subscription_capacity: Count,
-    read_capacity: Count,
     answer_bytes: Size,
     command_capacity: Count,
 });

@@ -138,9 +138,6 @@ fn http(config: &Config, checks: &mut Checks<'_>) {
     );
 }
 
-/// What one question to JetStream may be answered with: 1,000 channels or messages, and what ends it.
-const MIN_READ_CAPACITY: usize = 1_024;
-
 fn nats(config: &Config, checks: &mut Checks<'_>) {
     let nats = &config.nats;
     checks.that(!nats.servers.is_empty(), &["nats.servers"], || {
@@ -182,12 +179,6 @@ fn nats(config: &Config, checks: &mut Checks<'_>) {
         ("nats.request_timeout", nats.request_timeout),
     ]);
     checks.not_zero(&[("nats.answer_bytes", nats.answer_bytes)]);
-    let page = MIN_READ_CAPACITY.max(config.catchup.page_messages as usize);
-    checks.that(
-        nats.read_capacity >= page,
-        &["nats.read_capacity", "catchup.page_messages"],
-        || format!("must be at least {page}: so many messages are asked for at once"),
-    );
     checks.shorter(
         ("nats.request_timeout", nats.request_timeout),
         ("channel.subscribe_timeout", config.channel.subscribe_timeout),

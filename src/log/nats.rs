@@ -4,7 +4,7 @@
 //! format subject envelope headers stamp   the stored format, pure (docs/log-format.md)
 //! start error                             from a configuration to a log that works
 //! connect inbox api events                connections, requests, what they notice
-//! link                                    the connections of live copies and publications
+//! link patience                           the connections of copies, publications and reads
 //! streams registry                        what all nodes agree on
 //! publish live read info remove anchor    the log itself
 //! nodes                                   messages between nodes
@@ -35,15 +35,14 @@ mod start;
 mod streams;
 mod subject;
 
-use std::{future::ready, sync::atomic::Ordering, time::Duration};
+use std::{future::ready, time::Duration};
 
+use async_nats::{Client, connection::State};
 use bytes::Bytes;
-use futures_util::future::join_all;
 use tokio::{sync::broadcast, time::timeout};
 
 use self::{
     api::{Api, ApiError},
-    connect::Connections,
     events::Events,
     format::{Names, join},
     info::StreamInfo,
@@ -75,7 +74,7 @@ pub struct NatsLog {
     shards: Vec<ShardSpec>,
     /// A handful: searched, not hashed.
     classes: Vec<Class>,
-    connections: Connections,
+    control: Client,
     link: Link,
     api: Api,
     registry: Registry,
@@ -99,12 +98,6 @@ impl NatsLog {
         self.publisher.in_flight()
     }
 
-    /// Messages of answers to reads that there was no room for (`nats.read_capacity`), since this was
-    /// last asked. What they belonged to is read again.
-    pub fn take_lost_answers(&self) -> u64 {
-        self.connections.lost_answers.swap(0, Ordering::Relaxed)
-    }
-
     /// The channel whose messages stand at a durable route's address; `None` at an anchor's, and at
     /// any other that no route has.
     pub fn channel_at(address: &str) -> Option<ChannelKey> {
@@ -116,10 +109,8 @@ impl NatsLog {
     /// Sends what is buffered, then ends the connections: the log is of no use afterwards.
     pub async fn close(&self) {
         self.flush().await;
-        for client in self.connections.all() {
-            // It fails if the connection is closed already.
-            let _ = timeout(self.request_timeout, client.drain()).await;
-        }
+        // It fails if the connection is closed already.
+        let _ = timeout(self.request_timeout, self.control.drain()).await;
     }
 
     /// When a shard's anchor was written, by the leader.
@@ -152,7 +143,7 @@ impl NatsLog {
     }
 
     async fn subscribe_to(&self, subject: String) -> Result<async_nats::Subscriber, ReadError> {
-        timeout(self.request_timeout, self.connections.control.subscribe(subject))
+        timeout(self.request_timeout, self.control.subscribe(subject))
             .await
             .map_err(|_| ReadError::NoAnswer)?
             .map_err(|error| ReadError::Failed(error.to_string()))
@@ -231,7 +222,7 @@ impl Log for NatsLog {
     fn info(&self, shard: ShardId) -> BoxFuture<'_, Result<ShardInfo, ReadError>> {
         Box::pin(async move {
             let subject = format!("$JS.API.STREAM.INFO.{}", self.spec(shard)?.stream);
-            let answer = self.link.request(&subject, b"{}", self.request_timeout).await;
+            let answer = self.link.request(&subject, b"{}").await;
             let answer = answer.map_err(ApiError::from)?;
             api::read::<StreamInfo>(&answer.payload())?.accept()
         })
@@ -354,17 +345,14 @@ impl Log for NatsLog {
     }
 
     fn connected(&self) -> bool {
-        let connected = async_nats::connection::State::Connected;
-        let clients = self.connections.all();
         self.link.is_connected()
             && self.publisher.is_connected()
-            && clients
-                .iter()
-                .all(|client| client.connection_state() == connected)
+            && self.reads.is_connected()
+            && self.control.connection_state() == State::Connected
     }
 
     fn tell(&self, topic: &str, data: Bytes) {
-        nodes::send(&self.connections.control, self.names.node(topic), data);
+        nodes::send(&self.control, self.names.node(topic), data);
     }
 
     fn listen<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Box<dyn NodeMessages>, ReadError>> {
@@ -384,7 +372,7 @@ impl Log for NatsLog {
         enough: &'a (dyn Fn(&[Bytes]) -> bool + Send + Sync),
     ) -> BoxFuture<'a, Vec<Bytes>> {
         Box::pin(nodes::ask(
-            &self.connections.control,
+            &self.control,
             self.names.node(topic),
             data,
             wait,
@@ -393,18 +381,14 @@ impl Log for NatsLog {
     }
 
     fn answer(&self, reply: &str, data: Bytes) {
-        nodes::send(&self.connections.control, reply.to_owned(), data);
+        nodes::send(&self.control, reply.to_owned(), data);
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let flushed = self
-                .connections
-                .all()
-                .map(|client| timeout(self.request_timeout, client.flush()));
-            self.publisher.flush(self.request_timeout).await;
             // Without a connection there is nothing to wait for.
-            let _ = join_all(flushed).await;
+            let _ = timeout(self.request_timeout, self.control.flush()).await;
+            self.publisher.flush(self.request_timeout).await;
         })
     }
 }

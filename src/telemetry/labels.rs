@@ -138,8 +138,6 @@ labels! {
         GapBuffer = "gap_buffer",
         /// Live copies that the NATS client had no room for; they are read again.
         SlowConsumer = "slow_consumer",
-        /// Messages of answers to reads beyond `nats.read_capacity`; they are read again.
-        ReadBuffer = "read_buffer",
         /// An event for an observer that lagged.
         Event = "event",
     }

@@ -6,7 +6,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::inbox::{Inbox, Unanswered};
+use super::{inbox::Inbox, patience::Unanswered};
 use crate::log::ReadError;
 
 /// A request that has no usable answer.

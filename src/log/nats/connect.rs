@@ -1,16 +1,12 @@
-//! The node's connections to NATS by async-nats, and how they are kept.
+//! The node's connection to NATS by async-nats, and how it is kept.
 //!
-//! `control` carries the registry, what nodes tell each other and what JetStream is told to do, `read`
-//! the catch-up reads (L10). They are apart so that a burst of one kind does not stand in the way of
-//! another, and because async-nats bounds the buffers of all subscriptions of a connection alike. Live
-//! copies and publications have connections of another kind: [`super::link`].
+//! It is called `control`, and carries the registry, what nodes tell each other and what JetStream is
+//! told to do. What there is much of has connections of another kind, apart from each other so that
+//! a burst of one does not stand in the way of another: [`super::link`].
 
 use std::{
     future::{Ready, ready},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,65 +16,21 @@ use tokio::sync::Notify;
 use super::{error::StartError, events::Events};
 use crate::{config::NatsConfig, log::LogEvent, task::Tasks};
 
-/// The two connections. Clones share them.
-#[derive(Clone, Debug)]
-pub(super) struct Connections {
-    pub(super) control: Client,
-    pub(super) read: Client,
-    /// Messages of answers to reads that there was no room for, since it was last asked. Each is
-    /// noticed by who reads, and asked for again.
-    pub(super) lost_answers: Arc<AtomicU64>,
-}
+const ROLE: &str = "control";
 
-/// Who is told what a connection notices.
-enum Ears {
-    /// What follows from it is decided elsewhere.
-    Events(Events),
-    /// Messages that were dropped are counted.
-    Count(Arc<AtomicU64>),
-}
-
-impl Connections {
-    /// Connects; fails if a server cannot be reached now.
-    pub(super) async fn open(nats: &NatsConfig, events: &Events, tasks: &Tasks) -> Result<Self, StartError> {
-        let servers = servers(nats)?;
-        let open = async |role: &'static str, subscriptions: usize, commands: usize, ears: Ears| {
-            let options = options(nats, role).await?;
-            let lame_duck = Arc::new(Notify::new());
-            let client = options
-                .subscription_capacity(subscriptions.max(1))
-                .client_capacity(commands.max(1))
-                .event_callback(on_event(role, ears, lame_duck.clone()))
-                .connect(servers.as_slice())
-                .await
-                .map_err(|error| StartError::connect(nats, &error))?;
-            tasks.spawn(leave_lame_ducks(client.clone(), lame_duck));
-            Ok::<_, StartError>(client)
-        };
-        let lost_answers = Arc::<AtomicU64>::default();
-        Ok(Self {
-            control: open(
-                "control",
-                nats.subscription_capacity,
-                nats.command_capacity,
-                Ears::Events(events.clone()),
-            )
-            .await?,
-            read: open(
-                "read",
-                nats.read_capacity,
-                nats.command_capacity,
-                Ears::Count(lost_answers.clone()),
-            )
-            .await?,
-            lost_answers,
-        })
-    }
-
-    /// All of them.
-    pub(super) fn all(&self) -> [&Client; 2] {
-        [&self.control, &self.read]
-    }
+/// Connects; fails if a server cannot be reached now.
+pub(super) async fn connect(nats: &NatsConfig, events: &Events, tasks: &Tasks) -> Result<Client, StartError> {
+    let lame_duck = Arc::new(Notify::new());
+    let client = options(nats)
+        .await?
+        .subscription_capacity(nats.subscription_capacity.max(1))
+        .client_capacity(nats.command_capacity.max(1))
+        .event_callback(on_event(events.clone(), lame_duck.clone()))
+        .connect(servers(nats)?.as_slice())
+        .await
+        .map_err(|error| StartError::connect(nats, &error))?;
+    tasks.spawn(leave_lame_ducks(client.clone(), lame_duck));
+    Ok(client)
 }
 
 pub(super) fn servers(nats: &NatsConfig) -> Result<Vec<ServerAddr>, StartError> {
@@ -89,9 +41,9 @@ pub(super) fn servers(nats: &NatsConfig) -> Result<Vec<ServerAddr>, StartError> 
         .map_err(|error| StartError::connect(nats, &error))
 }
 
-async fn options(nats: &NatsConfig, role: &str) -> Result<ConnectOptions, StartError> {
+async fn options(nats: &NatsConfig) -> Result<ConnectOptions, StartError> {
     let mut options = ConnectOptions::new()
-        .name(format!("slipstream {role}"))
+        .name(format!("slipstream {ROLE}"))
         .ping_interval(nats.ping_interval)
         .connection_timeout(nats.connect_timeout)
         .request_timeout(Some(nats.request_timeout))
@@ -134,29 +86,20 @@ pub(super) fn reconnect_delay(attempts: usize, most: Duration) -> Duration {
     delay * (67 + spread * 2 / 3) / 100
 }
 
-fn on_event(
-    role: &'static str,
-    ears: Ears,
-    lame_duck: Arc<Notify>,
-) -> impl Fn(Event) -> Ready<()> + Send + Sync {
+fn on_event(events: Events, lame_duck: Arc<Notify>) -> impl Fn(Event) -> Ready<()> + Send + Sync {
     move |event| {
-        match &event {
-            Event::Connected => tracing::info!(connection = role, "connected to NATS"),
-            Event::Disconnected => tracing::warn!(connection = role, "the connection to NATS was lost"),
-            _ => {}
-        }
-        if event == Event::LameDuckMode {
-            lame_duck.notify_one();
-        }
-        match (&ears, event) {
-            (Ears::Events(events), Event::Connected) => events.send(LogEvent::Connected),
-            (Ears::Events(events), Event::Disconnected | Event::Closed) => {
+        match event {
+            Event::Connected => {
+                tracing::info!(connection = ROLE, "connected to NATS");
+                events.send(LogEvent::Connected);
+            }
+            Event::Disconnected => {
+                tracing::warn!(connection = ROLE, "the connection to NATS was lost");
                 events.send(LogEvent::Disconnected);
             }
-            (Ears::Events(events), Event::SlowConsumer(_)) => events.send(LogEvent::SlowConsumer),
-            (Ears::Count(dropped), Event::SlowConsumer(_)) => {
-                dropped.fetch_add(1, Ordering::Relaxed);
-            }
+            Event::Closed => events.send(LogEvent::Disconnected),
+            Event::SlowConsumer(_) => events.send(LogEvent::SlowConsumer),
+            Event::LameDuckMode => lame_duck.notify_one(),
             _ => {}
         }
         ready(())

@@ -1,8 +1,6 @@
 //! The headers of a message that the log reads, found in one pass and without allocating: NATS's
 //! own and ours.
 
-use async_nats::HeaderMap;
-
 use super::{envelope, stamp};
 use crate::model::Offset;
 
@@ -30,17 +28,6 @@ pub(super) struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// Those of a message from async-nats.
-    pub(super) fn of(map: Option<&'a HeaderMap>) -> Self {
-        let mut headers = Self::default();
-        for (name, values) in map.into_iter().flat_map(HeaderMap::iter) {
-            if let Some(value) = values.first() {
-                headers.take(name.as_ref(), value.as_str());
-            }
-        }
-        headers
-    }
-
     /// Those of a raw header block (`NATS/1.0` and lines behind it), as STREAM.MSG.GET returns it.
     pub(super) fn parse(block: &'a [u8]) -> Self {
         let mut headers = Self::default();
@@ -106,20 +93,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_raw_block_and_a_map_give_the_same() {
+    fn what_is_known_is_found_and_the_first_value_counts() {
         let block =
             b"NATS/1.0\r\nSlip: 1j\r\nSlip: 9x\r\nNats-Sequence: 7\r\nX: y\r\nNats-Last-Sequence:6\r\n\r\n";
-        let mut map = HeaderMap::new();
-        map.append("Slip", "1j");
-        map.append("Slip", "9x");
-        map.insert("Nats-Sequence", "7");
-        map.insert("Nats-Last-Sequence", "6");
-        map.insert("X", "y");
-        for headers in [Headers::parse(block), Headers::of(Some(&map))] {
-            assert_eq!(headers.slip, Some("1j"));
-            assert_eq!((headers.sequence(), headers.last_sequence()), (Some(7), Some(6)));
-            assert_eq!((headers.info, headers.time_ms()), (None, None));
-        }
-        assert_eq!(Headers::of(None).slip, None);
+        let headers = Headers::parse(block);
+        assert_eq!(headers.slip, Some("1j"));
+        assert_eq!((headers.sequence(), headers.last_sequence()), (Some(7), Some(6)));
+        assert_eq!((headers.info, headers.time_ms()), (None, None));
+        assert_eq!(Headers::parse(b"").slip, None);
     }
 }

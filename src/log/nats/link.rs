@@ -1,5 +1,5 @@
 //! Connections of our own for what there is most of: the live copies (L7), with what must be ordered
-//! with them, and the publications.
+//! with them, the publications, and the catch-up reads (L10).
 //!
 //! A client of our own, because a node has a subscription for each of its tails: one of async-nats
 //! keeps two blocks of 32 messages of 184 bytes each (12 KiB) once it has been used, and builds a map
@@ -25,11 +25,12 @@ use async_nats::HeaderMap;
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
+    sync::oneshot,
     time::{sleep, timeout},
 };
 
 use self::{
-    board::{Board, Limits, Posted, Subjects},
+    board::{Board, Limits, Posted, Shape, Subjects},
     dial::{DialError, Dialer, Dialled, Duplex},
     wire::Said,
 };
@@ -42,7 +43,7 @@ use super::{
     error::StartError,
     events::Events,
     format::{Names, join},
-    inbox::Unanswered,
+    patience::{Unanswered, Waits},
 };
 use crate::{
     config::NatsConfig,
@@ -60,12 +61,17 @@ const MAX_SILENT: u32 = 3;
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     board: Arc<Board>,
+    waits: Arc<Waits>,
+    /// How long an answer of many messages may take as long as they come.
+    most: Duration,
 }
 
 /// What a link is for.
 pub(super) enum Purpose {
     /// Live copies; what happens to the connection is told.
     Live(Events),
+    /// Catch-up reads.
+    Read,
     /// Publications: so many may wait to be written.
     Publish { commands: usize, on_answer: OnAnswer },
 }
@@ -110,6 +116,7 @@ impl Link {
     ) -> Result<Self, StartError> {
         let (role, commands, events, on_answer) = match purpose {
             Purpose::Live(events) => ("live", nats.command_capacity, Some(events), None),
+            Purpose::Read => ("read", nats.command_capacity, None, None),
             Purpose::Publish { commands, on_answer } => ("publish", commands, None, Some(on_answer)),
         };
         let mut dialer = Dialer::new(nats, role)?;
@@ -143,7 +150,11 @@ impl Link {
             pace,
         };
         tasks.spawn(keeper.run(first));
-        Ok(Self { board })
+        Ok(Self {
+            board,
+            waits: Arc::new(Waits::new(nats)),
+            most: nats.request_timeout_max,
+        })
     }
 
     /// Subscribes to a channel's copies: the server has the subscription before it sees what is
@@ -163,23 +174,57 @@ impl Link {
         self.board.publish(subject, answer, headers, payload)
     }
 
-    /// Asks `subject`, and waits `limit` for the answer.
-    pub(super) async fn request(
+    /// Asks `subject`. The answer is one message.
+    pub(super) async fn request(&self, subject: &str, payload: &[u8]) -> Result<Raw, Unanswered> {
+        let answer = self.waits.within(async |limit| {
+            let (_asked, done) = self.ask(subject, payload, Shape::One, limit).await?;
+            let answer = timeout(limit, done).await;
+            let mut answer = answer.ok().and_then(Result::ok).ok_or(Unanswered::Silence)?;
+            answer.pop().ok_or(Unanswered::Silence)
+        });
+        answer.await.and_then(some_responder)
+    }
+
+    /// Asks `subject`. The answer is at most so many messages and a last one with a status, with no
+    /// pause between them that is too long.
+    pub(super) async fn request_many(
         &self,
         subject: &str,
         payload: &[u8],
-        limit: Duration,
-    ) -> Result<Raw, Unanswered> {
-        let asked = timeout(limit, async {
-            let (number, answer) = self.board.request(subject, payload).await;
-            let _forget = Forget(&self.board, number);
-            answer.await.ok()
+        most: usize,
+    ) -> Result<Vec<Raw>, Unanswered> {
+        let answer = self.waits.within(async |silence| {
+            let (asked, mut done) = self.ask(subject, payload, Shape::Many(most), silence).await?;
+            let mut seen = 0;
+            loop {
+                if let Ok(answer) = timeout(silence, &mut done).await {
+                    return answer.map_err(|_| Unanswered::Silence);
+                }
+                let received = self.board.received(asked.1);
+                if received == seen {
+                    return Err(Unanswered::Silence);
+                }
+                seen = received;
+            }
         });
-        match asked.await {
-            Ok(Some(raw)) if raw.is_no_responders() => Err(Unanswered::NoResponders),
-            Ok(Some(raw)) => Ok(raw),
-            Ok(None) | Err(_) => Err(Unanswered::Silence),
+        let answer = timeout(self.most, answer).await;
+        let messages = answer.unwrap_or(Err(Unanswered::Silence))?;
+        match messages.last() {
+            Some(end) if end.is_no_responders() => Err(Unanswered::NoResponders),
+            _ => Ok(messages),
         }
+    }
+
+    async fn ask(
+        &self,
+        subject: &str,
+        payload: &[u8],
+        shape: Shape,
+        limit: Duration,
+    ) -> Result<(Forget<'_>, oneshot::Receiver<Vec<Raw>>), Unanswered> {
+        let asked = timeout(limit, self.board.request(subject, payload, shape)).await;
+        let (number, done) = asked.map_err(|_| Unanswered::Silence)?;
+        Ok((Forget(&self.board, number), done))
     }
 
     /// Resolves when the server has handled all that was sent over this link before.
@@ -191,6 +236,14 @@ impl Link {
     /// Whether there is a connection now.
     pub(super) fn is_connected(&self) -> bool {
         self.board.is_connected()
+    }
+}
+
+fn some_responder(answer: Raw) -> Result<Raw, Unanswered> {
+    if answer.is_no_responders() {
+        Err(Unanswered::NoResponders)
+    } else {
+        Ok(answer)
     }
 }
 

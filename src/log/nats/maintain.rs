@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     NatsLog,
     api::Api,
-    connect::Connections,
+    connect::connect,
     error::StartError,
     events::Events,
     format::Names,
@@ -88,8 +88,8 @@ pub async fn resize(
     mut done: impl FnMut(&str, u64),
 ) -> Result<(), StartError> {
     let names = Names::new(&log.prefix).ok_or(StartError::Prefix)?;
-    let connections = Connections::open(nats, &Events::new(), tasks).await?;
-    let inbox = Inbox::start(connections.control.clone(), nats, tasks)
+    let client = connect(nats, &Events::new(), tasks).await?;
+    let inbox = Inbox::start(client, nats, tasks)
         .await
         .map_err(|error| StartError::connect(nats, &error))?;
     let api = Api::new(Arc::new(inbox));

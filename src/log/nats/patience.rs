@@ -1,12 +1,59 @@
 //! How long an answer is waited for, as TCP does it (RFC 6298): at least as configured, longer while
 //! answers take longer. A fixed time that the servers cannot keep under load would have every
-//! request given up and asked again, for ever. Pure.
+//! request given up and asked again, for ever.
 
 use std::time::Duration;
 
-/// Estimates how long answers take. One for each connection.
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::config::NatsConfig;
+
+/// A request that has no complete answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// Nothing (more) came in time.
+    #[error("no answer")]
+    Silence,
+    /// Nobody listens on the request's subject.
+    #[error("no server takes this request")]
+    NoResponders,
+}
+
+/// Tells the requests of one connection how long to wait.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Waits(Mutex<Patience>);
+
+impl Waits {
+    pub(super) fn new(nats: &NatsConfig) -> Self {
+        Self(Mutex::new(Patience::new(
+            nats.request_timeout,
+            nats.request_timeout_max,
+        )))
+    }
+
+    /// Makes a request, which is told how long to wait, and learns from what becomes of it.
+    pub(super) async fn within<T>(
+        &self,
+        request: impl AsyncFnOnce(Duration) -> Result<T, Unanswered>,
+    ) -> Result<T, Unanswered> {
+        let limit = self.0.lock().limit();
+        let began = Instant::now();
+        let answer = request(limit).await;
+        let took = began.elapsed();
+        match &answer {
+            Ok(_) => self.0.lock().answered(took),
+            // Otherwise there was no connection to wait for.
+            Err(Unanswered::Silence) if took >= limit => self.0.lock().gave_up(limit),
+            Err(_) => {}
+        }
+        answer
+    }
+}
+
+/// Estimates how long answers take. Pure.
+#[derive(Debug)]
+struct Patience {
     least: Duration,
     most: Duration,
     smoothed: Option<Duration>,
@@ -16,7 +63,7 @@ pub(super) struct Patience {
 
 impl Patience {
     /// Never less than `least`, nor more than `most`.
-    pub(super) fn new(least: Duration, most: Duration) -> Self {
+    fn new(least: Duration, most: Duration) -> Self {
         Self {
             least,
             most,
@@ -27,12 +74,12 @@ impl Patience {
     }
 
     /// How long to wait for an answer now.
-    pub(super) fn limit(&self) -> Duration {
+    fn limit(&self) -> Duration {
         self.limit
     }
 
     /// An answer came after so long.
-    pub(super) fn answered(&mut self, took: Duration) {
+    fn answered(&mut self, took: Duration) {
         let smoothed = match self.smoothed {
             None => {
                 self.variation = took / 2;
@@ -48,7 +95,7 @@ impl Patience {
     }
 
     /// None came in `waited`. Many that waited at the same time count once.
-    pub(super) fn gave_up(&mut self, waited: Duration) {
+    fn gave_up(&mut self, waited: Duration) {
         self.limit = self.limit.max(self.bounded(waited * 2));
     }
 

@@ -3,20 +3,20 @@
 
 mod batch;
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use async_nats::Message;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::batch::Batch;
 use super::{
-    api::{Api, ApiError, Refusal},
+    api::{self, ApiError, Refusal},
     envelope,
     headers::Headers,
-    inbox::{Inbox, Unanswered},
+    link::{Link, Raw},
+    patience::Unanswered,
     stamp,
 };
 use crate::{
@@ -32,23 +32,22 @@ const MAX_SUBJECTS: usize = 1_000;
 /// for long copies it.
 #[derive(Clone, Debug)]
 pub(super) struct Reads {
-    inbox: Arc<Inbox>,
-    api: Api,
+    link: Link,
     /// What the answer to one `multi_last` of several channels may hold.
     last_bytes: u32,
 }
 
 impl Reads {
-    /// Reads through `inbox`. A replica that hangs answers nothing: the caller asks again, and then
+    /// Reads over `link`. A replica that hangs answers nothing: the caller asks again, and then
     /// another one may answer. The answer to a question about several channels has at most
     /// `last_bytes`.
-    pub(super) fn new(inbox: Arc<Inbox>, last_bytes: u32) -> Self {
-        let api = Api::new(inbox.clone());
-        Self {
-            inbox,
-            api,
-            last_bytes,
-        }
+    pub(super) fn new(link: Link, last_bytes: u32) -> Self {
+        Self { link, last_bytes }
+    }
+
+    /// Whether there is a connection now.
+    pub(super) fn is_connected(&self) -> bool {
+        self.link.is_connected()
     }
 
     /// At most `messages` messages of one subject from `from` on.
@@ -66,7 +65,7 @@ impl Reads {
         let batch = self.batch(stream, &request, messages.max(1) as usize).await?;
         let messages = batch
             .messages
-            .into_iter()
+            .iter()
             .map(|message| stored(message).map(|(_, stored)| stored))
             .collect::<Result<_, _>>()?;
         Ok(Page {
@@ -91,7 +90,7 @@ impl Reads {
             messages: Vec::with_capacity(batch.messages.len()),
             pending: batch.pending,
         };
-        for message in batch.messages {
+        for message in &batch.messages {
             let (subject, stored) = stored(message)?;
             let address = subject
                 .strip_prefix(root)
@@ -190,10 +189,12 @@ impl Reads {
         struct Answer {
             message: LeaderMessage,
         }
-        match self
-            .api
-            .call::<Answer>(&format!("STREAM.MSG.GET.{stream}"), request)
-            .await
+        let payload = payload_of(request)?;
+        let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+        let answer = self.link.request(&subject, &payload).await;
+        match answer
+            .map_err(ApiError::from)
+            .and_then(|raw| api::read::<Answer>(&raw.payload()))
         {
             Ok(answer) => Ok(Some(answer.message)),
             Err(ApiError::Refused(refusal)) if refusal.err_code == Refusal::NO_MESSAGE => Ok(None),
@@ -202,9 +203,9 @@ impl Reads {
     }
 
     async fn batch(&self, stream: &str, request: &Value, most: usize) -> Result<Batch, ReadError> {
-        let payload = serde_json::to_vec(request).map_err(|error| ReadError::Failed(error.to_string()))?;
+        let payload = payload_of(request)?;
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let answer = self.inbox.many(subject, payload.into(), most).await;
+        let answer = self.link.request_many(&subject, &payload, most).await;
         Batch::of(answer.map_err(|error| match error {
             Unanswered::Silence => ReadError::NoAnswer,
             Unanswered::NoResponders => ReadError::NotNow("no server has the shard".to_owned()),
@@ -212,23 +213,27 @@ impl Reads {
     }
 }
 
+fn payload_of(request: &impl Serialize) -> Result<Vec<u8>, ReadError> {
+    serde_json::to_vec(request).map_err(|error| ReadError::Failed(error.to_string()))
+}
+
 /// The sequence of each subject in an answer.
 fn sequences(batch: &Batch) -> Result<HashMap<&str, Offset>, ReadError> {
     let found = batch.messages.iter().map(|message| {
-        let headers = Headers::of(message.headers.as_ref());
+        let headers = Headers::parse(message.headers());
         headers.subject.zip(headers.sequence()).ok_or_else(unusable)
     });
     found.collect()
 }
 
 /// A message of a Direct Get with the subject it is stored under.
-fn stored(message: Message) -> Result<(String, Stored), ReadError> {
-    let headers = Headers::of(message.headers.as_ref());
+fn stored(message: &Raw) -> Result<(String, Stored), ReadError> {
+    let headers = Headers::parse(message.headers());
     let (Some(subject), Some(seq), Some(time_ms)) = (headers.subject, headers.sequence(), headers.time_ms())
     else {
         return Err(unusable());
     };
-    let body = envelope::body(&headers, message.payload);
+    let body = envelope::body(&headers, message.payload());
     Ok((subject.to_owned(), Stored { seq, time_ms, body }))
 }
 

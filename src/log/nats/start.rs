@@ -2,13 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use async_nats::Client;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{
     Class, NatsLog, anchor,
     api::{Api, ApiError, Refusal},
-    connect::Connections,
+    connect::connect,
     error::StartError,
     events::{self, Events},
     format::Names,
@@ -43,21 +44,13 @@ impl NatsLog {
         let names = Names::new(&log.prefix).ok_or(StartError::Prefix)?;
         check_classes(log, namespaces)?;
         let events = Events::new();
-        let connections = Connections::open(nats, &events, tasks).await?;
-        let inbox = |client: &async_nats::Client| Inbox::start(client.clone(), nats, tasks);
-        let control = Arc::new(
-            inbox(&connections.control)
-                .await
-                .map_err(|e| StartError::connect(nats, &e))?,
-        );
-        let read = Arc::new(
-            inbox(&connections.read)
-                .await
-                .map_err(|e| StartError::connect(nats, &e))?,
-        );
-        let api = Api::new(control);
+        let control = connect(nats, &events, tasks).await?;
+        let inbox = Inbox::start(control.clone(), nats, tasks).await;
+        let api = Api::new(Arc::new(
+            inbox.map_err(|error| StartError::connect(nats, &error))?,
+        ));
 
-        check_server(&connections, &api).await?;
+        check_server(&control, &api).await?;
         let registry = Registry::new(api.clone(), names.bucket());
         let layout = agree(&names, log, namespaces, &api, &registry, nats.start_timeout).await?;
         let (shards, classes) = number(&names, &layout)?;
@@ -65,11 +58,12 @@ impl NatsLog {
 
         let subscribed = |error| StartError::connect(nats, &error);
         let publisher = Publisher::start(nats, log, &names, tasks).await?;
-        events::watch_elections(&connections.control, streams.clone(), events.clone(), tasks)
+        events::watch_elections(&control, streams.clone(), events.clone(), tasks)
             .await
             .map_err(subscribed)?;
-        registry.watch_epochs(connections.control.clone(), streams, events.clone(), tasks);
+        registry.watch_epochs(control.clone(), streams, events.clone(), tasks);
         let link = Link::start(nats, &names, Purpose::Live(events.clone()), tasks).await?;
+        let read = Link::start(nats, &names, Purpose::Read, tasks).await?;
         let log = Arc::new(Self {
             link,
             reads: Reads::new(read, nats.answer_bytes),
@@ -77,7 +71,7 @@ impl NatsLog {
             names,
             shards,
             classes,
-            connections,
+            control,
             api,
             registry,
             publisher,
@@ -108,16 +102,14 @@ fn check_classes(log: &LogConfig, namespaces: &[(AppId, String, History)]) -> Re
     Ok(())
 }
 
-async fn check_server(connections: &Connections, api: &Api) -> Result<(), StartError> {
+async fn check_server(client: &Client, api: &Api) -> Result<(), StartError> {
     #[derive(Deserialize)]
     struct Account {}
-    for client in connections.all() {
-        let (major, minor, patch) = OLDEST_SERVER;
-        if !client.is_server_compatible(major, minor, patch) {
-            return Err(StartError::ServerTooOld {
-                found: client.server_info().version,
-            });
-        }
+    let (major, minor, patch) = OLDEST_SERVER;
+    if !client.is_server_compatible(major, minor, patch) {
+        return Err(StartError::ServerTooOld {
+            found: client.server_info().version,
+        });
     }
     match api.call::<Account>("INFO", &json!({})).await {
         Ok(Account {}) => Ok(()),

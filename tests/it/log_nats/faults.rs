@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slipstream::{
-    config::{LogConfig, NatsConfig},
+    config::LogConfig,
     log::{EpochEntry, Log, LogEvent, PublishError, ReadError},
     model::Epoch,
 };
@@ -55,27 +55,6 @@ async fn a_server_that_comes_back_is_used_again() {
     let second = publish(&log, &route, "two").await;
     let copy = until_copy(&mut copies, "two").await;
     assert_eq!((copy.stored.seq, copy.prev >= first), (second, true));
-}
-
-/// L10: an answer of which a message found no room is none. One thread, so that the connection is read
-/// while nobody takes the messages.
-#[tokio::test]
-async fn l10_an_answer_that_does_not_fit_is_counted_and_never_taken_for_whole() {
-    let server = NatsServer::start().await;
-    let nats = NatsConfig {
-        read_capacity: 1,
-        ..nats_config(&[server.url()])
-    };
-    let log = TestLog::start_with(&nats, &log_config()).await.unwrap();
-    let route = route(&log, "std", "chat:x");
-    for n in 0..20 {
-        publish(&log, &route, &n.to_string()).await;
-    }
-    assert_eq!(log.take_lost_answers(), 0);
-    let answer = within(log.read(&route, 0, 20, 1 << 20)).await;
-    assert!(matches!(answer, Err(ReadError::NoAnswer)), "{answer:?}");
-    assert!(log.take_lost_answers() > 0);
-    assert_eq!(log.take_lost_answers(), 0, "each is told once");
 }
 
 /// The copy with this text; a publication that was on its way when the server died may be before.

@@ -172,13 +172,12 @@ fn all_problems_at_once() {
         ),
         // Bounds of which nothing would get through.
         (
-            "http = { body_timeout = \"0s\", max_json_depth = 0, max_answer_bytes = \"0B\" }\nnats = { read_capacity = 1023, answer_bytes = \"0B\" }\nedge.close_timeout = \"0s\"\ncatchup.page_messages = 1100".to_owned(),
+            "http = { body_timeout = \"0s\", max_json_depth = 0, max_answer_bytes = \"0B\" }\nnats = { answer_bytes = \"0B\" }\nedge.close_timeout = \"0s\"".to_owned(),
             &[
                 "http.body_timeout (s.toml:1): must not be 0",
                 "http.max_json_depth (s.toml:1): must not be 0",
                 "http.max_answer_bytes (s.toml:1): must not be 0",
                 "nats.answer_bytes (s.toml:2): must not be 0",
-                "nats.read_capacity (s.toml:2): must be at least 1100",
                 "edge.close_timeout (s.toml:3): must not be 0",
             ],
         ),

@@ -44,8 +44,15 @@ fn map(headers: &BTreeMap<String, String>) -> HeaderMap {
     map
 }
 
+/// Reads them as they come over the wire.
 fn read(headers: &HeaderMap, data: &Bytes) -> Body {
-    body(&Headers::of(Some(headers)), data.clone())
+    let mut block = "NATS/1.0\r\n".to_owned();
+    for (name, values) in headers.iter() {
+        for value in values {
+            block += &format!("{name}: {value}\r\n");
+        }
+    }
+    body(&Headers::parse(block.as_bytes()), data.clone())
 }
 
 #[test]

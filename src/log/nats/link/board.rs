@@ -2,7 +2,7 @@
 //! has yet to be written. It outlives the connections: a new one begins with all subscriptions.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
     mem::{swap, take},
     sync::Arc,
@@ -80,12 +80,31 @@ struct State {
     commands: usize,
     inlets: HashMap<u64, Arc<Inlet>>,
     next: u64,
-    requests: HashMap<u64, oneshot::Sender<Raw>>,
+    /// As many as there are callers: their number is bounded there.
+    requests: HashMap<u64, Asked>,
     next_request: u64,
     /// Who waits for the next PONGs, in order.
     pongs: VecDeque<Option<oneshot::Sender<()>>>,
     /// PINGs since the server was last heard.
     silent: u32,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+struct Asked {
+    messages: Vec<Raw>,
+    shape: Shape,
+    done: oneshot::Sender<Vec<Raw>>,
+}
+
+/// What the answer to a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// One message.
+    One,
+    /// Messages, at most so many, and one with a status behind them. If more come, the answer is
+    /// given up.
+    Many(usize),
 }
 
 /// Where the copies of one subscription wait. There is one for each tail of the node, so it is
@@ -173,13 +192,23 @@ impl Board {
 
     /// Asks `subject`. Without a connection nothing is sent, and no answer comes. Whoever gives up
     /// must [`Board::forget`] the number.
-    pub(super) async fn request(&self, subject: &str, payload: &[u8]) -> (u64, oneshot::Receiver<Raw>) {
-        let (sender, receiver) = oneshot::channel();
+    pub(super) async fn request(
+        &self,
+        subject: &str,
+        payload: &[u8],
+        shape: Shape,
+    ) -> (u64, oneshot::Receiver<Vec<Raw>>) {
+        let (done, receiver) = oneshot::channel();
         let number = self
             .with_room(|state| {
                 let number = state.next_request;
                 state.next_request += 1;
-                state.requests.insert(number, sender);
+                let asked = Asked {
+                    messages: Vec::new(),
+                    shape,
+                    done,
+                };
+                state.requests.insert(number, asked);
                 if state.connected {
                     let reply = format!("{}{number}", self.subjects.inbox);
                     state.say(|out| wire::request(out, subject, &reply, payload));
@@ -214,6 +243,15 @@ impl Board {
         drop(state);
         self.written.notify_one();
         Ok(())
+    }
+
+    /// How many messages of an answer have come so far.
+    pub(super) fn received(&self, number: u64) -> usize {
+        let state = self.state.lock();
+        state
+            .requests
+            .get(&number)
+            .map_or(0, |asked| asked.messages.len())
     }
 
     /// Nobody waits for this answer any more.
@@ -268,7 +306,7 @@ impl Board {
         }
     }
 
-    /// There is none any more. What was not written is forgotten, and who waits for a PONG learns it.
+    /// There is none any more. What was not written is forgotten, and who waits for an answer learns it.
     pub(super) fn disconnected(&self) {
         let mut state = self.state.lock();
         state.connected = false;
@@ -276,6 +314,7 @@ impl Board {
         state.commands = 0;
         state.silent = 0;
         state.pongs.clear();
+        state.requests.clear();
         drop(state);
         self.room.notify_waiters();
     }
@@ -342,11 +381,8 @@ impl Board {
         }
         let mut state = self.state.lock();
         if sid == ANSWERS {
-            let waiter = number.and_then(|number| state.requests.remove(&number));
-            drop(state);
-            if let Some(waiter) = waiter {
-                // Nobody waits any more if this fails.
-                let _ = waiter.send(raw);
+            if let Some(number) = number {
+                state.on_answer(number, raw);
             }
             return Posted::Well;
         }
@@ -366,6 +402,26 @@ impl State {
     fn say(&mut self, command: impl FnOnce(&mut Vec<u8>)) {
         command(&mut self.out);
         self.commands += 1;
+    }
+
+    fn on_answer(&mut self, number: u64, raw: Raw) {
+        let Entry::Occupied(mut entry) = self.requests.entry(number) else {
+            // It came too late.
+            return;
+        };
+        let asked = entry.get_mut();
+        let (last, room) = match asked.shape {
+            Shape::One => (true, true),
+            Shape::Many(most) => (raw.status().is_some(), asked.messages.len() <= most),
+        };
+        asked.messages.push(raw);
+        if last || !room {
+            let asked = entry.remove();
+            if room {
+                // Nobody waits any more if this fails.
+                let _ = asked.done.send(asked.messages);
+            }
+        }
     }
 
     fn ping(&mut self, waiter: Option<oneshot::Sender<()>>) {

@@ -16,7 +16,7 @@ use crate::{
     config::{NatsConfig, Secret},
     log::{
         LogEvent, Route, ShardId,
-        nats::{events::Events, format::Names, inbox::Unanswered},
+        nats::{events::Events, format::Names, patience::Unanswered},
     },
     model::{AppId, ChannelKey, ChannelName},
     task::Tasks,
@@ -82,7 +82,6 @@ impl Stage {
             request_timeout: SOON,
             request_timeout_max: SOON,
             subscription_capacity: 2,
-            read_capacity: 8,
             answer_bytes: 1_024,
             command_capacity: 8,
         };
@@ -204,7 +203,7 @@ async fn l10_a_full_subscription_drops_copies_and_spares_the_others() {
 async fn requests_are_answered_by_number_or_not_at_all() {
     let stage = Stage::new().await;
     let (link, mut peer) = stage.both().await;
-    let ask = |limit| link.request("q.1", b"{}", limit);
+    let ask = || link.request("q.1", b"{}");
     let answers = async {
         for status in ["", "NATS/1.0 503\r\n\r\n"] {
             let line = peer.line().await;
@@ -219,14 +218,43 @@ async fn requests_are_answered_by_number_or_not_at_all() {
                 .await;
         }
     };
-    let questions = async { (ask(SOON).await, ask(SOON).await) };
+    let questions = async { (ask().await, ask().await) };
     let ((), (first, second)) = tokio::join!(answers, questions);
     assert_eq!(first.unwrap().payload(), "ok");
     assert_eq!(second.unwrap_err(), Unanswered::NoResponders);
+    drop(peer);
     assert_eq!(
-        ask(Duration::from_millis(5)).await.unwrap_err(),
-        Unanswered::Silence
+        ask().await.unwrap_err(),
+        Unanswered::Silence,
+        "the connection ends"
     );
+}
+
+#[tokio::test]
+async fn l10_an_answer_of_many_messages_ends_with_a_status() {
+    let stage = Stage::new().await;
+    let (link, mut peer) = stage.both().await;
+    let answers = async {
+        for count in [0, 3, 4] {
+            let line = peer.line().await;
+            let reply = line.split(' ').nth(2).expect("a reply subject").to_owned();
+            peer.line().await;
+            for n in 0..count {
+                peer.say(&format!("HMSG {reply} 1 12 13\r\nNATS/1.0\r\n\r\n{n}\r\n"))
+                    .await;
+            }
+            peer.say(&format!("HMSG {reply} 1 20 20\r\nNATS/1.0 204 EOB\r\n\r\n\r\n"))
+                .await;
+        }
+    };
+    let ask = || link.request_many("q.1", b"{}", 3);
+    let questions = async { (ask().await, ask().await, ask().await) };
+    let ((), (none, three, four)) = tokio::join!(answers, questions);
+    assert_eq!(none.unwrap().len(), 1);
+    let three = three.unwrap();
+    assert_eq!(three[2].payload(), "2");
+    assert_eq!(three[3].status(), Some((204, "EOB")));
+    assert_eq!(four.unwrap_err(), Unanswered::Silence, "more than were asked for");
 }
 
 #[tokio::test]

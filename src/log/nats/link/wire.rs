@@ -109,9 +109,26 @@ impl Raw {
         self.bytes.slice(self.headers as usize..)
     }
 
+    /// What the server itself says with it (ADR-4): `NATS/1.0 <code> [text]`.
+    pub(in super::super) fn status(&self) -> Option<(u16, &str)> {
+        let line = self.headers().strip_prefix(b"NATS/1.0 ")?;
+        let end = memchr::memchr(b'\r', line)?;
+        let line = std::str::from_utf8(&line[..end]).ok()?;
+        let (code, text) = line.split_once(' ').unwrap_or((line, ""));
+        Some((code.parse().ok()?, text))
+    }
+
     /// Whether the server says that nobody listens where a request went.
     pub(in super::super) fn is_no_responders(&self) -> bool {
-        self.headers().starts_with(b"NATS/1.0 503")
+        self.status().is_some_and(|(code, _)| code == 503)
+    }
+
+    #[cfg(test)]
+    pub(in super::super) fn new(headers: &str, payload: &str) -> Self {
+        Self {
+            bytes: Bytes::from([headers, payload].concat()),
+            headers: headers.len() as u32,
+        }
     }
 }
 

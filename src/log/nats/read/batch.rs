@@ -1,7 +1,8 @@
-use async_nats::{Message, StatusCode};
-
 use crate::{
-    log::{ReadError, nats::headers::Headers},
+    log::{
+        ReadError,
+        nats::{headers::Headers, link::Raw},
+    },
     model::Offset,
 };
 
@@ -9,7 +10,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// The messages found, ascending.
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Vec<Raw>,
     /// How many more the replica has that match.
     pub(super) pending: u64,
     /// How far the replica was; only in answers to `multi_last` that found something.
@@ -22,11 +23,11 @@ impl Batch {
     /// Each message names the one before it in the batch, and the end names the last one. So a
     /// message that was lost on the way, because a buffer was full or the connection was replaced,
     /// never goes unnoticed: such an answer counts as none.
-    pub(super) fn of(mut messages: Vec<Message>) -> Result<Self, ReadError> {
+    pub(super) fn of(mut messages: Vec<Raw>) -> Result<Self, ReadError> {
         let Some(end) = messages.pop() else {
             return Err(ReadError::NoAnswer);
         };
-        match end.status.map(|status| status.as_u16()) {
+        match end.status().map(|(code, _)| code) {
             Some(204) => {}
             // Nothing matches. Behind messages it means that one of those to come was removed.
             Some(404) if messages.is_empty() => return Ok(Self::default()),
@@ -34,10 +35,10 @@ impl Batch {
             Some(500 | 503) => return Err(ReadError::NotNow(description(&end))),
             _ => return Err(ReadError::Failed(description(&end))),
         }
-        let headers = Headers::of(end.headers.as_ref());
+        let headers = Headers::parse(end.headers());
         let mut last = 0;
         for message in &messages {
-            let headers = Headers::of(message.headers.as_ref());
+            let headers = Headers::parse(message.headers());
             if headers.last_sequence() != Some(last) {
                 return Err(ReadError::NoAnswer);
             }
@@ -54,38 +55,31 @@ impl Batch {
     }
 }
 
-fn description(end: &Message) -> String {
-    let status = end.status.unwrap_or(StatusCode::OK);
-    format!("{status} {}", end.description.as_deref().unwrap_or_default())
+fn description(end: &Raw) -> String {
+    let (code, text) = end.status().unwrap_or_default();
+    format!("{code} {text}")
 }
 
 #[cfg(test)]
 mod tests {
-    use async_nats::HeaderMap;
-
     use super::*;
 
-    fn message(status: Option<u16>, headers: &[(&str, u64)]) -> Message {
-        let mut map = HeaderMap::new();
+    fn message(status: Option<u16>, headers: &[(&str, u64)]) -> Raw {
+        let mut block = "NATS/1.0".to_owned();
+        if let Some(status) = status {
+            block += &format!(" {status} Why");
+        }
         for (name, value) in headers {
-            map.insert(*name, value.to_string());
+            block += &format!("\r\n{name}: {value}");
         }
-        Message {
-            subject: "_INBOX.x.0".into(),
-            reply: None,
-            payload: "".into(),
-            headers: Some(map),
-            status: status.map(|status| StatusCode::from_u16(status).unwrap()),
-            description: None,
-            length: 0,
-        }
+        Raw::new(&(block + "\r\n\r\n"), "")
     }
 
-    fn found(seq: u64, before: u64) -> Message {
+    fn found(seq: u64, before: u64) -> Raw {
         message(None, &[("Nats-Sequence", seq), ("Nats-Last-Sequence", before)])
     }
 
-    fn end(last: u64, pending: u64) -> Message {
+    fn end(last: u64, pending: u64) -> Raw {
         message(
             Some(204),
             &[("Nats-Last-Sequence", last), ("Nats-Num-Pending", pending)],
