@@ -106,7 +106,8 @@ impl NatsLog {
         subject::channel(tokens)
     }
 
-    /// Sends what is buffered, then ends the connections: the log is of no use afterwards.
+    /// Sends what is buffered, and asks nothing more: the log is of no use afterwards. Copies and
+    /// acknowledgements may still come until the node's tasks are stopped, which ends the links.
     pub async fn close(&self) {
         self.flush().await;
         // It fails if the connection is closed already.
