@@ -151,6 +151,16 @@ impl Keeper {
         self.state.lock().shard.epoch().map(|entry| entry.token.clone())
     }
 
+    /// The epoch, if it is proven that the store has not gone back behind this node's back.
+    pub fn proven_epoch(&self) -> Option<Epoch> {
+        let state = self.state.lock();
+        let known = state
+            .shard
+            .epoch()
+            .filter(|_| state.shard.is_proven() && !state.stale);
+        known.map(|entry| entry.token.clone())
+    }
+
     /// The epoch, if it is still that in which something was sent.
     pub fn epoch_since(&self, sent: Sent) -> Option<Epoch> {
         let state = self.state.lock();

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     log::{Ack, PublishError, Route},
@@ -93,9 +93,15 @@ impl Hub {
                 PublishOutcome::Stored
             };
             app.publishes.of(kind).inc();
-            let epoch = match keeper.epoch() {
+            let epoch = match keeper.proven_epoch() {
                 Some(epoch) => epoch,
-                None => Box::pin(keeper.fresh()).await.epoch,
+                // It is stored, but an offset means nothing without its epoch.
+                None => {
+                    Box::pin(timeout(hub.config.subscribe_timeout, keeper.fresh()))
+                        .await
+                        .map_err(|_| PublishError::Unknown)?
+                        .epoch
+                }
             };
             if !ack.duplicate {
                 app.publish_bytes.inc_by(bytes);

@@ -374,9 +374,12 @@ async fn each_kind_of_credentials_reaches_the_server() {
     let mut stage = Stage::new().await;
     let plain = stage.nats.clone();
 
-    let connect = async |stage: &Stage| {
-        let (link, (_peer, connect)) = tokio::join!(stage.start(), stage.accept("PONG\r\n"));
+    // Kept, since a link whose peer is gone would connect again.
+    let mut peers = Vec::new();
+    let mut connect = async |stage: &Stage| {
+        let (link, (peer, connect)) = tokio::join!(stage.start(), stage.accept("PONG\r\n"));
         link.unwrap();
+        peers.push(peer);
         connect
     };
     let anonymous = connect(&stage).await;
