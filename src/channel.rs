@@ -25,6 +25,7 @@ mod publish;
 mod reader;
 mod recovery;
 mod ring;
+mod rings;
 mod shard;
 mod subscribe;
 mod sweeper;

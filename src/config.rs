@@ -85,6 +85,8 @@ pub struct HttpConfig {
     pub max_answer_bytes: usize,
     /// Bytes of history in one answer, from which on no further page is read.
     pub max_history_bytes: usize,
+    /// Publications of one request on the way to the log at once.
+    pub max_in_flight: usize,
     /// Whether `/metrics`, `/healthz` and `/readyz` are served on `listen` too.
     pub expose_operations: bool,
 }
@@ -212,6 +214,8 @@ pub struct CatchupConfig {
     pub sweep_from: usize,
     /// Bytes that one sweep keeps for those it serves.
     pub sweep_bytes: usize,
+    /// How long that is kept when nobody asks for it.
+    pub sweep_linger: Duration,
 }
 
 /// `[edge]`

@@ -6,10 +6,6 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 
 use crate::{channel::Published, publish::PublishError};
 
-/// Publications of one request on the way to the log at once: enough to fill the pipeline, too few
-/// to keep others out of it.
-const IN_FLIGHT: usize = 64;
-
 /// Why one publication of many was not published, in the words of the API that was called.
 pub(super) trait Failure: From<PublishError> {
     /// It was not sent, and may safely be sent again.
@@ -19,9 +15,10 @@ pub(super) trait Failure: From<PublishError> {
     fn is_of_log(&self) -> bool;
 }
 
-/// Sends `items` in their order and hands out the results in the same order. Once the log has failed
-/// nothing more is sent: a dead log is waited for once, not once for each.
+/// Sends `items` in their order, `most` at once, and hands out the results in the same order. Once
+/// the log has failed nothing more is sent: a dead log is waited for once, not once for each.
 pub(super) async fn publish_all<T, F, E>(
+    most: usize,
     items: impl IntoIterator<Item = T>,
     mut send: impl FnMut(T) -> Result<F, E>,
     mut done: impl FnMut(Result<Published, E>),
@@ -32,7 +29,7 @@ pub(super) async fn publish_all<T, F, E>(
     let mut under_way = FuturesOrdered::new();
     let mut failing = false;
     for item in items {
-        if under_way.len() == IN_FLIGHT
+        if under_way.len() >= most
             && let Some(result) = under_way.next().await
         {
             failing |= matches!(&result, Err(error) if E::is_of_log(error));

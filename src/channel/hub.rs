@@ -10,13 +10,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, broadcast, watch},
-    time::{Instant, sleep},
+    time::Instant,
 };
 use tracing::warn;
 
@@ -25,7 +25,7 @@ use crate::{
     log::{Log, LogEvent, Route, ShardId},
     model::{AppId, ChannelKey, ChannelName, Epoch, History, Offset, Publication},
     task::Tasks,
-    telemetry::{AppMetrics, DropReason, Metrics, RingEviction},
+    telemetry::{AppMetrics, DropReason, Metrics},
 };
 
 use super::{
@@ -36,6 +36,7 @@ use super::{
     keeper::Keeper,
     linger::Lingering,
     outlet::Outlet,
+    peers::asking::Asking,
     reader::Reader,
     ring::RingLimits,
     sweeper::Sweeper,
@@ -58,6 +59,7 @@ pub struct Hub {
     partitions: Vec<Partition>,
     tails: AtomicUsize,
     pub(super) lingering: Lingering,
+    pub(super) asking: Asking,
     channels_made: AtomicU64,
 }
 
@@ -205,6 +207,7 @@ impl Hub {
             partitions,
             tails: AtomicUsize::new(0),
             lingering: Lingering::default(),
+            asking: Asking::default(),
             channels_made: AtomicU64::new(0),
         });
         for (shard, receiver) in due {
@@ -298,9 +301,7 @@ impl Hub {
 
     /// Writes the epoch marks: the last act before the node goes (L4).
     pub async fn write_marks(&self) {
-        for keeper in self.keepers() {
-            keeper.write_mark().await;
-        }
+        join_all(self.keepers().map(|keeper| keeper.write_last_mark())).await;
     }
 
     pub(super) fn checks(&self, shard: ShardId) -> Option<&Checks> {
@@ -386,72 +387,6 @@ impl Hub {
         }
         channel.control.notify_one();
         channel.begun.notify_waiters();
-    }
-
-    /// Lets rings go that nobody has used for a while, and what is older than its class keeps.
-    async fn run_rings(self: Arc<Self>) {
-        let every = (self.config.ring_idle / 4).max(Duration::from_millis(250));
-        loop {
-            sleep(every).await;
-            for partition in &self.partitions {
-                let Some(keeper) = &partition.keeper else { continue };
-                let oldest_ms = keeper.oldest_ms();
-                let channels: Vec<_> = partition.channels.lock().values().cloned().collect();
-                for channel in channels {
-                    self.trim_ring(&channel, oldest_ms);
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    fn trim_ring(&self, channel: &Channel, oldest_ms: i64) {
-        let mut body = channel.body.lock();
-        let Body::Durable(durable) = &mut *body else {
-            return;
-        };
-        if durable.tail.ring().is_empty() {
-            return;
-        }
-        let held = durable.tail.ring().len();
-        let why = if durable.ring_used.elapsed() >= self.config.ring_idle {
-            durable.tail.ring_mut().evict_all();
-            RingEviction::Idle
-        } else {
-            durable.tail.ring_mut().evict_older(oldest_ms);
-            RingEviction::Age
-        };
-        let evicted = held - durable.tail.ring().len();
-        self.metrics.ring_evictions.of(why).inc_by(evicted as u64);
-        self.charge_ring(channel, durable);
-    }
-
-    /// Settles what a ring costs with its app's budget; an app over its budget loses its own.
-    pub(super) fn charge_ring(&self, channel: &Channel, durable: &mut Durable) {
-        let bytes = durable.tail.ring().bytes();
-        let before = durable.ring_charged;
-        if bytes == before {
-            return;
-        }
-        let app = &channel.route.key().app;
-        if bytes < before {
-            self.budgets.give_back(app, before - bytes);
-            durable.ring_charged = bytes;
-        } else if self.budgets.take(app, bytes - before) {
-            durable.ring_charged = bytes;
-        } else {
-            let held = durable.tail.ring().len();
-            durable.tail.ring_mut().evict_all();
-            self.budgets.give_back(app, before);
-            durable.ring_charged = 0;
-            self.metrics
-                .ring_evictions
-                .of(RingEviction::Budget)
-                .inc_by(held as u64);
-            channel.app.limits_hit.of(self.budgets.bound(app)).inc();
-        }
-        let change = i64::try_from(durable.ring_charged).unwrap_or(0) - i64::try_from(before).unwrap_or(0);
-        channel.app.ring_bytes.inc_by(change);
     }
 
     /// Follows what the log's connection notices.

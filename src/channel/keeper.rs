@@ -3,12 +3,14 @@
 //! Requests are joined only before they are sent (L5): whoever comes while one is under way waits
 //! for the next.
 
+mod marks;
+
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -296,50 +298,6 @@ impl Keeper {
                     let _ = waiter.send(fresh.clone());
                 }
             }
-        }
-    }
-
-    /// Writes the mark every `every` while it moves (L4).
-    pub async fn run_marks(self: Arc<Self>, every: Duration) {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.write_mark().await;
-        }
-    }
-
-    /// Writes the mark if something has been stored since it was written.
-    pub async fn write_mark(&self) {
-        let (seen, marked) = {
-            let state = self.state.lock();
-            let marked = state.shard.epoch().map(|entry| entry.mark_seq);
-            (state.shard.seen(), marked)
-        };
-        if marked.is_none_or(|marked| seen <= marked) || !self.log.connected() {
-            return;
-        }
-        let fresh = self.fresh().await;
-        let Ok(info) = self.log.info(self.spec.id).await else {
-            return;
-        };
-        let (entry, revision) = {
-            let state = self.state.lock();
-            let Some(known) = state.shard.epoch() else { return };
-            let current = known.token == fresh.epoch && known.created == info.created;
-            if !current || info.last_seq < fresh.last_seq || info.last_seq <= known.mark_seq {
-                return;
-            }
-            let entry = EpochEntry {
-                mark_seq: info.last_seq,
-                mark_time_ms: info.last_time_ms,
-                ..known.clone()
-            };
-            (entry, state.revision)
-        };
-        if self.log.set_epoch(self.spec.id, &entry, revision).await.is_ok() {
-            // For its new revision, also if another node was faster. If this fails, the next does it.
-            let _ = self.load().await;
         }
     }
 

@@ -3,6 +3,8 @@
 //! Messages come from other nodes of the same deployment, but are read as if they could be
 //! anything: what cannot be understood is ignored.
 
+pub(super) mod asking;
+
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -45,14 +47,10 @@ struct Question {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
+    /// Which of the questions in the message it answers.
+    question: u32,
     covered_to: Offset,
     publications: Vec<Vouched>,
-}
-
-/// How far an answer reaches.
-#[derive(Debug, Deserialize)]
-struct Reach {
-    covered_to: Offset,
 }
 
 /// A publication as its tail has it: already in the form that every dialect embeds.
@@ -73,11 +71,14 @@ struct Nudge {
 /// Answers other nodes until the node stops.
 pub(super) async fn run(hub: Arc<Hub>) {
     let questions = listen(&hub, VOUCH, |hub, message| {
-        let (Ok(question), Some(reply)) = (serde_json::from_slice(&message.data), &message.reply) else {
+        let questions = serde_json::from_slice::<Vec<Question>>(&message.data);
+        let (Ok(questions), Some(reply)) = (questions, &message.reply) else {
             return;
         };
-        if let Some(answer) = hub.vouch(&question) {
-            hub.log.answer(reply, answer);
+        for (number, question) in (0..).zip(&questions) {
+            if let Some(answer) = hub.vouch(number, question) {
+                hub.log.answer(reply, answer);
+            }
         }
     });
     let nudges = listen(&hub, NUDGE, |hub, message| {
@@ -85,7 +86,7 @@ pub(super) async fn run(hub: Arc<Hub>) {
             hub.on_nudge(&nudge);
         }
     });
-    tokio::join!(questions, nudges);
+    tokio::join!(questions, nudges, asking::run(hub.clone()));
 }
 
 async fn listen(hub: &Arc<Hub>, topic: &str, act: impl Fn(&Arc<Hub>, &NodeMessage)) {
@@ -161,19 +162,7 @@ impl Hub {
             epoch: epoch.to_string(),
             position,
         };
-        let data = serde_json::to_vec(&question).ok()?;
-        let reaches = |answer: &Bytes| {
-            serde_json::from_slice::<Reach>(answer).is_ok_and(|reach| reach.covered_to >= at_least)
-        };
-        let enough = |answers: &[Bytes]| answers.last().is_some_and(reaches);
-        let answers = self
-            .log
-            .ask(VOUCH, data.into(), self.config.peer_wait, &enough)
-            .await;
-        let answers = answers
-            .iter()
-            .filter_map(|data| serde_json::from_slice::<Answer>(data).ok());
-        let best = answers.max_by_key(|answer| answer.covered_to)?;
+        let best = self.asking.ask(question, at_least).await?;
         let mut messages = Vec::with_capacity(best.publications.len());
         let mut last = position;
         for vouched in best.publications {
@@ -186,7 +175,7 @@ impl Hub {
             messages.push(Message::Publication(entry));
         }
         keeper.saw(best.covered_to, incarnation);
-        (best.covered_to >= at_least).then_some(Proven {
+        Some(Proven {
             source: CatchupSource::Peer,
             messages,
             covered_to: best.covered_to,
@@ -250,7 +239,7 @@ impl Hub {
         }
     }
 
-    fn vouch(&self, question: &Question) -> Option<Bytes> {
+    fn vouch(&self, number: u32, question: &Question) -> Option<Bytes> {
         let channel = question.place.channel(self)?;
         let (entries, covered_to) = {
             let mut body = channel.body.lock();
@@ -270,6 +259,7 @@ impl Hub {
             .map(|entry| vouched(entry))
             .collect::<Option<_>>()?;
         serde_json::to_vec(&Answer {
+            question: number,
             covered_to,
             publications,
         })

@@ -178,6 +178,11 @@ impl Reader {
         self.config.sweep_bytes
     }
 
+    /// How long what a sweep has read is kept.
+    pub(super) fn sweep_linger(&self) -> Duration {
+        self.config.sweep_linger
+    }
+
     /// Messages and bytes of a page.
     pub(super) fn page_size(&self) -> (u32, u32) {
         (self.config.page_messages, self.config.page_bytes)

@@ -38,8 +38,6 @@ const PAGE_MESSAGES: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Pages in a row that may move nothing: the replicas lag or do not answer.
 const MAX_IDLE_PAGES: u32 = 20;
-/// How long a window is kept that nobody asks for.
-const KEPT: Duration = Duration::from_secs(5);
 /// What was read alone longer ago than this does not speak for a sweep any more.
 const LATELY: Duration = Duration::from_secs(2);
 
@@ -224,14 +222,15 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId) {
     let Some((keeper, sweeper)) = hub.keeper(shard).zip(hub.sweeper(shard)) else {
         return;
     };
+    let linger = hub.reader.sweep_linger();
     loop {
-        let until = sweeper.window.lock().as_ref().map(|kept| kept.used + KEPT);
+        let until = sweeper.window.lock().as_ref().map(|kept| kept.used + linger);
         match until {
             None => sweeper.wake.notified().await,
             Some(until) => {
                 if timeout_at(until, sweeper.wake.notified()).await.is_err() {
                     let mut window = sweeper.window.lock();
-                    if window.as_ref().is_some_and(|kept| kept.used.elapsed() >= KEPT) {
+                    if window.as_ref().is_some_and(|kept| kept.used.elapsed() >= linger) {
                         *window = None;
                     }
                     continue;

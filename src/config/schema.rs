@@ -59,6 +59,7 @@ section!(HttpConfig {
     max_json_depth: Count,
     max_answer_bytes: Size,
     max_history_bytes: Size,
+    max_in_flight: Count,
     expose_operations: Flag,
 });
 
@@ -125,6 +126,7 @@ section!(CatchupConfig {
     short_reads: Count,
     sweep_from: Count,
     sweep_bytes: Size,
+    sweep_linger: Time,
 });
 
 section!(EdgeConfig {

@@ -130,6 +130,7 @@ fn http(config: &Config, checks: &mut Checks<'_>) {
         ("http.max_json_depth", http.max_json_depth),
         ("http.max_answer_bytes", http.max_answer_bytes),
         ("http.max_history_bytes", http.max_history_bytes),
+        ("http.max_in_flight", http.max_in_flight),
     ]);
     checks.that(
         http.max_header_bytes >= MIN_HEADER_BYTES,
@@ -227,6 +228,11 @@ fn channel(config: &Config, checks: &mut Checks<'_>) {
     checks.sizes_in_order(
         ("catchup.page_bytes", catchup.page_bytes.into()),
         ("catchup.in_flight_bytes", catchup.in_flight_bytes as u64),
+    );
+    checks.that(
+        catchup.sweep_bytes as u64 >= 4 * u64::from(catchup.page_bytes),
+        &["catchup.sweep_bytes", "catchup.page_bytes"],
+        || "must be at least four times catchup.page_bytes".to_owned(),
     );
 }
 

@@ -100,6 +100,7 @@ impl Bounds {
                 short_reads: 3,
                 sweep_from: 2,
                 sweep_bytes: 2_000,
+                sweep_linger: Duration::from_secs(5),
             },
         }
     }

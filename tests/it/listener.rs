@@ -74,6 +74,7 @@ fn config() -> HttpConfig {
         max_json_depth: 128,
         max_answer_bytes: 1024 * 1024,
         max_history_bytes: 1024 * 1024,
+        max_in_flight: 64,
         expose_operations: true,
     }
 }

@@ -235,7 +235,7 @@ async fn broadcast(
             Err(error) => error.write_wrapped(&mut result),
         }
     };
-    publish_all(channels, send, done).await;
+    publish_all(state.max_in_flight, channels, send, done).await;
     result.extend_from_slice(b"]}");
     Ok(result)
 }

@@ -238,7 +238,7 @@ async fn batch(
             Err(error) => error.write(&mut answer),
         }
     };
-    publish_all(items, send, done).await;
+    publish_all(state.max_in_flight, items, send, done).await;
     answer.extend_from_slice(b"]}");
     json_response(StatusCode::OK, answer)
 }

@@ -177,8 +177,8 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         "resume-own",
-        "the same, each on its own channel, 20 missed each",
-        &["resume --clients {10000} --channels {10000} --missed 20"],
+        "the same, each on its own channel, 20 missed each, when all tails have gone",
+        &["resume --clients {10000} --channels {10000} --missed 20 --settle 14s"],
         &[
             goal("all caught up <= 4 s", 0, Median("all_caught_up_s"), AtMost(4.0)),
             goal(

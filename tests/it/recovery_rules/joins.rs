@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use slipstream::{
     channel::SubscribeError,
     log::memory::{Request, Target},
@@ -75,6 +76,36 @@ async fn l8c_a_tail_of_another_node_vouches_and_one_that_lost_it_does_not() {
         let reader = Reader::resume(&one, &route, offsets[0], &setting.epoch().await).await;
         let missed = if recovered { offsets[1..].to_vec() } else { vec![] };
         assert_eq!((reader.recovered, reader.missed), (recovered, missed));
+    }
+}
+
+/// One message carries the questions of all who come together: where it is lost, all of them are.
+#[tokio::test(start_paused = true)]
+async fn l8c_questions_to_other_nodes_are_sent_together() {
+    for lost in [false, true] {
+        let setting = Setting::plain();
+        let (one, two) = (setting.node(), setting.node());
+        let routes: Vec<_> = (0..5).map(|n| setting.route(&format!("c{n}"))).collect();
+        let (mut there, mut first, mut last) = (Vec::new(), Vec::new(), 0);
+        for route in &routes {
+            there.push(Reader::fresh(&two, route).await);
+            let offsets = publish_many(&one, route, 3).await;
+            first.push(offsets[0]);
+            last = offsets[2];
+        }
+        setting.breathe().await;
+        setting.faults.trim(SHARD, last + 1);
+        if lost {
+            setting.faults.lose_node_messages(Target::node(two.index()), 1);
+        }
+        let epoch = setting.epoch().await;
+        let back = routes
+            .iter()
+            .zip(first)
+            .map(|(route, offset)| Reader::resume(&one, route, offset, &epoch));
+        for reader in join_all(back).await {
+            assert_eq!(reader.recovered, !lost);
+        }
     }
 }
 
