@@ -230,6 +230,9 @@ impl Hub {
         if !durable.tail.has_begun() || durable.epoch.as_str() != nudge.epoch {
             return;
         }
+        if let Some(keeper) = &channel.keeper {
+            keeper.saw(nudge.offset, durable.life.incarnation);
+        }
         durable.tail.on_nudge(nudge.offset);
         let gap = durable.tail.need() != Need::Nothing && !durable.closing_gap;
         durable.closing_gap |= gap;

@@ -251,6 +251,10 @@ impl Hub {
                 }
                 None => self.reader.read(route, position, max_messages, max_bytes).await?,
             };
+            if let Some(last) = page.messages.last() {
+                // A leader that does not know of it has been deposed: its floor proves nothing (L5).
+                keeper.saw(last.seq, incarnation);
+            }
             // What has to be there still, if nothing is to have gone from behind it meanwhile.
             let spanned = match &page.messages[..] {
                 [first, _, ..] => Some((first.seq, first.time_ms)),
@@ -281,6 +285,9 @@ impl Hub {
                 covered = self
                     .finish_with_leader(route, position, &mut judged, target, limit)
                     .await?;
+                if let Some(last) = judged.messages.last() {
+                    keeper.saw(last.offset(), incarnation);
+                }
             }
             if let Some((seq, time_ms)) = spanned
                 && !self.is_still_kept(route, keeper, seq, time_ms).await?

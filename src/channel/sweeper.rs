@@ -310,6 +310,10 @@ async fn sweep(
             hub.reader.sweep(shard, window.next(), PAGE_MESSAGES),
             answer(hub, keeper, incarnation, served)
         );
+        if let Some((_, last)) = page.as_ref().ok().and_then(|page| page.messages.last()) {
+            // A leader that does not know of it has been deposed: its floor proves nothing (L5).
+            keeper.saw(last.seq, incarnation);
+        }
         match page.map(|page| window.on_page(page.messages)) {
             Ok(true) => idle = 0,
             Ok(false) => {

@@ -222,3 +222,58 @@ async fn l5_a_node_that_knows_nothing_does_not_believe_a_deposed_leader_either()
     let back = Reader::resume(&second, &route, last, &reader.epoch).await;
     assert!(back.recovered && back.missed.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn l5_a_leader_that_does_not_know_of_what_was_read_proves_no_floor() {
+    let setting = Setting::new(|class| class.replicas = 3);
+    let (writer, route) = (setting.node(), setting.route("a"));
+    let old = publish_many(&writer, &route, 2).await;
+    let epoch = setting.epoch().await;
+    setting.faults.hold_replica(SHARD, 1);
+    let new = publish_many(&writer, &route, 6).await;
+    setting.faults.trim(SHARD, new[2]);
+    drop(writer);
+    // All that the node asks first has not come as far as that.
+    let node = setting.node();
+    setting.faults.depose_leader(SHARD, Some(1));
+    setting.faults.answer_from(SHARD, Some(1));
+    let target = Target::node(node.index());
+    setting.faults.fail(target, Request::Read, ReadError::NoAnswer, 1);
+    let position = Some((old[0], epoch.as_str()));
+    let coming = Reader::subscribe(&node, &route, position);
+    tokio::pin!(coming);
+    let soon = timeout(Duration::from_millis(9), coming.as_mut()).await;
+    assert!(soon.is_err(), "its read is tried again");
+    // This page begins behind what has gone, and the deposed leader still has all of that.
+    setting.faults.answer_from(SHARD, Some(2));
+    let refused = timeout(5 * SECOND, coming).await.expect("an answer");
+    assert_eq!(refused.err(), Some(SubscribeError::TimedOut));
+    setting.faults.depose_leader(SHARD, None);
+    let back = Reader::resume(&node, &route, old[0], &epoch).await;
+    assert_eq!((back.recovered, back.missed), (false, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l5_a_leader_that_does_not_know_of_what_a_nudge_names_proves_no_floor() {
+    // The deposed leader has so many of those that have gone since and those that are read at first.
+    for known in [0, 5] {
+        let setting = Setting::new(|class| class.replicas = 3);
+        let (writer, node, route) = (setting.node(), setting.node(), setting.route("a"));
+        publish_many(&writer, &route, 2).await;
+        let mut live = Reader::fresh(&node, &route).await;
+        setting.faults.drop_copies(Target::node(node.index()), 100);
+        let mut new = publish_many(&writer, &route, known).await;
+        setting.faults.hold_replica(SHARD, 1);
+        new.extend(publish_many(&writer, &route, 5 - known).await);
+        publish_with(&writer, &route, Some("key"), 0).await.unwrap();
+        setting.faults.trim(SHARD, new[2]);
+        setting.faults.depose_leader(SHARD, Some(1));
+        setting.faults.answer_from(SHARD, Some(2));
+        let again = publish_with(&writer, &route, Some("key"), 0).await.unwrap();
+        assert!(again.duplicate, "it nudges");
+        assert_eq!(live.read_on(&setting).await, (vec![], false), "{known}");
+        setting.faults.heal();
+        setting.pass(2 * SECOND).await;
+        assert_eq!(live.read_on(&setting).await, (vec![], true), "{known}");
+    }
+}

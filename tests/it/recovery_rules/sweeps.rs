@@ -157,6 +157,30 @@ async fn l12_what_goes_while_a_sweep_reads_is_not_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn l5_a_leader_that_does_not_know_of_what_was_swept_proves_no_floor() {
+    let storm = Storm::new(|class| class.replicas = 3).await;
+    let faults = &storm.setting.faults;
+    faults.hold_replica(SHARD, 1);
+    publish(&storm.setting.node(), &storm.routes[2]).await;
+    faults.trim(SHARD, storm.missed[3][0]);
+    // It still has all that has gone. The replicas take turns, and the look is its own.
+    faults.depose_leader(SHARD, Some(1));
+    let node = storm.setting.node();
+    let coming = storm.breaks(&node);
+    tokio::pin!(coming);
+    let healed = async {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        faults.depose_leader(SHARD, None);
+        std::future::pending::<()>().await;
+    };
+    let (_, got) = tokio::select! {
+        got = coming => got,
+        () = healed => unreachable!(),
+    };
+    assert_eq!(got[2], (false, vec![]), "what it has missed is gone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn l12_who_comes_back_to_one_channel_waits_for_one_read() {
     let storm = Storm::new(|_| {}).await;
     let (node, route) = (storm.setting.node(), &storm.routes[0]);
