@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    log::Route,
+    log::{Route, Stored},
     model::{Epoch, Offset, Position, Publication},
 };
 
@@ -59,11 +59,24 @@ pub enum HistoryError {
     TimedOut,
 }
 
+/// What is read, and how far.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    route: &'a Route,
+    keeper: &'a Keeper,
+    /// The epoch that its sequences belong to.
+    incarnation: u64,
+    /// The channel's last message.
+    last: Offset,
+}
+
 /// Messages of a channel after some place.
 struct HistoryMessages {
     messages: Vec<Message<Publication>>,
     /// They are all there ever were after it.
     whole: bool,
+    /// Retention has taken some of them while they were read.
+    passed: bool,
 }
 
 /// A page being gathered.
@@ -140,10 +153,16 @@ impl Hub {
             .last_stored(route, fresh)
             .await
             .ok_or(HistoryError::TimedOut)?;
+        let source = Source {
+            route,
+            keeper,
+            incarnation: fresh.incarnation,
+            last: last.map_or(0, |last| last.min(top.offset)),
+        };
         let gathered = match last {
             None => Gathered::default(),
-            Some(last) if read.reverse => self.backward(route, keeper, read, last.min(top.offset)).await?,
-            Some(last) => self.forward(route, keeper, read, last.min(top.offset)).await?,
+            Some(_) if read.reverse => self.backward(source, read).await?,
+            Some(_) => self.forward(source, read).await?,
         };
         let gap = gathered.gap || (last.is_none() && self.is_gap_at(keeper, read).await);
         Ok(HistoryPage {
@@ -169,31 +188,26 @@ impl Hub {
         last.into_iter().next()
     }
 
-    async fn forward(
-        &self,
-        route: &Route,
-        keeper: &Keeper,
-        read: &HistoryRead,
-        last: Offset,
-    ) -> Result<Gathered, HistoryError> {
+    async fn forward(&self, source: Source<'_>, read: &HistoryRead) -> Result<Gathered, HistoryError> {
+        let last = source.last;
         let mut gathered = Gathered::default();
         let mut at = read.since.unwrap_or(0);
         if let Some(from_ms) = read.from_ms {
             // Clocks may differ between replicas, so the times themselves are compared below.
-            let Some(first) = self.first_since(keeper, from_ms).await else {
+            let Some(first) = self.first_since(source.keeper, from_ms).await else {
                 return Ok(gathered);
             };
             let first = first.saturating_sub(1);
             if let Some(since) = read.since.filter(|since| *since < first.min(last)) {
                 // What is retained does not tell what the time left out.
-                gathered.gap = !self.page_after(route, keeper, since, last).await?.whole;
+                gathered.gap = !self.page_after(source, since).await?.whole;
             }
             at = at.max(first);
         }
         // Without a place to begin at nothing can be missing before the first.
         let follows = read.since == Some(at);
         while at < last {
-            let page = self.page_after(route, keeper, at, last).await?;
+            let page = self.page_after(source, at).await?;
             if !page.whole && !gathered.publications.is_empty() {
                 // Retention has passed this read; who goes on from here is told of the gap.
                 gathered.more = true;
@@ -231,62 +245,105 @@ impl Hub {
 
     /// Messages after `at`, at least one, unless the last one has gone. Pages overlap by one message:
     /// what is stored at `at` itself proves that nothing behind it has been taken away.
-    async fn page_after(
-        &self,
-        route: &Route,
-        keeper: &Keeper,
-        at: Offset,
-        last: Offset,
-    ) -> Result<HistoryMessages, HistoryError> {
+    async fn page_after(&self, source: Source<'_>, at: Offset) -> Result<HistoryMessages, HistoryError> {
         let (max_messages, mut max_bytes) = self.reader.page_size();
+        // Moves on only past what retention has taken.
+        let mut from = at;
         let mut short = 0;
         while short <= self.reader.short_reads() {
             let page = self
                 .reader
-                .read(route, at, max_messages.max(2), max_bytes)
+                .read(source.route, from, max_messages.max(2), max_bytes)
                 .await
                 .map_err(refused)?;
-            let pending = page.pending;
+            let (pending, count) = (page.pending, page.messages.len());
+            let end = page.messages.last().map(|end| end.seq);
+            if let Some(end) = end {
+                source.keeper.saw(end, source.incarnation);
+            }
             let anchored = page.messages.first().is_some_and(|first| first.seq == at);
-            let count = page.messages.len();
-            let messages: Vec<_> = page
-                .messages
-                .into_iter()
-                .skip(usize::from(anchored))
-                .map(|stored| Message::of(stored, |it| it))
-                .collect();
-            if messages.is_empty() && pending > 0 && max_bytes < u32::MAX {
+            let behind = count - usize::from(anchored);
+            if behind == 0 && pending > 0 && max_bytes < u32::MAX {
                 // The message at `at` fills the page.
                 max_bytes = max_bytes.saturating_mul(4);
                 continue;
             }
-            if pending == 0 && messages.last().is_none_or(|end| end.offset() < last) {
+            if pending == 0 && end.is_none_or(|end| end < source.last) {
                 short += 1;
                 continue;
             }
+            let kept = self.kept_of(source, page.messages).await?;
+            let passed = from > at || kept.len() < behind;
+            if let (true, Some(end)) = (kept.is_empty(), end.filter(|end| *end < source.last)) {
+                from = end + 1;
+                continue;
+            }
+            let anchored = kept.first().is_some_and(|first| first.seq == at);
+            let messages: Vec<_> = kept
+                .into_iter()
+                .skip(usize::from(anchored))
+                .map(|stored| Message::of(stored, |it| it))
+                .collect();
             let whole = anchored
-                || self
-                    .is_whole_after(keeper, at, &messages, count as u64 + pending)
-                    .await;
-            return Ok(HistoryMessages { messages, whole });
+                || !passed
+                    && self
+                        .is_whole_after(source, at, &messages, count as u64 + pending)
+                        .await;
+            return Ok(HistoryMessages {
+                messages,
+                whole,
+                passed,
+            });
         }
         // The replicas lag: the leader knows.
-        let next = self.reader.read_leader(route, at + 1).await.map_err(refused)?;
+        let next = self
+            .reader
+            .read_leader(source.route, from.max(at + 1))
+            .await
+            .map_err(refused)?;
         let messages: Vec<_> = next
             .into_iter()
             .map(|stored| Message::of(stored, |it| it))
             .collect();
-        let anchor = self.reader.read_leader(route, at).await.map_err(refused)?;
-        let whole = anchor.is_some_and(|anchor| anchor.seq == at)
-            || self.is_whole_after(keeper, at, &messages, u64::MAX).await;
-        Ok(HistoryMessages { messages, whole })
+        let passed = from > at;
+        let anchor = self.reader.read_leader(source.route, at).await.map_err(refused)?;
+        let anchored = anchor.is_some_and(|anchor| anchor.seq == at);
+        let whole = !passed && (anchored || self.is_whole_after(source, at, &messages, u64::MAX).await);
+        Ok(HistoryMessages {
+            messages,
+            whole,
+            passed,
+        })
+    }
+
+    /// Those of a page between which surely nothing is missing. A page is put together message by
+    /// message, and what goes meanwhile goes oldest first: behind what is still kept there is no hole.
+    async fn kept_of(&self, source: Source<'_>, page: Vec<Stored>) -> Result<Vec<Stored>, HistoryError> {
+        let [first, _, ..] = &page[..] else {
+            return Ok(page);
+        };
+        let at = first.seq;
+        let first_kept = || async {
+            let found = self.reader.read_leader(source.route, at).await;
+            Ok(found.map_err(refused)?.map_or(Offset::MAX, |found| found.seq))
+        };
+        let mut kept_from = first_kept().await?;
+        if kept_from > at {
+            // It may be a leader that has been deposed, and does not know of the page at all.
+            source.keeper.fresh().await;
+            kept_from = first_kept().await?;
+        }
+        // A replica's clock may be ahead of the leader's.
+        let since_ms = source.keeper.kept_since_ms();
+        let gone = |stored: &Stored| stored.seq < kept_from || stored.time_ms < since_ms;
+        Ok(page.into_iter().skip_while(gone).collect())
     }
 
     /// Whether messages that were read after `at`, where nothing is stored, are all there ever were;
     /// `count` is how many follow it.
     async fn is_whole_after(
         &self,
-        keeper: &Keeper,
+        source: Source<'_>,
         at: Offset,
         messages: &[Message<Publication>],
         count: u64,
@@ -294,8 +351,9 @@ impl Hub {
         let removed = messages
             .iter()
             .any(|message| matches!(message, Message::Tombstone(_)));
-        let trimmed = keeper.spec().max_per_channel.is_some_and(|limit| count >= limit);
-        !removed && !trimmed && floor_holds(at, keeper.fresh().await.floor)
+        let limit = source.keeper.spec().max_per_channel;
+        let trimmed = limit.is_some_and(|limit| count >= limit);
+        !removed && !trimmed && floor_holds(at, source.keeper.fresh().await.floor)
     }
 
     /// The first message of the shard stored since then. Tried again until the leader answers.
@@ -309,16 +367,11 @@ impl Hub {
     }
 
     /// There is no reverse read: finds by counting where to begin, reads forward, turns it round.
-    async fn backward(
-        &self,
-        route: &Route,
-        keeper: &Keeper,
-        read: &HistoryRead,
-        last: Offset,
-    ) -> Result<Gathered, HistoryError> {
+    async fn backward(&self, source: Source<'_>, read: &HistoryRead) -> Result<Gathered, HistoryError> {
+        let last = source.last;
         let mut end = read.since.unwrap_or(last + 1).min(last + 1);
         if let Some(to_ms) = read.to_ms
-            && let Some(first) = self.first_since(keeper, to_ms).await
+            && let Some(first) = self.first_since(source.keeper, to_ms).await
         {
             end = end.min(first);
         }
@@ -326,8 +379,8 @@ impl Hub {
         // Again, if what was counted were tombstones and the like.
         while end > 1 {
             let wanted = read.limit - gathered.publications.len();
-            let low = self.place_before(route, end, last, wanted as u64).await?;
-            let (newest, whole) = self.between(route, keeper, low..end, last, wanted + 1).await?;
+            let low = self.place_before(source.route, end, last, wanted as u64).await?;
+            let (newest, whole) = self.between(source, low..end, wanted + 1).await?;
             for publication in newest.into_iter().rev() {
                 if read.from_ms.is_some_and(|from| publication.time_ms < from) {
                     return Ok(gathered);
@@ -395,19 +448,17 @@ impl Hub {
     /// the read: then there is nothing older.
     async fn between(
         &self,
-        route: &Route,
-        keeper: &Keeper,
+        source: Source<'_>,
         range: Range<Offset>,
-        last: Offset,
         count: usize,
     ) -> Result<(VecDeque<Publication>, bool), HistoryError> {
         let mut newest = VecDeque::new();
         let mut whole = true;
         let mut at = range.start.saturating_sub(1);
         let mut begun = false;
-        while at < last {
-            let page = self.page_after(route, keeper, at, last).await?;
-            if begun && !page.whole {
+        while at < source.last {
+            let page = self.page_after(source, at).await?;
+            if page.passed || (begun && !page.whole) {
                 // What was gathered is gone, too.
                 newest.clear();
                 whole = false;

@@ -1,7 +1,11 @@
 //! L13: pages of history against what is stored.
 
 use proptest::{collection::vec, prelude::*};
-use slipstream::{channel::HistoryRead, log::memory::Target, model::Offset};
+use slipstream::{
+    channel::HistoryRead,
+    log::memory::{Request, Target},
+    model::Offset,
+};
 
 use super::setting::{SHARD, Setting, publish, publish_many};
 
@@ -253,4 +257,55 @@ async fn history_waits_for_a_leader_that_counts() {
     setting.faults.hold_copies(Target::all());
     let page = node.hub.history(&route, read).await.unwrap();
     assert_eq!(page.publications.last().map(|it| it.offset), Some(last));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l8a_a_page_that_retention_tears_has_no_hole() {
+    // (after which of nine, newest first, which of the reads is torn, the first that is kept then;
+    // what is in the page, whether a gap is named, whether there is more)
+    for (since, reverse, read, kept, got, gap, more) in [
+        (None, false, 0, 3, 3..9, false, false),
+        (Some(0), false, 0, 1, 1..9, false, false),
+        (Some(0), false, 0, 3, 3..9, true, false),
+        (None, false, 1, 5, 0..3, false, true),
+        (None, true, 1, 4, 4..9, false, false),
+    ] {
+        let setting = Setting::plain();
+        let (node, route) = (setting.node(), setting.route("a"));
+        let offsets = publish_many(&node, &route, 9).await;
+        let history = HistoryRead {
+            since: since.map(|since: usize| offsets[since]),
+            limit: 20,
+            reverse,
+            ..HistoryRead::default()
+        };
+        if read > 0 {
+            setting.faults.hold_answers(Target::all(), Request::Read);
+        } else {
+            setting.faults.tear_page(SHARD, 1, offsets[kept]);
+        }
+        let coming = node.hub.history(&route, history);
+        tokio::pin!(coming);
+        let second = std::time::Duration::from_secs(1);
+        let page = if read > 0 {
+            let held = tokio::time::timeout(second, coming.as_mut()).await;
+            assert!(held.is_err(), "the first read is held");
+            setting.faults.tear_page(SHARD, 1, offsets[kept]);
+            setting.faults.release_answers();
+            coming.await
+        } else {
+            coming.await
+        };
+        let page = page.unwrap();
+        let mut expected = offsets[got].to_vec();
+        if reverse {
+            expected.reverse();
+        }
+        let publications: Vec<_> = page.publications.iter().map(|it| it.offset).collect();
+        assert_eq!(
+            (publications, page.gap, page.more),
+            (expected, gap, more),
+            "{since:?} {reverse} {kept}"
+        );
+    }
 }
