@@ -315,8 +315,9 @@ pub(crate) struct SuiteArgs {
     /// Only rows whose name contains this; several add up.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
-    /// How publications get there, in all rows but that of publishing itself.
-    #[arg(long, default_value = "rest")]
+    /// How publications get there, in all rows but that of publishing itself. A connection of HTTP
+    /// answers one request after the other, whatever is in flight.
+    #[arg(long, default_value = "ws")]
     pub(crate) over: Over,
     /// How often; the medians count.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
