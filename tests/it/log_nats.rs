@@ -3,7 +3,6 @@
 
 mod connections;
 mod faults;
-mod secure;
 mod setup;
 
 use std::{future::poll_fn, sync::Arc, time::Duration};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use slipstream::{
-    config::NatsConfig,
+    config::{NatsConfig, Secret},
     log::{Log, nats::StartError},
 };
 
@@ -49,6 +49,20 @@ async fn a_server_with_tls_is_trusted_by_its_ca_file_alone() {
     };
     let error = works(&config).await.unwrap_err();
     assert!(matches!(error, StartError::Connect { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_opens_every_connection() {
+    let server = NatsServer::start_with("authorization { token: open-sesame }").await;
+    let config = |token: Option<&str>| NatsConfig {
+        token: token.map(Secret::new),
+        ..nats_config(&[server.url()])
+    };
+    works(&config(Some("open-sesame"))).await.unwrap();
+    for token in [None, Some("open")] {
+        let error = works(&config(token)).await.unwrap_err();
+        assert!(matches!(error, StartError::Connect { .. }), "{token:?}: {error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
