@@ -375,7 +375,7 @@ impl Hub {
             return Ok(Turn::Swept(proven));
         }
         let last_seq = keeper.seen();
-        if !sweeper.is_due(position, last_seq, reader.sweep_from())
+        if !sweeper.is_due(position, last_seq, reader.sweep_from(), incarnation)
             && let Some(grant) = reader.bytes.try_enter(bytes)
         {
             return Ok(Turn::Alone(grant));

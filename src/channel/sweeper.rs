@@ -36,6 +36,7 @@ use super::{
 /// Messages in a page of a sweep: more of them make the server scan longer before it answers.
 const PAGE_MESSAGES: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE_MOST: Duration = Duration::from_millis(500);
 /// Pages in a row that may move nothing: the replicas lag or do not answer.
 const MAX_IDLE_PAGES: u32 = 20;
 /// What was read alone longer ago than this does not speak for a sweep any more.
@@ -117,11 +118,23 @@ impl Sweeper {
     }
 
     /// Whether a reader should wait for a sweep: one is under way, or it is time for one.
-    pub(super) fn is_due(&self, position: Offset, last_seq: Offset, at_least: usize) -> bool {
+    pub(super) fn is_due(
+        &self,
+        position: Offset,
+        last_seq: Offset,
+        at_least: usize,
+        incarnation: u64,
+    ) -> bool {
         if *self.sweeping.borrow() {
             return true;
         }
-        let due = sweep_count(&mut [position], last_seq, at_least, self.span(), self.spent()) > 0;
+        let due = sweep_count(
+            &mut [position],
+            last_seq,
+            at_least,
+            self.span(incarnation),
+            self.spent(),
+        ) > 0;
         if due {
             self.sweeping.send_replace(true);
         }
@@ -143,9 +156,11 @@ impl Sweeper {
         if at.elapsed() < LATELY { spent } else { 0.0 }
     }
 
-    /// What a kept window has.
-    fn span(&self) -> Option<(Offset, Offset)> {
-        self.window.lock().as_ref().map(|kept| kept.window.span())
+    /// What a kept window of this incarnation has.
+    fn span(&self, incarnation: u64) -> Option<(Offset, Offset)> {
+        let window = self.window.lock();
+        let kept = window.as_ref().filter(|kept| kept.incarnation == incarnation);
+        kept.map(|kept| kept.window.span())
     }
 
     /// What a kept window has, if it is whole for the reader.
@@ -159,10 +174,16 @@ impl Sweeper {
     }
 
     /// Takes those who are to be served by one sweep now; none if that is not worth it.
-    fn pick(&self, last_seq: Offset, at_least: usize) -> Vec<Waiting> {
+    fn pick(&self, last_seq: Offset, at_least: usize, incarnation: u64) -> Vec<Waiting> {
         let mut waiting = self.waiting.lock();
         let mut positions: Vec<_> = waiting.iter().map(|waiter| waiter.position).collect();
-        let count = sweep_count(&mut positions, last_seq, at_least, self.span(), self.spent());
+        let count = sweep_count(
+            &mut positions,
+            last_seq,
+            at_least,
+            self.span(incarnation),
+            self.spent(),
+        );
         if count == 0 {
             return Vec::new();
         }
@@ -239,7 +260,7 @@ pub(super) async fn run(hub: Arc<Hub>, shard: ShardId) {
         }
         let incarnation = keeper.incarnation();
         serve_from_window(&hub, keeper, sweeper, incarnation).await;
-        let picked = sweeper.pick(keeper.seen(), hub.reader.sweep_from());
+        let picked = sweeper.pick(keeper.seen(), hub.reader.sweep_from(), incarnation);
         if !picked.is_empty() {
             sweeper.sweeping.send_replace(true);
             sweep(&hub, shard, keeper, sweeper, incarnation, picked).await;
@@ -266,20 +287,18 @@ async fn sweep(
     incarnation: u64,
     mut riders: Vec<Waiting>,
 ) {
-    let from = riders
-        .iter()
-        .map(|rider| rider.position)
-        .min()
-        .unwrap_or(0)
-        // In a storm many more come, and some of them left a little earlier.
-        .saturating_sub(PAGE_MESSAGES.into())
-        .max(1);
+    let farthest = riders.iter().map(|rider| rider.position).min().unwrap_or(0);
     let kept = sweeper.window.lock().take();
     let mut window = match kept {
-        Some(kept) if kept.incarnation == incarnation && kept.window.reaches_back_to(from) => kept.window,
-        _ => Window::new(from, hub.reader.sweep_bytes()),
+        Some(kept) if kept.incarnation == incarnation && kept.window.reaches_back_to(farthest) => kept.window,
+        _ => {
+            // In a storm many more come, and some of them left a little earlier.
+            let from = farthest.saturating_sub(PAGE_MESSAGES.into()).max(1);
+            Window::new(from, hub.reader.sweep_bytes())
+        }
     };
     let mut idle = 0;
+    let mut pause = PAUSE;
     loop {
         let mut served = Vec::new();
         let mut waiting = Vec::new();
@@ -315,13 +334,16 @@ async fn sweep(
             keeper.saw(last.seq, incarnation);
         }
         match page.map(|page| window.on_page(page.messages)) {
-            Ok(true) => idle = 0,
+            Ok(true) => (idle, pause) = (0, PAUSE),
             Ok(false) => {
                 idle += 1;
                 sleep(PAUSE).await;
             }
             // To let each of them ask instead would help nobody.
-            Err(ReadError::NoAnswer | ReadError::NotNow(_)) => sleep(PAUSE).await,
+            Err(ReadError::NoAnswer | ReadError::NotNow(_)) => {
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MOST);
+            }
             Err(error @ ReadError::Failed(_)) => {
                 warn!(shard = %keeper.spec().stream, %error, "a sweep failed");
                 idle = MAX_IDLE_PAGES;
