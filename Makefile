@@ -8,7 +8,7 @@ WITH_CHROMIUM = chromium=$$(scripts/chromium) && export CHROMIUM="$$chromium"
 NODE_MODULES := tests/js/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-js bench fmt lint nats-server test-tools
+.PHONY: help run test test-rust test-js bench fuzz fmt lint nats-server test-tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test-js: $(NODE_MODULES) ## run the stock SDK and a browser against a running no
 
 bench: ## measure (ARGS="idle", "fanout", "publish", "resume" or "floor", with options)
 	$(WITH_NATS_SERVER) && cargo run --release -- bench $(ARGS)
+
+fuzz: ## fuzz the decoders of what clients send (SECONDS=60 for each)
+	@scripts/fuzz $(or $(SECONDS),60)
 
 fmt: ## format the code
 	cargo fmt

@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run command_decoder`
+//! `make fuzz`
 
 #![no_main]
 

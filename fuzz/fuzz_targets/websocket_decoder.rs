@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run websocket_decoder`
+//! `make fuzz`
 
 #![no_main]
 
