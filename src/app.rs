@@ -12,6 +12,7 @@ use crate::{
     api::{self, ApiState, Front, Readiness},
     apps::{AppError, Apps},
     channel::{Budgets, Hub},
+    cluster::{About, Load, NodeState, Nodes},
     config::Config,
     edge::{
         frames,
@@ -21,7 +22,7 @@ use crate::{
     log::nats::{self, NatsLog},
     publish::Publisher,
     task::Tasks,
-    telemetry::{Metrics, RefusedHandshake},
+    telemetry::{Metrics, RefusedHandshake, RefusedMessage},
 };
 
 const PAGE: &str = include_str!("edge/page/index.html");
@@ -58,6 +59,7 @@ pub struct Running {
     config: Config,
     metrics: Arc<Metrics>,
     log: Arc<NatsLog>,
+    nodes: Arc<Nodes>,
     hub: Arc<Hub>,
     gateway: Arc<Gateway>,
     /// Ended by [`Tasks::stop`]: what serves the others.
@@ -138,13 +140,29 @@ impl App {
                 namespaces.map(|(name, rule)| (app.id.clone(), name.clone(), rule.history.clone()))
             })
             .collect();
-        let log = match NatsLog::start(&config.nats, &config.log, &namespaces, &background).await {
+        let secret = config.cluster.secret.as_ref();
+        let log = match NatsLog::start(&config.nats, &config.log, secret, &namespaces, &background).await {
             Ok(log) => log,
             Err(error) => {
                 background.stop();
                 return Err(error.into());
             }
         };
+        let nodes = Nodes::start(
+            log.clone(),
+            &config.cluster,
+            About {
+                name: node_name(&config),
+                address: match config.cluster.address.as_str() {
+                    "" => listener.local_addr().to_string(),
+                    address => address.to_owned(),
+                },
+            },
+            config.nats.start_timeout,
+            metrics.clone(),
+            &background,
+        )
+        .await;
         let ring_shares: Vec<_> = config
             .apps
             .iter()
@@ -197,12 +215,15 @@ impl App {
         let listener = listener.count_timeouts(metrics.handshakes_refused.of(RefusedHandshake::Timeout));
         metrics.on_scrape(measure(&gateway, &hub, [background.clone(), clients.clone()]));
         background.spawn(listener.serve(front, clients.clone(), stop_accepting.clone()));
+        nodes.set_load(load(&gateway, &hub, metrics.clone()));
+        nodes.set_state(NodeState::Ready);
         metrics.ready.set(1);
         Ok(Running {
             addr,
             config,
             metrics,
             log,
+            nodes,
             hub,
             gateway,
             background,
@@ -227,6 +248,7 @@ impl Running {
         } = DrainTimes::of(&self.config);
         self.metrics.ready.set(0);
         self.readiness.drain();
+        self.nodes.set_state(NodeState::Draining);
         let drained = timeout(deadline, async {
             tokio::time::sleep(grace).await;
             self.stop_accepting.cancel();
@@ -238,6 +260,7 @@ impl Running {
                 tokio::time::sleep(linger).await;
             }
             self.hub.write_marks().await;
+            self.nodes.close().await;
             self.log.close().await;
         });
         if drained.await.is_err() {
@@ -255,9 +278,31 @@ impl Running {
         &self.metrics
     }
 
+    /// The nodes of the deployment, as this one sees them.
+    pub fn nodes(&self) -> &Arc<Nodes> {
+        &self.nodes
+    }
+
     /// The node's channels.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+}
+
+/// What other nodes are told of this one's load.
+fn load(
+    gateway: &Arc<Gateway>,
+    hub: &Arc<Hub>,
+    metrics: Arc<Metrics>,
+) -> impl Fn() -> Load + Send + Sync + use<> {
+    let (gateway, hub) = (Arc::downgrade(gateway), Arc::downgrade(hub));
+    move || Load {
+        connections: gateway
+            .upgrade()
+            .map_or(0, |gateway| gateway.connections() as u64),
+        users: 0,
+        subscriptions: metrics.subscriptions(),
+        tails: hub.upgrade().map_or(0, |hub| hub.tails() as u64),
     }
 }
 
@@ -281,6 +326,15 @@ fn measure(
             metrics.catchup_waiting.set(gauge(waiting));
             metrics.catchup_in_flight_bytes.set(gauge(bytes));
             metrics.nats_connected.set(i64::from(hub.log().connected()));
+            let refused = hub.log().refused_messages();
+            for (why, count) in [
+                (RefusedMessage::Malformed, refused.malformed),
+                (RefusedMessage::Forged, refused.forged),
+                (RefusedMessage::Repeated, refused.repeated),
+            ] {
+                let counter = metrics.node_messages_refused.of(why);
+                counter.inc_by(count.saturating_sub(counter.get()));
+            }
         }
     }
 }

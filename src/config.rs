@@ -45,6 +45,8 @@ pub struct Config {
     pub catchup: CatchupConfig,
     /// Client connections.
     pub edge: EdgeConfig,
+    /// Nodes among each other.
+    pub cluster: ClusterConfig,
     /// Stopping.
     pub drain: DrainConfig,
     /// Logs.
@@ -251,6 +253,21 @@ pub struct EdgeConfig {
     pub send_buffer: usize,
     /// `TCP_NOTSENT_LOWAT` of client sockets; 0 = off.
     pub notsent_lowat: u32,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// What nodes sign their messages with; `None` = a key that the registry keeps.
+    pub secret: Option<Secret>,
+    /// The address that other nodes and operators are told; `http.listen` if empty.
+    pub address: String,
+    /// How long a node counts as there without a renewal.
+    pub lease: Duration,
+    /// How often a lease is renewed.
+    pub renew_interval: Duration,
+    /// How long other nodes may take to answer.
+    pub ask_timeout: Duration,
 }
 
 /// `[drain]`

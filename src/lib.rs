@@ -9,6 +9,7 @@ pub mod auth;
 pub mod bench;
 pub mod channel;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod dev;
 pub mod edge;

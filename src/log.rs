@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::model::{ChannelKey, ClassName, Epoch, Offset, Publication, Record};
+use crate::model::{ChannelKey, ClassName, Epoch, NodeId, Offset, Publication, Record};
 
 pub mod memory;
 pub mod nats;
@@ -264,9 +264,11 @@ pub enum LogEvent {
     Epoch(ShardId, EpochEntry),
 }
 
-/// A message of another node.
+/// A message of a node.
 #[derive(Clone, Debug)]
 pub struct NodeMessage {
+    /// Who sent it. Proven: nobody but a node of the deployment can have.
+    pub from: NodeId,
     /// The payload.
     pub data: Bytes,
     /// Where an answer goes, if one is wanted: for [`Log::answer`].
@@ -284,6 +286,105 @@ pub trait Copies: Send {
 pub trait NodeMessages: Send {
     /// The next message, `None` when the subscription has ended.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<NodeMessage>>;
+}
+
+/// Why a message that should be another node's was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// It has not the form of one.
+    Malformed,
+    /// Its signature is not that of this deployment.
+    Forged,
+    /// It has been heard before, or later ones have.
+    Repeated,
+}
+
+/// How many messages were not accepted, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusedMessages {
+    /// [`Refused::Malformed`].
+    pub malformed: u64,
+    /// [`Refused::Forged`].
+    pub forged: u64,
+    /// [`Refused::Repeated`].
+    pub repeated: u64,
+}
+
+/// The small buckets that nodes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BucketName {
+    /// The leases of nodes.
+    Nodes,
+    /// Tokens, users and keys that are no longer good.
+    Revocations,
+}
+
+impl BucketName {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Nodes, Self::Revocations];
+
+    /// As it stands in the names of streams.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nodes => "nodes",
+            Self::Revocations => "revocations",
+        }
+    }
+}
+
+/// A value of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketEntry {
+    /// The value, JSON; `None` = removed, or never written.
+    pub value: Option<Bytes>,
+    /// What a write must name that is to follow this one; 0 = never written.
+    pub revision: u64,
+}
+
+/// What a watch of a bucket tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// All entries follow, those that have been told before included: the watch has begun, or begun
+    /// again after a cut.
+    Begin,
+    /// A key has this value, or (`None`) was removed.
+    Entry {
+        /// The key.
+        key: String,
+        /// What it holds.
+        entry: BucketEntry,
+    },
+    /// All entries have been told: a key that was not among them since [`Change::Begin`] holds nothing.
+    Current,
+}
+
+/// What changes in a bucket. Dropping it ends the watch.
+pub trait Changes: Send {
+    /// The next change; `None` = the node is stopping.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Change>>;
+}
+
+/// Few, small values that all nodes see, replicated and on disk. Keys are of `A-Z a-z 0-9 - _ .`, and
+/// values are JSON.
+pub trait Bucket: Send + Sync {
+    /// What a key holds, by the leader.
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<BucketEntry, ReadError>>;
+
+    /// Writes `value` if `revision` is still the key's last one; its new revision, or `None` if it was
+    /// not. With a `ttl` it goes by itself after that time.
+    fn set<'a>(
+        &'a self,
+        key: &'a str,
+        value: Bytes,
+        revision: u64,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'a, Result<Option<u64>, ReadError>>;
+
+    /// Removes the key's value if `revision` is still its last one; false if it was not.
+    fn remove<'a>(&'a self, key: &'a str, revision: u64) -> BoxFuture<'a, Result<bool, ReadError>>;
+
+    /// Watches all keys. A cut of the connection is made up for by telling everything again.
+    fn watch(&self) -> Box<dyn Changes>;
 }
 
 /// The broker as the rest of the program sees it. All methods may be called from many tasks.
@@ -381,7 +482,17 @@ pub trait Log: Send + Sync + 'static {
     /// Whether there is a connection now.
     fn connected(&self) -> bool;
 
-    /// Sends to all nodes that listen on `topic` (a plain token), this one included. At most once.
+    /// The name of this node among those that share the log.
+    fn node(&self) -> NodeId;
+
+    /// A bucket that all nodes share.
+    fn bucket(&self, name: BucketName) -> Arc<dyn Bucket>;
+
+    /// How many messages for this node were not accepted.
+    fn refused_messages(&self) -> RefusedMessages;
+
+    /// Sends to all nodes that listen on `topic` (tokens with dots between them), this one included. At
+    /// most once.
     fn tell(&self, topic: &str, data: Bytes);
 
     /// Listens for messages of other nodes on `topic`.
@@ -394,8 +505,8 @@ pub trait Log: Send + Sync + 'static {
         topic: &'a str,
         data: Bytes,
         wait: Duration,
-        enough: &'a (dyn Fn(&[Bytes]) -> bool + Send + Sync),
-    ) -> BoxFuture<'a, Vec<Bytes>>;
+        enough: &'a (dyn Fn(&[NodeMessage]) -> bool + Send + Sync),
+    ) -> BoxFuture<'a, Vec<NodeMessage>>;
 
     /// Answers a [`NodeMessage`] that wants one.
     fn answer(&self, reply: &str, data: Bytes);

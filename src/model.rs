@@ -1,11 +1,12 @@
 //! The vocabulary of the product, one word per thing: apps, channels, offsets, publications, rules,
-//! claims.
+//! claims, nodes.
 //!
 //! Pure: knows nothing of NATS, sockets, tokio or configuration files.
 
 mod app;
 mod channel;
 mod claims;
+mod node;
 mod position;
 mod publication;
 mod rule;
@@ -14,6 +15,7 @@ mod rules;
 pub use app::{AppId, InvalidAppId};
 pub use channel::{ChannelKey, ChannelName, InvalidChannel, MAX_CHANNEL_BYTES};
 pub use claims::{ConnectClaims, SubOptions, SubscribeClaims, TokenError};
+pub use node::{Incarnation, InvalidNodeId, NodeId};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position};
 pub use publication::{ClientInfo, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Publication, Record};
 pub use rule::{Access, ClassName, History, Rule};

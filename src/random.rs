@@ -23,6 +23,21 @@ pub fn name(len: usize) -> String {
         .collect()
 }
 
+/// A random number that no other node or process has.
+///
+/// # Panics
+///
+/// As [`name`].
+pub fn number() -> u64 {
+    let mut bytes = [0_u8; 8];
+    #[expect(
+        clippy::expect_used,
+        reason = "documented: without randomness ids would collide"
+    )]
+    rand::fill(&mut bytes).expect("the operating system gives randomness");
+    u64::from_le_bytes(bytes)
+}
+
 /// A random number below `bound`, for jitter. 0 if `bound` is 0.
 pub fn below(bound: u64) -> u64 {
     let mut bytes = [0_u8; 8];

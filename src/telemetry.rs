@@ -15,7 +15,8 @@ use crate::config::TelemetryConfig;
 
 pub use labels::{
     AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Label, Limit,
-    PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RingEviction, StatusClass,
+    PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage, RingEviction,
+    StatusClass,
 };
 pub use metrics::{AppMetrics, Held, Metrics, ShardMetrics};
 pub use prometheus_client::metrics::counter::Counter;

@@ -24,6 +24,7 @@ const MODULES: &[(&str, &str)] = &[
     ("protocol", "model"),
     ("auth", "config model task telemetry"),
     ("log", "config model random task telemetry"),
+    ("cluster", "config log model task telemetry"),
     (
         "channel",
         "auth config limits log model protocol random task telemetry",
@@ -45,10 +46,10 @@ const MODULES: &[(&str, &str)] = &[
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel config edge limits log model protocol publish random session task telemetry",
+        "api apps auth channel cluster config edge limits log model protocol publish random session task telemetry",
     ),
     ("dev", "app config model task"),
-    ("cli", "app bench config dev log model task telemetry"),
+    ("cli", "app bench cluster config dev log model task telemetry"),
     // They name the modules and use none.
     ("lib", ""),
     ("main", ""),

@@ -2,8 +2,8 @@
 //! comparison with `defaults.toml` go by. A field that is missing here does not compile.
 
 use super::{
-    AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, Config, DrainConfig, EdgeConfig,
-    HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, TelemetryConfig,
+    AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, DrainConfig,
+    EdgeConfig, HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, TelemetryConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Count, CountOrNone, FilePath, Flag, Hidden, HiddenList, Id, IfGiven, Inner, Kept,
@@ -38,6 +38,7 @@ section!(Config {
     channel: Inner,
     catchup: Inner,
     edge: Inner,
+    cluster: Inner,
     drain: Inner,
     telemetry: Inner,
     apps: Tables<false>,
@@ -145,6 +146,14 @@ section!(EdgeConfig {
     drain_window: Time,
     send_buffer: Size,
     notsent_lowat: Size,
+});
+
+section!(ClusterConfig {
+    secret: Hidden,
+    address: Text,
+    lease: Time,
+    renew_interval: Time,
+    ask_timeout: Time,
 });
 
 section!(DrainConfig {

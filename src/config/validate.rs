@@ -109,6 +109,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     log::relations(config, &mut checks);
     channel(config, &mut checks);
     edge(config, &mut checks);
+    cluster(config, &mut checks);
     drain(config, &mut checks);
     telemetry(config, &mut checks);
     apps::relations(config, &mut checks);
@@ -269,6 +270,28 @@ fn edge(config: &Config, checks: &mut Checks<'_>) {
                 config.log.max_in_flight
             )
         },
+    );
+}
+
+/// The least bytes of `cluster.secret`: what HMAC-SHA256 is worth.
+const MIN_CLUSTER_SECRET: usize = 32;
+
+fn cluster(config: &Config, checks: &mut Checks<'_>) {
+    let cluster = &config.cluster;
+    checks.not_zero(&[
+        ("cluster.renew_interval", cluster.renew_interval),
+        ("cluster.ask_timeout", cluster.ask_timeout),
+    ]);
+    checks.that(
+        cluster.lease >= 3 * cluster.renew_interval,
+        &["cluster.lease", "cluster.renew_interval"],
+        || "must be at least three times cluster.renew_interval".to_owned(),
+    );
+    let secret = cluster.secret.as_ref();
+    checks.that(
+        secret.is_none_or(|secret| secret.expose().len() >= MIN_CLUSTER_SECRET),
+        &["cluster.secret"],
+        || format!("must have at least {MIN_CLUSTER_SECRET} bytes: `openssl rand -hex 32` makes one"),
     );
 }
 

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use super::{
-    AckFuture, Body, BoxFuture, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessages, Page, PublishError,
-    ReadError, Route, ShardId, ShardInfo, ShardSpec, Stored, Sweep,
+    AckFuture, Body, BoxFuture, Bucket, BucketName, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessage,
+    NodeMessages, Page, PublishError, ReadError, RefusedMessages, Route, ShardId, ShardInfo, ShardSpec,
+    Stored, Sweep,
 };
-use crate::model::{ChannelKey, ClassName, Kind, Offset, Record};
+use crate::model::{ChannelKey, ClassName, Kind, NodeId, Offset, Record};
 
 mod broker;
+mod buckets;
 mod faults;
 mod live;
 mod shard;
@@ -28,6 +30,7 @@ mod tests;
 
 pub use broker::Snapshot;
 use broker::{Broker, State};
+use buckets::MemoryBucket;
 pub use faults::{Faults, NodeIndex, Request, Target};
 
 /// A retention class of a log in memory.
@@ -83,6 +86,11 @@ impl MemoryCluster {
     pub fn faults(&self) -> Faults {
         Faults::new(self.broker.clone())
     }
+}
+
+/// The name of a node: its index, which begins at 0.
+fn id_of(node: NodeIndex) -> NodeId {
+    NodeId::new(node as u64 + 1)
 }
 
 /// A node's view of a log in memory.
@@ -318,6 +326,23 @@ impl Log for MemoryLog {
         self.broker.state().nodes.connected(self.node)
     }
 
+    fn node(&self) -> NodeId {
+        id_of(self.node)
+    }
+
+    fn bucket(&self, name: BucketName) -> Arc<dyn Bucket> {
+        Arc::new(MemoryBucket {
+            broker: self.broker.clone(),
+            node: self.node,
+            name,
+        })
+    }
+
+    fn refused_messages(&self) -> RefusedMessages {
+        // Nobody but nodes can send here.
+        RefusedMessages::default()
+    }
+
     fn tell(&self, topic: &str, data: Bytes) {
         self.broker.state().tell(self.node, topic, &data, None);
     }
@@ -334,8 +359,8 @@ impl Log for MemoryLog {
         topic: &'a str,
         data: Bytes,
         wait: Duration,
-        enough: &'a (dyn Fn(&[Bytes]) -> bool + Send + Sync),
-    ) -> BoxFuture<'a, Vec<Bytes>> {
+        enough: &'a (dyn Fn(&[NodeMessage]) -> bool + Send + Sync),
+    ) -> BoxFuture<'a, Vec<NodeMessage>> {
         Box::pin(async move {
             let mut inbox = {
                 let mut state = self.broker.state();

@@ -7,12 +7,14 @@
 //! link patience                           the connections of copies, publications and reads
 //! streams registry                        what all nodes agree on
 //! publish live read info remove anchor    the log itself
-//! nodes                                   messages between nodes
+//! nodes seal                              messages between nodes, signed
+//! bucket                                  small values that all nodes share
 //! maintain                                what only an operator does
 //! ```
 
 mod anchor;
 mod api;
+mod bucket;
 mod connect;
 mod envelope;
 mod error;
@@ -30,12 +32,13 @@ mod publish;
 mod read;
 mod registry;
 mod remove;
+mod seal;
 mod stamp;
 mod start;
 mod streams;
 mod subject;
 
-use std::{future::ready, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use async_nats::{Client, connection::State};
 use bytes::Bytes;
@@ -43,12 +46,13 @@ use tokio::{sync::broadcast, time::timeout};
 
 use self::{
     api::{Api, ApiError},
+    bucket::NatsBucket,
     events::Events,
     format::{Names, join},
     info::StreamInfo,
     link::Link,
     live::LiveCopies,
-    nodes::Topic,
+    nodes::Peers,
     publish::Publisher,
     read::Reads,
     registry::Registry,
@@ -58,10 +62,14 @@ pub use self::{
     maintain::{new_epochs, resize},
 };
 use super::{
-    Ack, AckFuture, BoxFuture, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessages, Page, PublishError,
-    ReadError, Route, ShardId, ShardInfo, ShardSpec, Stored, Sweep,
+    Ack, AckFuture, BoxFuture, Bucket, BucketName, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessage,
+    NodeMessages, Page, PublishError, ReadError, RefusedMessages, Route, ShardId, ShardInfo, ShardSpec,
+    Stored, Sweep,
 };
-use crate::model::{ChannelKey, ClassName, Offset, Record};
+use crate::{
+    model::{ChannelKey, ClassName, NodeId, Offset, Record},
+    task::Tasks,
+};
 
 /// What JetStream's file store writes for each message with headers besides subject, headers and body:
 /// four lengths, sequence, time stamp and checksum.
@@ -78,6 +86,8 @@ pub struct NatsLog {
     link: Link,
     api: Api,
     registry: Registry,
+    peers: Arc<Peers>,
+    tasks: Tasks,
     publisher: Publisher,
     reads: Reads,
     events: Events,
@@ -352,8 +362,26 @@ impl Log for NatsLog {
             && self.control.connection_state() == State::Connected
     }
 
+    fn node(&self) -> NodeId {
+        self.peers.node()
+    }
+
+    fn bucket(&self, name: BucketName) -> Arc<dyn Bucket> {
+        let name = self.names.shared_bucket(name);
+        Arc::new(NatsBucket {
+            values: Registry::new(self.api.clone(), &name),
+            name,
+            client: self.control.clone(),
+            tasks: self.tasks.clone(),
+        })
+    }
+
+    fn refused_messages(&self) -> RefusedMessages {
+        self.peers.refused()
+    }
+
     fn tell(&self, topic: &str, data: Bytes) {
-        nodes::send(&self.control, self.names.node(topic), data);
+        self.peers.send(self.names.node(topic), &data);
     }
 
     fn listen<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Box<dyn NodeMessages>, ReadError>> {
@@ -361,7 +389,7 @@ impl Log for NatsLog {
             let subscriber = self.subscribe_to(self.names.node(topic)).await?;
             // Who listens can be asked: the subscription must be at the server.
             self.api.round_trip().await?;
-            Ok(Box::new(Topic(subscriber)) as Box<dyn NodeMessages>)
+            Ok(Box::new(self.peers.topic(subscriber)) as Box<dyn NodeMessages>)
         })
     }
 
@@ -370,19 +398,13 @@ impl Log for NatsLog {
         topic: &'a str,
         data: Bytes,
         wait: Duration,
-        enough: &'a (dyn Fn(&[Bytes]) -> bool + Send + Sync),
-    ) -> BoxFuture<'a, Vec<Bytes>> {
-        Box::pin(nodes::ask(
-            &self.control,
-            self.names.node(topic),
-            data,
-            wait,
-            enough,
-        ))
+        enough: &'a (dyn Fn(&[NodeMessage]) -> bool + Send + Sync),
+    ) -> BoxFuture<'a, Vec<NodeMessage>> {
+        Box::pin(self.peers.ask(self.names.node(topic), data, wait, enough))
     }
 
     fn answer(&self, reply: &str, data: Bytes) {
-        nodes::send(&self.control, reply.to_owned(), data);
+        self.peers.send(reply.to_owned(), &data);
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {

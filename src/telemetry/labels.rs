@@ -232,6 +232,16 @@ labels! {
         Jwks = "jwks",
     }
 
+    /// Why a message that said to be another node's was not accepted.
+    RefusedMessage("reason") {
+        /// It has not the form of one.
+        Malformed = "malformed",
+        /// Its signature is not this deployment's.
+        Forged = "forged",
+        /// It has been heard before.
+        Repeated = "repeated",
+    }
+
     /// The first digit of an HTTP status.
     StatusClass("status") {
         /// 1xx and 2xx.

@@ -9,7 +9,8 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use super::{
     labels::{
         AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
-        PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RingEviction, StatusClass,
+        PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage, RingEviction,
+        StatusClass,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
 };
@@ -76,6 +77,14 @@ pub struct Metrics {
     pub nats_connected: Gauge,
     /// Connections made to NATS again.
     pub nats_reconnects: Counter,
+    /// Nodes that hold a lease, this one included.
+    pub nodes: Gauge,
+    /// Renewals of this node's lease that failed.
+    pub lease_renewals_failed: Counter,
+    /// Leases of other nodes that this one has ended.
+    pub leases_ended: Counter,
+    /// Messages that said to be another node's and were not accepted.
+    pub node_messages_refused: ByLabel<RefusedMessage, Counter>,
     /// Tokens and keys that were not accepted.
     pub auth_failures: ByLabel<AuthFailure, Counter>,
 }
@@ -250,6 +259,19 @@ impl Metrics {
                 "slipstream_nats_reconnects_total",
                 "Connections made to NATS again.",
             ),
+            nodes: b.gauge("slipstream_nodes", "Nodes that hold a lease, this one included."),
+            lease_renewals_failed: b.counter(
+                "slipstream_lease_renewals_failed_total",
+                "Renewals of this node's lease that failed.",
+            ),
+            leases_ended: b.counter(
+                "slipstream_leases_ended_total",
+                "Leases of other nodes that this one has ended.",
+            ),
+            node_messages_refused: b.counters(
+                "slipstream_node_messages_refused_total",
+                "Messages that said to be another node's and were not accepted.",
+            ),
             auth_failures: b.counters(
                 "slipstream_auth_failures_total",
                 "Tokens and keys that were not accepted.",
@@ -267,6 +289,13 @@ impl Metrics {
         let mut apps = self.apps.write();
         let new = || Arc::new(self.app_families.of(app));
         Arc::clone(apps.entry(app.clone()).or_insert_with(new))
+    }
+
+    /// Subscriptions of all apps.
+    pub fn subscriptions(&self) -> u64 {
+        let apps = self.apps.read();
+        let all = apps.values().map(|app| app.subscriptions.get());
+        u64::try_from(all.sum::<i64>()).unwrap_or(0)
     }
 
     /// The metrics of the shard whose stream is called `stream`.

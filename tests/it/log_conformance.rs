@@ -66,6 +66,8 @@ pub(crate) async fn conformance(log: Arc<dyn Log>, class: ClassName) {
         nodes::l4_anchors_ascend,
         nodes::a_tell_reaches_all_listeners,
         nodes::an_ask_collects_answers,
+        nodes::a_bucket_is_written_by_compare_and_set,
+        nodes::a_watch_tells_what_is_there_and_what_changes,
     ];
     let suite = Suite::new(log, class);
     let mut failed = Vec::new();

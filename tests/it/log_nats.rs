@@ -9,7 +9,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use slipstream::{
-    log::{Body, Copies, Copy, Log, LogEvent, Route, nats::NatsLog},
+    log::{Body, Copies, Copy, Log, LogEvent, NodeMessage, Route, nats::NatsLog},
     model::{AppId, ChannelKey, ChannelName, ClassName, Epoch, Kind, Record},
 };
 
@@ -400,7 +400,7 @@ async fn nodes_tell_ask_and_answer() {
         let message = within(poll_fn(|cx| listening.poll_next(cx))).await.unwrap();
         answering.answer(&message.reply.unwrap(), message.data);
     };
-    let enough = |answers: &[Bytes]| answers.len() == 1;
+    let enough = |answers: &[NodeMessage]| answers.len() == 1;
     let ask = one.ask(
         "vouch",
         Bytes::from_static(b"?"),
@@ -408,7 +408,7 @@ async fn nodes_tell_ask_and_answer() {
         &enough,
     );
     let (answers, ()) = within(async { tokio::join!(ask, answer) }).await;
-    assert_eq!(answers, [Bytes::from_static(b"?")]);
+    assert_eq!((answers[0].from, &*answers[0].data), (two.node(), &b"?"[..]));
 
     let none = one.ask("nobody", Bytes::new(), Duration::from_secs(10), &|_| false);
     assert!(within(none).await.is_empty());

@@ -15,6 +15,7 @@ mod listener;
 mod log_conformance;
 mod log_nats;
 mod metrics;
+mod nodes;
 mod recovery_model;
 mod recovery_rules;
 mod support;

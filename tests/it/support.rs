@@ -47,3 +47,8 @@ where
         Err(_) => panic!("{what}: not within {PATIENCE:?}"),
     }
 }
+
+/// Waits until something holds, in the same way.
+pub(crate) async fn holds(what: &str, mut holds: impl FnMut() -> bool) {
+    until(what, || std::future::ready(holds().then_some(()))).await;
+}

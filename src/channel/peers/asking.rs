@@ -4,7 +4,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot},
@@ -12,7 +11,7 @@ use tokio::{
 };
 
 use super::{Answer, Question, VOUCH};
-use crate::{channel::hub::Hub, model::Offset};
+use crate::{channel::hub::Hub, log::NodeMessage, model::Offset};
 
 /// How long a question waits for others.
 const GATHER: Duration = Duration::from_millis(5);
@@ -81,11 +80,11 @@ async fn send(hub: &Hub, batch: Vec<Asked>) {
     };
     let open: HashMap<_, _> = (0_u32..).zip(batch).collect();
     let state = Mutex::new((0, open));
-    let enough = |answers: &[Bytes]| {
+    let enough = |answers: &[NodeMessage]| {
         let (read, open) = &mut *state.lock();
         for answer in &answers[*read..] {
             // What cannot be understood is ignored.
-            if let Ok(answer) = serde_json::from_slice::<Answer>(answer)
+            if let Ok(answer) = serde_json::from_slice::<Answer>(&answer.data)
                 && let Some(asked) = open.get(&answer.question)
                 && answer.covered_to >= asked.at_least
                 && let Some(asked) = open.remove(&answer.question)

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use super::{
     ClassSpec, NodeIndex, Request,
+    buckets::Buckets,
     faults::{Gate, Gates, PublishFault, RequestFault, Script},
     live::Live,
     shard::{Appended, Shard},
@@ -45,6 +46,7 @@ pub(super) struct State {
     pub(super) nodes: Nodes,
     pub(super) live: Live,
     pub(super) topics: Topics,
+    pub(super) buckets: Buckets,
     pub(super) gates: Gates,
     pub(super) requests: Script<RequestFault>,
     pub(super) publishes: Script<PublishFault>,
@@ -103,6 +105,7 @@ impl Broker {
                 nodes: Nodes::default(),
                 live: Live::default(),
                 topics: Topics::default(),
+                buckets: Buckets::default(),
                 gates: Gates::default(),
                 requests: Script::default(),
                 publishes: Script::default(),
@@ -268,6 +271,7 @@ impl State {
             return;
         };
         connection.connected = false;
+        self.buckets.wake();
         self.gates.lose(node);
         self.live.lose(node);
         self.nodes.emit(node, LogEvent::Disconnected);
@@ -278,6 +282,7 @@ impl State {
             return;
         };
         connection.connected = true;
+        self.buckets.wake();
         self.nodes.emit(node, LogEvent::Connected);
         self.tell_epochs(node);
     }
@@ -299,13 +304,13 @@ impl State {
     /// Sends to all listeners of a topic.
     pub(super) fn tell(&mut self, node: NodeIndex, topic: &str, data: &Bytes, reply: Option<&str>) {
         if self.nodes.connected(node) {
-            self.topics.tell(&self.nodes, topic, data, reply);
+            self.topics.tell(&self.nodes, node, topic, data, reply);
         }
     }
 
     pub(super) fn answer(&mut self, node: NodeIndex, reply: &str, data: Bytes) {
         if self.nodes.connected(node) {
-            self.topics.answer(&self.nodes, reply, data);
+            self.topics.answer(&self.nodes, node, reply, data);
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     NodeIndex,
     broker::{Broker, Nodes},
     faults::Script,
+    id_of,
 };
 use crate::log::{LogEvent, NodeMessage, NodeMessages};
 
@@ -25,7 +26,7 @@ pub(super) struct Topics {
     /// Messages and answers to lose on the way to a node.
     pub(super) losses: Script<()>,
     listeners: HashMap<String, Vec<Hearer<NodeMessage>>>,
-    inboxes: HashMap<String, Hearer<Bytes>>,
+    inboxes: HashMap<String, Hearer<NodeMessage>>,
     next_id: u64,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Listener {
 pub(super) struct Inbox {
     broker: Weak<Broker>,
     address: String,
-    answers: mpsc::Receiver<Bytes>,
+    answers: mpsc::Receiver<NodeMessage>,
 }
 
 // === impl Topics ===
@@ -83,9 +84,17 @@ impl Topics {
         }
     }
 
-    pub(super) fn tell(&mut self, nodes: &Nodes, topic: &str, data: &Bytes, reply: Option<&str>) {
+    pub(super) fn tell(
+        &mut self,
+        nodes: &Nodes,
+        from: NodeIndex,
+        topic: &str,
+        data: &Bytes,
+        reply: Option<&str>,
+    ) {
         for listener in self.listeners.get(topic).into_iter().flatten() {
             let message = NodeMessage {
+                from: id_of(from),
                 data: data.clone(),
                 reply: reply.map(String::from),
             };
@@ -93,9 +102,14 @@ impl Topics {
         }
     }
 
-    pub(super) fn answer(&mut self, nodes: &Nodes, reply: &str, data: Bytes) {
+    pub(super) fn answer(&mut self, nodes: &Nodes, from: NodeIndex, reply: &str, data: Bytes) {
         if let Some(inbox) = self.inboxes.get(reply) {
-            inbox.send(nodes, &mut self.losses, data);
+            let message = NodeMessage {
+                from: id_of(from),
+                data,
+                reply: None,
+            };
+            inbox.send(nodes, &mut self.losses, message);
         }
     }
 
@@ -149,7 +163,7 @@ impl Inbox {
         &self.address
     }
 
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(super) async fn next(&mut self) -> Option<NodeMessage> {
         self.answers.recv().await
     }
 }

@@ -1,7 +1,7 @@
 //! The constants and names of the stored format, version 1. `docs/log-format.md` is its
 //! specification, `tests/golden/log-format.json` its vectors: what is here must not change.
 
-use crate::model::ChannelKey;
+use crate::{log::BucketName, model::ChannelKey};
 
 /// The version of the layout: subjects, hash, shard key, registry.
 pub(super) const FORMAT: u32 = 1;
@@ -76,6 +76,12 @@ impl Names {
     /// The registry's KV bucket.
     pub(super) fn bucket(&self) -> &str {
         &self.prefix
+    }
+
+    /// One of the buckets that nodes share. A registry of a prefix that is called like it is defined
+    /// otherwise, so the start refuses it.
+    pub(super) fn shared_bucket(&self, bucket: BucketName) -> String {
+        format!("{}_{}", self.prefix, bucket.as_str())
     }
 
     /// The subject of messages between nodes on `topic` (a plain token).

@@ -40,7 +40,7 @@ pub async fn new_epochs(
     mut done: impl FnMut(&str, &Epoch),
 ) -> Result<(), StartError> {
     let patience = nats.start_timeout;
-    let log = NatsLog::start(nats, log, &[], tasks).await?;
+    let log = NatsLog::start(nats, log, None, &[], tasks).await?;
     for spec in log.shards() {
         let token = Epoch::new(&random::name(8));
         // One that has lost its leader has another soon.

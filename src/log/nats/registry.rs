@@ -5,6 +5,7 @@
 //! | `log` | the layout: format version, hash, classes with N and limits |
 //! | `ns.<app>.<namespace>` | the class of a namespace |
 //! | `epoch.<stream>` | the epoch of a shard |
+//! | `cluster` | the key that nodes sign their messages with, unless it is configured |
 //!
 //! Values are read from the leader and written by compare-and-set, never by a plain put: a KV
 //! client's own `get` may be answered by a replica that is behind.
@@ -13,8 +14,11 @@ pub(super) mod layout;
 mod namespaces;
 mod watch;
 
+use std::time::Duration;
+
 use async_nats::{HeaderMap, HeaderValue, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -26,7 +30,14 @@ use super::{
 use crate::{
     log::{EpochEntry, ReadError},
     model::Epoch,
+    random,
 };
+
+const CLUSTER_KEY: &str = "cluster";
+/// 6 bits each.
+const CLUSTER_KEY_CHARACTERS: usize = 43;
+/// The header that makes a message go by itself.
+const TTL: &str = "Nats-TTL";
 
 /// The registry of a deployment.
 #[derive(Clone, Debug)]
@@ -36,9 +47,9 @@ pub(super) struct Registry {
 }
 
 /// A value with the revision that a write must name; revision 0 without a value: never written.
-struct Found<T> {
-    value: Option<T>,
-    revision: u64,
+pub(super) struct Found<T> {
+    pub(super) value: Option<T>,
+    pub(super) revision: u64,
 }
 
 impl Registry {
@@ -67,7 +78,26 @@ impl Registry {
         Ok(self.set(&epoch_key(stream), &value, revision).await?)
     }
 
-    async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Found<T>, ApiError> {
+    /// The key that this deployment's nodes sign with: made by the first of them.
+    pub(super) async fn cluster_key(&self) -> Result<Vec<u8>, StartError> {
+        loop {
+            let found: Found<String> = self.get(CLUSTER_KEY).await.map_err(failed)?;
+            if let Some(key) = found.value {
+                return Ok(key.into_bytes());
+            }
+            let key = random::name(CLUSTER_KEY_CHARACTERS);
+            if self
+                .set(CLUSTER_KEY, &key, found.revision)
+                .await
+                .map_err(failed)?
+            {
+                return Ok(key.into_bytes());
+            }
+        }
+    }
+
+    /// What a key holds.
+    pub(super) async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Found<T>, ApiError> {
         #[derive(Deserialize)]
         struct Answer {
             message: Message,
@@ -112,24 +142,56 @@ impl Registry {
 
     /// Writes `value` if `revision` is still the key's last one; false if it is not.
     async fn set(&self, key: &str, value: &impl Serialize, revision: u64) -> Result<bool, ApiError> {
-        #[derive(Deserialize)]
-        struct Answer {}
         let payload = serde_json::to_vec(value).map_err(|e| ApiError::Unreadable(e.to_string()))?;
-        let headers =
-            HeaderMap::from_iter([(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(revision))]);
-        match self
-            .api
-            .ask::<Answer>(self.subject(key), headers, payload.into())
-            .await
-        {
-            Ok(Answer {}) => Ok(true),
+        Ok(self.write(key, payload.into(), revision, None).await?.is_some())
+    }
+
+    /// Writes a value as it is if `revision` is still the key's last one; the new one, or `None` if it is
+    /// not. With a `ttl` the server drops it after that time.
+    pub(super) async fn write(
+        &self,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+        ttl: Option<Duration>,
+    ) -> Result<Option<u64>, ApiError> {
+        let mut headers = HeaderMap::new();
+        if let Some(ttl) = ttl {
+            headers.insert(TTL, seconds(ttl));
+        }
+        self.store(key, value, revision, headers).await
+    }
+
+    /// Removes a key's value if `revision` is still its last one; false if it is not. The mark of it
+    /// stays for a time.
+    pub(super) async fn remove(&self, key: &str, revision: u64, stays: Duration) -> Result<bool, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("KV-Operation", "DEL");
+        headers.insert(TTL, seconds(stays));
+        Ok(self.store(key, Bytes::new(), revision, headers).await?.is_some())
+    }
+
+    async fn store(
+        &self,
+        key: &str,
+        payload: Bytes,
+        revision: u64,
+        mut headers: HeaderMap,
+    ) -> Result<Option<u64>, ApiError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            seq: u64,
+        }
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(revision));
+        match self.api.ask::<Answer>(self.subject(key), headers, payload).await {
+            Ok(Answer { seq }) => Ok(Some(seq)),
             Err(ApiError::Refused(refusal))
                 if matches!(
                     refusal.err_code,
                     Refusal::WRONG_LAST_SEQUENCE | Refusal::WRITE_IN_FLIGHT
                 ) =>
             {
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error),
         }
@@ -138,6 +200,11 @@ impl Registry {
     fn subject(&self, key: &str) -> String {
         format!("$KV.{}.{key}", self.bucket)
     }
+}
+
+/// `Nats-TTL` is in whole seconds, at least one.
+fn seconds(ttl: Duration) -> HeaderValue {
+    HeaderValue::from(ttl.as_secs().max(1))
 }
 
 fn epoch_key(stream: &str) -> String {

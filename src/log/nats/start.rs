@@ -15,15 +15,18 @@ use super::{
     format::Names,
     inbox::Inbox,
     link::{Link, Purpose},
+    nodes::Peers,
     publish::Publisher,
     read::Reads,
     registry::{Registry, layout::Layout},
+    seal::Seal,
     streams::Definition,
 };
 use crate::{
-    config::{LogConfig, NatsConfig},
-    log::{ShardId, ShardSpec},
-    model::{AppId, History},
+    config::{LogConfig, NatsConfig, Secret},
+    log::{BucketName, ShardId, ShardSpec},
+    model::{AppId, History, NodeId},
+    random,
     task::Tasks,
 };
 
@@ -33,11 +36,13 @@ const OLDEST_SERVER: (i64, i64, i64) = (2, 11, 0);
 impl NatsLog {
     /// Connects, verifies or creates the streams and the registry, and starts the log's tasks.
     ///
-    /// `namespaces` are those of this node's file, with their class. Nothing that exists is changed:
+    /// `secret` is what nodes sign their messages with; `None` = the registry's key. `namespaces` are
+    /// those of this node's file, with their class. Nothing that exists is changed:
     /// what differs from the configuration is an error that names each difference.
     pub async fn start(
         nats: &NatsConfig,
         log: &LogConfig,
+        secret: Option<&Secret>,
         namespaces: &[(AppId, String, History)],
         tasks: &Tasks,
     ) -> Result<Arc<Self>, StartError> {
@@ -54,6 +59,11 @@ impl NatsLog {
         let registry = Registry::new(api.clone(), names.bucket());
         let layout = agree(&names, log, namespaces, &api, &registry, nats.start_timeout).await?;
         let (shards, classes) = number(&names, &layout)?;
+        let key = match secret {
+            Some(secret) => secret.expose().as_bytes().to_vec(),
+            None => registry.cluster_key().await?,
+        };
+        let seal = Seal::new(&key, NodeId::new(random::number()));
         let streams: HashMap<_, _> = shards.iter().map(|spec| (spec.stream.clone(), spec.id)).collect();
 
         let subscribed = |error| StartError::connect(nats, &error);
@@ -71,6 +81,8 @@ impl NatsLog {
             names,
             shards,
             classes,
+            peers: Arc::new(Peers::new(control.clone(), seal)),
+            tasks: tasks.clone(),
             control,
             api,
             registry,
@@ -138,6 +150,11 @@ async fn agree(
     Definition::registry(names, replicas)?
         .ensure(api, patience)
         .await?;
+    for bucket in BucketName::ALL {
+        Definition::bucket(names, bucket, replicas)?
+            .ensure(api, patience)
+            .await?;
+    }
     let ours = Layout::of(&log.classes);
     registry.check_layout(&ours).await?;
     for class in &log.classes {

@@ -1,7 +1,7 @@
 //! The streams: created if missing, verified if there, never altered (L1).
 //!
-//! What all streams of a kind have in common is data: `nats/stream.json` and `nats/registry.json`,
-//! which an operator can also read or create streams from.
+//! What all streams of a kind have in common is data: `nats/stream.json`, `nats/registry.json` and
+//! `nats/bucket.json`, which an operator can also read or create streams from.
 
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use super::{
     error::{Difference, StartError},
     format::{Names, join},
 };
-use crate::config::ClassConfig;
+use crate::{config::ClassConfig, log::BucketName};
 
 const STREAM: &str = include_str!("../../../nats/stream.json");
 const REGISTRY: &str = include_str!("../../../nats/registry.json");
+const BUCKET: &str = include_str!("../../../nats/bucket.json");
 
 /// Between two attempts to create or read a stream; `nats.start_timeout` ends them.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -55,6 +56,16 @@ impl Definition {
         Self::new(
             format!("KV_{bucket}"),
             REGISTRY,
+            json!({ "subjects": [format!("$KV.{bucket}.>")], "num_replicas": replicas }),
+        )
+    }
+
+    /// The stream under one of the buckets that nodes share.
+    pub(super) fn bucket(names: &Names, bucket: BucketName, replicas: u8) -> Result<Self, StartError> {
+        let bucket = names.shared_bucket(bucket);
+        Self::new(
+            format!("KV_{bucket}"),
+            BUCKET,
             json!({ "subjects": [format!("$KV.{bucket}.>")], "num_replicas": replicas }),
         )
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipstream::{
-    log::{EpochEntry, LogEvent, NodeMessages},
+    log::{BucketName, Change, Changes, EpochEntry, LogEvent, NodeMessage, NodeMessages},
     model::Epoch,
 };
 
@@ -105,22 +105,94 @@ pub(super) async fn an_ask_collects_answers(suite: &Suite) {
         answer(&mut *first, b"first"),
         answer(&mut *second, b""),
     );
-    answers.sort();
-    assert_eq!(answers, [&b""[..], b"first"], "an empty answer is one too");
+    answers.sort_by(|a, b| a.data.cmp(&b.data));
+    assert!(answers.iter().all(|answer| answer.from == suite.log.node()));
+    assert_eq!(texts(answers), [&b""[..], b"first"], "an empty answer is one too");
 
     let (answers, (), ()) = tokio::join!(
         suite.log.ask(&topic, question.clone(), wait, &|answers| {
-            answers.iter().any(|answer| &**answer == b"yes")
+            answers.iter().any(|answer| &*answer.data == b"yes")
         }),
         answer(&mut *first, b"yes"),
         async { drop(next_message(&mut *second).await) },
     );
-    assert_eq!(answers, ["yes"], "enough ends it");
+    assert_eq!(texts(answers), ["yes"], "enough ends it");
 
     let nobody = format!("nobody-{}", suite.app);
     let short = Duration::from_millis(50);
     for (topic, why) in [(&topic, "nobody answers"), (&nobody, "nobody listens")] {
         let asked = suite.log.ask(topic, question.clone(), short, &|_| true);
-        assert_eq!(soon(asked).await, Vec::<Bytes>::new(), "{why}");
+        assert_eq!(texts(soon(asked).await), Vec::<Bytes>::new(), "{why}");
     }
+}
+
+pub(super) async fn a_bucket_is_written_by_compare_and_set(suite: &Suite) {
+    let bucket = suite.log.bucket(BucketName::Revocations);
+    let key = format!("{}.a-b_C", suite.app);
+    let json = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let none = soon(bucket.get(&key)).await.unwrap();
+    assert_eq!((none.value, none.revision), (None, 0));
+
+    let one = soon(bucket.set(&key, json(r#"{"a":1}"#), 0, None)).await.unwrap();
+    let one = one.expect("nobody was faster");
+    let late = soon(bucket.set(&key, json("2"), 0, None)).await.unwrap();
+    assert_eq!(late, None, "it has been written since");
+    let stored = soon(bucket.get(&key)).await.unwrap();
+    assert_eq!((stored.value, stored.revision), (Some(json(r#"{"a":1}"#)), one));
+
+    assert!(!soon(bucket.remove(&key, one - 1)).await.unwrap());
+    assert!(soon(bucket.remove(&key, one)).await.unwrap());
+    let removed = soon(bucket.get(&key)).await.unwrap();
+    assert_eq!(removed.value, None);
+    assert!(removed.revision > one, "a removal is a revision");
+    let again = soon(bucket.set(&key, json("3"), removed.revision, None)).await;
+    assert!(again.unwrap().is_some_and(|again| again > removed.revision));
+
+    let other = soon(suite.log.bucket(BucketName::Nodes).get(&key)).await.unwrap();
+    assert_eq!(other.value, None, "buckets are apart");
+}
+
+pub(super) async fn a_watch_tells_what_is_there_and_what_changes(suite: &Suite) {
+    let bucket = suite.log.bucket(BucketName::Revocations);
+    let key = format!("{}.watched", suite.app);
+    let json = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let first = soon(bucket.set(&key, json("1"), 0, None)).await.unwrap().unwrap();
+
+    let mut changes = bucket.watch();
+    assert_eq!(next_change(&mut *changes).await, Change::Begin);
+    let mut told = Vec::new();
+    loop {
+        match next_change(&mut *changes).await {
+            Change::Current => break,
+            Change::Entry { key: of, entry } if of == key => told.push(entry),
+            Change::Entry { .. } => {}
+            Change::Begin => panic!("it has begun"),
+        }
+    }
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].value.clone(), told[0].revision),
+        (Some(json("1")), first)
+    );
+
+    assert!(soon(bucket.remove(&key, first)).await.unwrap());
+    loop {
+        if let Change::Entry { key: of, entry } = next_change(&mut *changes).await
+            && of == key
+        {
+            assert_eq!(entry.value, None);
+            assert!(entry.revision > first);
+            break;
+        }
+    }
+}
+
+async fn next_change(changes: &mut dyn Changes) -> Change {
+    soon(std::future::poll_fn(|cx| changes.poll_next(cx)))
+        .await
+        .expect("the node runs")
+}
+
+fn texts(answers: Vec<NodeMessage>) -> Vec<Bytes> {
+    answers.into_iter().map(|answer| answer.data).collect()
 }

@@ -5,11 +5,13 @@
 
 mod process;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use slipstream::{
     app::{App, Roles, Running, StartError},
+    cluster::Nodes,
     config::{Config, Sources},
+    log::Log,
     telemetry::Metrics,
 };
 
@@ -66,6 +68,16 @@ impl Edge {
     /// How many channels have a tail here.
     pub(crate) fn tails(&self) -> usize {
         self.running().hub().tails()
+    }
+
+    /// The nodes it sees.
+    pub(crate) fn nodes(&self) -> &Arc<Nodes> {
+        self.running().nodes()
+    }
+
+    /// Its log.
+    pub(crate) fn log(&self) -> &Arc<dyn Log> {
+        self.running().hub().log()
     }
 
     /// Its metrics.

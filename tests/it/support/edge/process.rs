@@ -81,6 +81,12 @@ impl EdgeProcess {
         self.child.wait().unwrap();
     }
 
+    /// Stops it in its tracks (SIGSTOP), or lets it go on (SIGCONT).
+    pub(crate) fn pause(&self, paused: bool) {
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Asks it to drain (SIGTERM) and waits until it has ended; its exit code.
     pub(crate) async fn terminate(mut self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();

@@ -35,7 +35,7 @@ impl TestLog {
         namespaces: &[(AppId, String, History)],
     ) -> Result<Self, StartError> {
         let tasks = Tasks::default();
-        match within(NatsLog::start(nats, log, namespaces, &tasks)).await {
+        match within(NatsLog::start(nats, log, None, namespaces, &tasks)).await {
             Ok(log) => Ok(Self { log, tasks }),
             Err(error) => {
                 tasks.stop();
