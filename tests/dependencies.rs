@@ -68,7 +68,6 @@ fn packages() -> Vec<Package> {
         .args([
             "tree",
             "--locked",
-            "--offline",
             "--target",
             "all",
             "--edges",
