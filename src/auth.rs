@@ -15,12 +15,13 @@ mod key;
 mod token;
 
 pub use api_key::{ApiKeys, PresentedKey, presented_key};
+pub use claims::token_id;
 
 use self::{
     claims::Expected,
     jwks::Jwks,
     key::KeySet,
-    token::{Token, Unverified},
+    token::{Token, Unverified, Verified},
 };
 use crate::{
     config::AuthConfig,
@@ -125,8 +126,10 @@ impl Verifier {
     ///
     /// See [`TokenError`].
     pub async fn connect(&self, token: &str) -> Result<ConnectClaims, TokenError> {
-        let payload = self.payload(token).await?;
-        claims::connect(&payload, &self.expected, unix_now())
+        let Verified { payload, key } = self.payload(token).await?;
+        let mut claims = claims::connect(&payload, &self.expected, unix_now())?;
+        claims.facts.key = key;
+        Ok(claims)
     }
 
     /// Verifies a subscription token, as [`Verifier::connect`] does. Whether it is for this user,
@@ -136,18 +139,20 @@ impl Verifier {
     ///
     /// See [`TokenError`].
     pub async fn subscribe(&self, token: &str) -> Result<SubscribeClaims, TokenError> {
-        let payload = self.payload(token).await?;
-        claims::subscribe(&payload, &self.expected, unix_now())
+        let Verified { payload, key } = self.payload(token).await?;
+        let mut claims = claims::subscribe(&payload, &self.expected, unix_now())?;
+        claims.facts.key = key;
+        Ok(claims)
     }
 
     /// The claims of `token` as JSON, once a key has been found that it is signed with.
-    async fn payload(&self, token: &str) -> Result<Vec<u8>, TokenError> {
+    async fn payload(&self, token: &str) -> Result<Verified, TokenError> {
         if token.len() > self.max_token_bytes {
             return Err(TokenError::Invalid("too long"));
         }
         let token = Token::parse(token)?;
         let unverified = match token.verify(&self.local) {
-            Ok(payload) => return Ok(payload),
+            Ok(verified) => return Ok(verified),
             Err(why) => why,
         };
         match &self.jwks {

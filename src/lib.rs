@@ -19,6 +19,8 @@ pub mod model;
 pub mod protocol;
 pub mod publish;
 pub mod random;
+pub mod revocation;
 pub mod session;
 pub mod task;
 pub mod telemetry;
+pub mod users;

@@ -29,10 +29,15 @@ const MODULES: &[(&str, &str)] = &[
         "channel",
         "auth config limits log model protocol random task telemetry",
     ),
+    ("revocation", "auth config log model task telemetry"),
     // Pure: one connection's protocol state.
     ("session", "config log model protocol"),
     ("apps", "auth config limits model session task telemetry"),
     ("publish", "apps channel config log model protocol telemetry"),
+    (
+        "users",
+        "channel cluster config model protocol revocation session task telemetry",
+    ),
     // The rim.
     (
         "edge",

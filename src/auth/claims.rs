@@ -2,12 +2,13 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use aws_lc_rs::digest;
 use base64::{Engine, alphabet, engine};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
-use crate::model::{AppId, ConnectClaims, SubOptions, SubscribeClaims, TokenError};
+use crate::model::{AppId, ConnectClaims, SubOptions, SubscribeClaims, TokenError, TokenFacts};
 
 /// What the claims are compared with.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,7 @@ pub(super) fn connect(payload: &[u8], expected: &Expected, now: i64) -> Result<C
         ));
     }
     let expires_at = claims.check(expected, now)?;
+    let facts = claims.facts();
     let info = json(claims.info, claims.b64info)?;
     let named = claims.subs.unwrap_or_default().into_iter();
     let mut subs = Vec::new();
@@ -56,6 +58,7 @@ pub(super) fn connect(payload: &[u8], expected: &Expected, now: i64) -> Result<C
         expires_at,
         info,
         subs,
+        facts,
     })
 }
 
@@ -70,6 +73,7 @@ pub(super) fn subscribe(
         return Err(TokenError::Invalid("a subscription token without a channel"));
     };
     let expires_at = claims.check(expected, now)?;
+    let facts = claims.facts();
     Ok(SubscribeClaims {
         user: claims.sub.unwrap_or_default(),
         channel,
@@ -77,7 +81,18 @@ pub(super) fn subscribe(
         expires_at,
         info: json(claims.info, claims.b64info)?,
         data: json(claims.data, claims.b64data)?,
+        facts,
     })
+}
+
+/// What a token is known by: the first half of the SHA-256 of its `jti`.
+pub fn token_id(jti: &str) -> [u8; 16] {
+    let hash = digest::digest(&digest::SHA256, jti.as_bytes());
+    let mut id = [0; 16];
+    id.iter_mut()
+        .zip(hash.as_ref())
+        .for_each(|(to, from)| *to = *from);
+    id
 }
 
 /// The app that the claims of either kind of token name.
@@ -90,6 +105,8 @@ pub(super) fn app(payload: &[u8]) -> Option<String> {
 struct Claims<'a> {
     sub: Option<String>,
     exp: Option<Number>,
+    iat: Option<Number>,
+    jti: Option<String>,
     nbf: Option<Number>,
     expire_at: Option<Number>,
     aud: Option<Audience>,
@@ -130,6 +147,15 @@ fn parse(payload: &[u8]) -> Result<Claims<'_>, TokenError> {
 }
 
 impl Claims<'_> {
+    /// What the token says of itself. The key that verified it is not its own to say.
+    fn facts(&self) -> TokenFacts {
+        TokenFacts {
+            id: self.jti.as_deref().map(token_id),
+            issued_at: self.iat.as_ref().map(seconds),
+            key: None,
+        }
+    }
+
     /// Checks whom the token is for and when. Returns when what it permits ends: never before `now`,
     /// since the leeway counts here too.
     fn check(&self, expected: &Expected, now: i64) -> Result<Option<i64>, TokenError> {

@@ -2,6 +2,9 @@
 //! names as its algorithm only selects among the keys that are for it, so that a public key can never
 //! be used as the secret of an HMAC.
 
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{
     Algorithm, DecodingKey,
@@ -45,7 +48,9 @@ pub(super) fn is_symmetric(algorithm: Algorithm) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     /// Its id, if it comes from a set that names it.
-    id: Option<String>,
+    id: Option<Arc<str>>,
+    /// What it is revoked by: its id; the fingerprint of a configured one.
+    pub(super) name: Option<Arc<str>>,
     family: Family,
     /// The one algorithm it is for, if its set says so.
     only: Option<Algorithm>,
@@ -61,6 +66,7 @@ impl KeySet {
     pub(super) fn local(secret: Option<&Secret>, pems: &[String]) -> Result<Self, AuthError> {
         let hmac = secret.map(|secret| Key {
             id: None,
+            name: Some(fingerprint(secret.expose().as_bytes())),
             family: Family::Hmac,
             only: None,
             key: DecodingKey::from_secret(secret.expose().as_bytes()),
@@ -105,6 +111,14 @@ impl KeySet {
     }
 }
 
+/// What a configured key is called where it has no id: the first 16 hex digits of the SHA-256 of the
+/// secret, or of the public key's DER.
+fn fingerprint(key: &[u8]) -> Arc<str> {
+    let hash = digest::digest(&digest::SHA256, key);
+    let hex = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}"));
+    hex.collect::<String>().into()
+}
+
 /// DER of a SubjectPublicKeyInfo (RFC 5280, section 4.1) up to the key's own bytes: by kind.
 const EC_P256: &[u8] =
     b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
@@ -138,6 +152,7 @@ fn public_key(pem: &str) -> Option<Key> {
     };
     Some(Key {
         id: None,
+        name: Some(fingerprint(&der)),
         family,
         only: None,
         key: key.ok()?,
@@ -170,8 +185,10 @@ fn jwk(jwk: &Jwk) -> Option<Key> {
     };
     let fits = only.is_none_or(|algorithm| Family::of(algorithm) == Some(family));
     let key = DecodingKey::from_jwk(jwk).ok()?;
+    let id: Option<Arc<str>> = common.key_id.as_deref().map(Arc::from);
     (for_signatures && fits).then(|| Key {
-        id: common.key_id.clone(),
+        name: id.clone(),
+        id,
         family,
         only,
         key,

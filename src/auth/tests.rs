@@ -305,3 +305,39 @@ fn the_app_that_a_token_names_is_read_without_a_key() {
         assert_eq!(named_app(&none), None, "{none}");
     }
 }
+
+#[test]
+fn a_token_tells_which_key_has_verified_it() {
+    let key = |config: &AuthConfig, token: &str| {
+        let claims = verifier(config)
+            .connect(token)
+            .now_or_never()
+            .expect("ready at once");
+        claims.unwrap().facts.key
+    };
+    let secret = AuthConfig {
+        hmac_secret: Some(Secret::new(SECRET)),
+        ..config()
+    };
+    // printf '%s' "$SECRET" | sha256sum | cut -c1-16
+    let mine = key(
+        &secret,
+        &signed(
+            Algorithm::HS256,
+            None,
+            &EncodingKey::from_secret(SECRET.as_bytes()),
+        ),
+    );
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, SECRET.as_bytes());
+    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(mine.as_deref(), Some(&hex[..16]));
+    let pair = pair("p256");
+    let public = AuthConfig {
+        public_keys: vec![pair.pem.clone()],
+        ..config()
+    };
+    // What a token calls its key is not what it is called.
+    let theirs = key(&public, &signed(Algorithm::ES256, Some("any"), &pair.private));
+    assert_ne!(theirs, mine);
+    assert_eq!(theirs.map(|name| name.len()), Some(16));
+}

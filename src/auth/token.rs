@@ -1,5 +1,7 @@
 //! The outside of a token: JWS compact serialization (RFC 7515, section 7.1) and its signature.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
@@ -16,6 +18,14 @@ pub(super) struct Token<'a> {
     signed: &'a str,
     payload: &'a str,
     signature: &'a str,
+}
+
+/// Claims that one of the keys has signed.
+pub(super) struct Verified {
+    /// The claims as JSON.
+    pub(super) payload: Vec<u8>,
+    /// What the key is called, if it is called anything.
+    pub(super) key: Option<Arc<str>>,
 }
 
 /// Why a signature was not verified.
@@ -95,7 +105,7 @@ impl<'a> Token<'a> {
     }
 
     /// The claims, if one of `keys` has signed them.
-    pub(super) fn verify(&self, keys: &KeySet) -> Result<Vec<u8>, Unverified> {
+    pub(super) fn verify(&self, keys: &KeySet) -> Result<Verified, Unverified> {
         let mut why = Unverified::NoKey;
         for candidate in keys.candidates(self.algorithm, self.key_id.as_deref()) {
             let verified = jsonwebtoken::crypto::verify(
@@ -105,9 +115,11 @@ impl<'a> Token<'a> {
                 self.algorithm,
             );
             if verified.is_ok_and(|genuine| genuine) {
-                return URL_SAFE_NO_PAD
-                    .decode(self.payload)
-                    .map_err(|_| Unverified::Forged);
+                let payload = URL_SAFE_NO_PAD.decode(self.payload);
+                return payload.map_err(|_| Unverified::Forged).map(|payload| Verified {
+                    payload,
+                    key: candidate.name.clone(),
+                });
             }
             why = Unverified::Forged;
         }

@@ -1,6 +1,17 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+
+/// What a token says of itself: what it can be revoked by. Small, since a connection keeps it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct TokenFacts {
+    /// A hash of its claim `jti`, which may be as long as the token allows.
+    pub id: Option<[u8; 16]>,
+    /// Its claim `iat`, seconds since 1970; without it the token counts as older than any time.
+    pub issued_at: Option<i64>,
+    /// The key that verified it: the `kid` of a key of a JWK set, the fingerprint of a configured one.
+    pub key: Option<Arc<str>>,
+}
 
 /// What a valid connection token says. Times are seconds since 1970.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -13,6 +24,8 @@ pub struct ConnectClaims {
     pub info: Option<Bytes>,
     /// Server-side subscriptions: the texts of the channels' names as the token has them.
     pub subs: Vec<(String, SubOptions)>,
+    /// What the token can be revoked by.
+    pub facts: TokenFacts,
 }
 
 /// The options of one server-side subscription.
@@ -40,6 +53,8 @@ pub struct SubscribeClaims {
     pub info: Option<Bytes>,
     /// Raw JSON handed to the client with the subscription.
     pub data: Option<Bytes>,
+    /// What the token can be revoked by.
+    pub facts: TokenFacts,
 }
 
 /// Why a token proves nothing. Holds no part of the token.
@@ -57,6 +72,14 @@ pub enum TokenError {
 }
 
 // Claims hold what users put into tokens, so `Debug` names only what is safe in a log.
+impl fmt::Debug for TokenFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenFacts")
+            .field("issued_at", &self.issued_at)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for ConnectClaims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectClaims")

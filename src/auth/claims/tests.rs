@@ -132,6 +132,30 @@ fn a_subscription_token_opens_no_connection() {
 }
 
 #[test]
+fn what_a_token_can_be_revoked_by() {
+    for (claims, id, issued_at) in [
+        (json!({}), None, None),
+        (json!({"jti": "t1", "iat": 5}), Some(token_id("t1")), Some(5)),
+        (json!({"iat": 5.9}), None, Some(5)),
+        (json!({"jti": ""}), Some(token_id("")), None),
+    ] {
+        let facts = connect_to(&claims, &expected()).map(|claims| claims.facts);
+        assert_eq!(
+            facts,
+            Ok(TokenFacts {
+                id,
+                issued_at,
+                key: None
+            }),
+            "{claims}"
+        );
+    }
+    for claims in [json!({"jti": 5}), json!({"iat": "now"})] {
+        assert!(connect_to(&claims, &expected()).is_err(), "{claims}");
+    }
+}
+
+#[test]
 fn what_a_subscription_token_says() {
     let claims = json!({
         "sub": "ann", "channel": "news", "client": "c1", "info": {"a": 1}, "data": 5, "exp": NOW + 9,
@@ -145,6 +169,7 @@ fn what_a_subscription_token_says() {
             expires_at: Some(NOW + 9),
             info: bytes(r#"{"a":1}"#),
             data: bytes("5"),
+            facts: TokenFacts::default(),
         })
     );
     assert_eq!(

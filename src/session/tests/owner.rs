@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use crate::{
     model::{
         Access, AppId, ChannelName, ClassName, ConnectClaims, History, Position, Rule, Rules, SubOptions,
-        SubscribeClaims, TokenError,
+        SubscribeClaims, TokenError, TokenFacts,
     },
     protocol::{DisconnectCode, ErrorCode, ServerSubscription, Token, centrifuge},
     session::*,
@@ -363,6 +363,7 @@ impl FromToken for ConnectClaims {
                     )
                 })
                 .collect(),
+            facts: TokenFacts::default(),
         }
     }
 }
@@ -376,6 +377,7 @@ impl FromToken for SubscribeClaims {
             expires_at: expires_at(field("exp")),
             info: field("info").map(Into::into),
             data: field("data").map(Into::into),
+            facts: TokenFacts::default(),
         }
     }
 }
