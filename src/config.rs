@@ -47,6 +47,10 @@ pub struct Config {
     pub edge: EdgeConfig,
     /// Nodes among each other.
     pub cluster: ClusterConfig,
+    /// What backends do to users.
+    pub users: UsersConfig,
+    /// Tokens that are worth nothing any more.
+    pub revocations: RevocationsConfig,
     /// Stopping.
     pub drain: DrainConfig,
     /// Logs.
@@ -268,6 +272,26 @@ pub struct ClusterConfig {
     pub renew_interval: Duration,
     /// How long other nodes may take to answer.
     pub ask_timeout: Duration,
+}
+
+/// `[users]`
+#[derive(Clone, Debug)]
+pub struct UsersConfig {
+    /// The largest payload of a command: a message, the data or info of a subscription, bytes.
+    pub max_payload_bytes: usize,
+    /// Commands to users at once, all requests of the node.
+    pub max_in_flight: usize,
+}
+
+/// `[revocations]`
+#[derive(Clone, Debug)]
+pub struct RevocationsConfig {
+    /// How long a revocation is kept if it does not say.
+    pub default_ttl: Duration,
+    /// The longest that one may be kept.
+    pub max_ttl: Duration,
+    /// Revocations of an app.
+    pub max_per_app: usize,
 }
 
 /// `[drain]`

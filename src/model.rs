@@ -14,8 +14,8 @@ mod rules;
 
 pub use app::{AppId, InvalidAppId};
 pub use channel::{ChannelKey, ChannelName, InvalidChannel, MAX_CHANNEL_BYTES};
-pub use node::{Incarnation, InvalidNodeId, NodeId};
 pub use claims::{ConnectClaims, SubOptions, SubscribeClaims, TokenError, TokenFacts};
+pub use node::{Incarnation, InvalidNodeId, NodeId};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position};
 pub use publication::{ClientInfo, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Publication, Record};
 pub use rule::{Access, ClassName, History, Rule};

@@ -16,7 +16,7 @@ use crate::config::TelemetryConfig;
 pub use labels::{
     AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Label, Limit,
     PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage, RingEviction,
-    StatusClass,
+    StatusClass, UserCommand,
 };
 pub use metrics::{AppMetrics, Held, Metrics, ShardMetrics};
 pub use prometheus_client::metrics::counter::Counter;

@@ -36,22 +36,22 @@ const MODULES: &[(&str, &str)] = &[
     ("publish", "apps channel config log model protocol telemetry"),
     (
         "users",
-        "channel cluster config model protocol revocation session task telemetry",
+        "channel cluster config log model protocol revocation session task telemetry",
     ),
     // The rim.
     (
         "edge",
-        "apps auth channel config limits log model protocol publish random session task telemetry",
+        "apps auth channel config limits log model protocol publish random revocation session task telemetry users",
     ),
     (
         "api",
-        "apps auth channel config limits log model protocol publish random task telemetry",
+        "apps auth channel cluster config limits log model protocol publish random revocation task telemetry users",
     ),
     ("bench", "config log model protocol task"),
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config edge limits log model protocol publish random session task telemetry",
+        "api apps auth channel cluster config edge limits log model protocol publish random revocation session task telemetry users",
     ),
     ("dev", "app config model task"),
     ("cli", "app bench cluster config dev log model task telemetry"),

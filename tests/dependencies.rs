@@ -65,14 +65,7 @@ struct Package {
 fn packages() -> Vec<Package> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "tree",
-            "--locked",
-            "--target",
-            "all",
-            "--edges",
-            "all",
-        ])
+        .args(["tree", "--locked", "--target", "all", "--edges", "all"])
         .args(["--prefix", "none", "--format", "{p}|{l}"])
         .current_dir(root())
         .output()

@@ -3,7 +3,8 @@
 
 use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, DrainConfig,
-    EdgeConfig, HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, TelemetryConfig,
+    EdgeConfig, HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, RevocationsConfig,
+    TelemetryConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Count, CountOrNone, FilePath, Flag, Hidden, HiddenList, Id, IfGiven, Inner, Kept,
@@ -39,6 +40,8 @@ section!(Config {
     catchup: Inner,
     edge: Inner,
     cluster: Inner,
+    users: Inner,
+    revocations: Inner,
     drain: Inner,
     telemetry: Inner,
     apps: Tables<false>,
@@ -154,6 +157,17 @@ section!(ClusterConfig {
     lease: Time,
     renew_interval: Time,
     ask_timeout: Time,
+});
+
+section!(UsersConfig {
+    max_payload_bytes: Size,
+    max_in_flight: Count,
+});
+
+section!(RevocationsConfig {
+    default_ttl: Time,
+    max_ttl: Time,
+    max_per_app: Count,
 });
 
 section!(DrainConfig {

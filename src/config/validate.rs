@@ -110,10 +110,39 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     channel(config, &mut checks);
     edge(config, &mut checks);
     cluster(config, &mut checks);
+    users(config, &mut checks);
     drain(config, &mut checks);
     telemetry(config, &mut checks);
     apps::relations(config, &mut checks);
 }
+
+fn users(config: &Config, checks: &mut Checks<'_>) {
+    let (users, revocations) = (&config.users, &config.revocations);
+    checks.not_zero(&[("revocations.default_ttl", revocations.default_ttl)]);
+    checks.not_zero(&[
+        ("users.max_payload_bytes", users.max_payload_bytes),
+        ("users.max_in_flight", users.max_in_flight),
+        ("revocations.max_per_app", revocations.max_per_app),
+    ]);
+    checks.that(
+        users.max_payload_bytes <= MAX_USER_PAYLOAD,
+        &["users.max_payload_bytes"],
+        || format!("must be at most {}", format_size(MAX_USER_PAYLOAD as u64)),
+    );
+    checks.that(
+        users.max_payload_bytes <= config.edge.mailbox_max_bytes / 2,
+        &["users.max_payload_bytes", "edge.mailbox_max_bytes"],
+        || "users.max_payload_bytes must be at most half of edge.mailbox_max_bytes".to_owned(),
+    );
+    checks.that(
+        revocations.default_ttl <= revocations.max_ttl,
+        &["revocations.default_ttl", "revocations.max_ttl"],
+        || "revocations.default_ttl must not be longer than revocations.max_ttl".to_owned(),
+    );
+}
+
+/// Two of them, with all that JSON adds, fit into a message of NATS as it comes (1 MiB).
+const MAX_USER_PAYLOAD: usize = 256 * 1024;
 
 /// hyper refuses a smaller buffer for the head of a request.
 const MIN_HEADER_BYTES: usize = 8 * 1024;

@@ -178,6 +178,12 @@ labels! {
         NodeRings = "node_rings",
         /// `catchup.max_waiting`.
         CatchupWaiting = "catchup_waiting",
+        /// `users.max_in_flight`.
+        UserCommands = "user_commands",
+        /// `users.max_payload_bytes`.
+        UserPayload = "user_payload",
+        /// `revocations.max_per_app`.
+        Revocations = "revocations",
     }
 
     /// Why publications left a ring.
@@ -230,6 +236,24 @@ labels! {
         ApiKey = "api_key",
         /// The JWK set could not be fetched.
         Jwks = "jwks",
+        /// It is revoked.
+        Revoked = "revoked",
+    }
+
+    /// What a backend has done to a user.
+    UserCommand("command") {
+        /// Close connections.
+        Disconnect = "disconnect",
+        /// End subscriptions.
+        Unsubscribe = "unsubscribe",
+        /// Make subscriptions.
+        Subscribe = "subscribe",
+        /// Prolong or end connections.
+        Refresh = "refresh",
+        /// Send a message.
+        Message = "message",
+        /// Ask whether the user is there.
+        Online = "online",
     }
 
     /// Why a message that said to be another node's was not accepted.

@@ -10,7 +10,7 @@ use super::{
     labels::{
         AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
         PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage, RingEviction,
-        StatusClass,
+        StatusClass, UserCommand,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
 };
@@ -87,6 +87,18 @@ pub struct Metrics {
     pub node_messages_refused: ByLabel<RefusedMessage, Counter>,
     /// Tokens and keys that were not accepted.
     pub auth_failures: ByLabel<AuthFailure, Counter>,
+    /// Users with connections.
+    pub users: Gauge,
+    /// Commands to users that came to this node's API.
+    pub user_commands: ByLabel<UserCommand, Counter>,
+    /// Nodes that did not answer such a command.
+    pub user_commands_unanswered: Counter,
+    /// Messages of other nodes about users that could not be read.
+    pub user_messages_unreadable: Counter,
+    /// Revocations that hold.
+    pub revocations: Gauge,
+    /// Connections closed because their token was revoked.
+    pub revoked_connections: Counter,
 }
 
 /// The metrics of one app on this node.
@@ -275,6 +287,21 @@ impl Metrics {
             auth_failures: b.counters(
                 "slipstream_auth_failures_total",
                 "Tokens and keys that were not accepted.",
+            ),
+            users: b.gauge("slipstream_users", "Users with connections."),
+            user_commands: b.counters("slipstream_user_commands_total", "Commands to users."),
+            user_commands_unanswered: b.counter(
+                "slipstream_user_commands_unanswered_total",
+                "Nodes that did not answer a command to a user.",
+            ),
+            user_messages_unreadable: b.counter(
+                "slipstream_user_messages_unreadable_total",
+                "Messages of other nodes about users that could not be read.",
+            ),
+            revocations: b.gauge("slipstream_revocations", "Revocations that are known."),
+            revoked_connections: b.counter(
+                "slipstream_revoked_connections_total",
+                "Connections closed because their token was revoked.",
             ),
             exporter: b.finish(),
         }
