@@ -20,7 +20,7 @@ struct OfApp {
 impl Set {
     /// Knows `entry` of `app` instead of what it knew under its id. True if it may revoke more than
     /// before.
-    pub fn put(&mut self, app: &AppId, entry: Arc<Entry>) -> bool {
+    pub fn put(&mut self, app: &AppId, entry: &Arc<Entry>) -> bool {
         let of_app = self.apps.entry(app.clone()).or_default();
         let known = of_app.entries.insert(entry.id(), entry.clone());
         match known {
@@ -206,7 +206,7 @@ mod tests {
             (entry(Key, "k1", 0, 2_000), ann(Some("k1"), None, None), false),
         ] {
             let mut set = Set::default();
-            assert!(set.put(&app("a"), entry.clone()));
+            assert!(set.put(&app("a"), &entry));
             assert_eq!(
                 set.revokes(&app("a"), user, &facts, NOW),
                 revoked,
@@ -228,7 +228,7 @@ mod tests {
                 entry(kind, "v", 5, NOW + i64::try_from(index).unwrap()),
             );
         }
-        set.put(&app("b"), entry(Kind::User, "v", 5, NOW + 9));
+        set.put(&app("b"), &entry(Kind::User, "v", 5, NOW + 9));
         assert_eq!((set.count(&app("a")), set.len()), (4, 5));
         assert_eq!(set.ids().count(), 5);
         let listed = set.list(&app("a"), None, NOW);
@@ -236,11 +236,11 @@ mod tests {
         assert_eq!(set.list(&app("a"), Some(listed[0].0), NOW), listed[1..]);
         assert!(set.list(&app("c"), None, NOW).is_empty());
         assert!(
-            !set.put(&app("b"), entry(Kind::User, "v", 5, NOW + 9)),
+            !set.put(&app("b"), &entry(Kind::User, "v", 5, NOW + 9)),
             "the same"
         );
-        assert!(!set.put(&app("b"), entry(Kind::User, "v", 4, NOW + 9)), "less");
-        assert!(set.put(&app("b"), entry(Kind::User, "v", 6, NOW + 9)), "more");
+        assert!(!set.put(&app("b"), &entry(Kind::User, "v", 4, NOW + 9)), "less");
+        assert!(set.put(&app("b"), &entry(Kind::User, "v", 6, NOW + 9)), "more");
         set.prune(NOW + 1);
         assert_eq!((set.count(&app("a")), set.len()), (2, 3));
         set.prune(NOW + 9);
