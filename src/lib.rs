@@ -16,6 +16,7 @@ pub mod edge;
 pub mod limits;
 pub mod log;
 pub mod model;
+pub mod presence;
 pub mod protocol;
 pub mod publish;
 pub mod random;

@@ -1,0 +1,57 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// A connection on a channel, as others see it. Shared by all who know of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The connection.
+    pub client: Box<str>,
+    /// Its user; empty = anonymous.
+    pub user: Box<str>,
+    /// Raw JSON of its connection token.
+    pub conn_info: Option<Bytes>,
+    /// Raw JSON of its subscription token.
+    pub chan_info: Option<Bytes>,
+    /// Raw JSON that it has set itself.
+    pub state: Option<Bytes>,
+}
+
+impl Member {
+    /// The bytes of what it shows, its names not counted.
+    pub fn info_bytes(&self) -> usize {
+        [&self.conn_info, &self.chan_info]
+            .into_iter()
+            .flatten()
+            .map(Bytes::len)
+            .sum()
+    }
+
+    /// The same member with another state.
+    pub fn with_state(&self, state: Option<Bytes>) -> Arc<Self> {
+        Arc::new(Self {
+            state,
+            ..self.clone()
+        })
+    }
+}
+
+// What users put into tokens and states is not for logs.
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(super) fn test_member(client: &str, user: &str) -> Arc<Member> {
+    Arc::new(Member {
+        client: client.into(),
+        user: user.into(),
+        conn_info: None,
+        chan_info: None,
+        state: None,
+    })
+}

@@ -1,0 +1,155 @@
+//! What a node holds of one channel itself. Pure.
+//!
+//! What the others have not been told is kept as one change a connection, the last one: a change says
+//! what *is*, not what happened, so that it can be told twice.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::member::Member;
+
+#[cfg(test)]
+mod tests;
+
+/// The members that have their connections here.
+#[derive(Debug, Default)]
+pub struct Owner {
+    members: HashMap<Box<str>, Held>,
+    /// What the others have been told last; 0 = that there is nobody, or nothing.
+    version: u64,
+    /// Not told yet: connections that are as `members` has them.
+    changed: Vec<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    member: Arc<Member>,
+    /// Its connection is lost: it stays until then, ms.
+    until: Option<u64>,
+}
+
+/// A change of a channel at its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// The version that it follows; 0 = there was nobody, so that it says all.
+    pub from: u64,
+    /// The version after it. Versions of one incarnation of a node ascend over all channels.
+    pub to: u64,
+    /// These are there, as given.
+    pub put: Vec<Arc<Member>>,
+    /// These are not.
+    pub left: Vec<Box<str>>,
+}
+
+/// All that an owner holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The owner's version over all channels when it was made: deltas up to it add nothing.
+    pub version: u64,
+    /// Everybody.
+    pub members: Vec<Arc<Member>>,
+}
+
+impl Owner {
+    /// A connection has come, or is as given from now on.
+    pub fn put(&mut self, member: Arc<Member>) {
+        let client = member.client.clone();
+        self.members.insert(client.clone(), Held { member, until: None });
+        self.changed.push(client);
+    }
+
+    /// A connection has gone; what it was, if it was there.
+    pub fn leave(&mut self, client: &str) -> Option<Arc<Member>> {
+        let (client, held) = self.members.remove_entry(client)?;
+        self.changed.push(client);
+        Some(held.member)
+    }
+
+    /// A connection is lost: it counts as there until `until`. False if it is not there.
+    pub fn linger(&mut self, client: &str, until: u64) -> bool {
+        let held = self.members.get_mut(client);
+        held.is_some_and(|held| {
+            held.until = Some(until);
+            true
+        })
+    }
+
+    /// Ends the lost connections whose time is over.
+    pub fn end_lingering(&mut self, now: u64) -> Vec<Arc<Member>> {
+        self.end_where(|held| held.until.is_some_and(|until| until <= now))
+    }
+
+    /// Ends the lost connections of a user who is there with another one.
+    pub fn end_lingering_of(&mut self, user: &str) -> Vec<Arc<Member>> {
+        self.end_where(|held| held.until.is_some() && *held.member.user == *user)
+    }
+
+    /// A connection, lost ones included.
+    pub fn get(&self, client: &str) -> Option<&Arc<Member>> {
+        self.members.get(client).map(|held| &held.member)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether there is something to tell.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// What the others have been told last.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What is to be told, as version `to`; `None` if nothing is.
+    pub fn take_delta(&mut self, to: u64) -> Option<Delta> {
+        if self.changed.is_empty() {
+            return None;
+        }
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        let mut delta = Delta {
+            from: self.version,
+            to,
+            put: Vec::new(),
+            left: Vec::new(),
+        };
+        for client in changed {
+            match self.members.get(&client) {
+                Some(held) => delta.put.push(held.member.clone()),
+                None => delta.left.push(client),
+            }
+        }
+        // Who has been told of nobody need not remember a version of it.
+        self.version = if self.members.is_empty() { 0 } else { to };
+        Some(delta)
+    }
+
+    /// Everybody, with what has not been told yet. `version` is the last one given to a delta, of any
+    /// channel.
+    pub fn snapshot(&self, version: u64) -> Snapshot {
+        Snapshot {
+            version,
+            members: self.members.values().map(|held| held.member.clone()).collect(),
+        }
+    }
+
+    fn end_where(&mut self, ends: impl Fn(&Held) -> bool) -> Vec<Arc<Member>> {
+        let ended: Vec<_> = self
+            .members
+            .extract_if(|_, held| ends(held))
+            .map(|(_, held)| held.member)
+            .collect();
+        self.changed
+            .extend(ended.iter().map(|member| member.client.clone()));
+        ended
+    }
+}

@@ -1,0 +1,53 @@
+use super::*;
+use crate::presence::member::test_member;
+
+fn names(members: &[Arc<Member>]) -> Vec<&str> {
+    members.iter().map(|member| &*member.client).collect()
+}
+
+#[test]
+fn a_delta_says_what_is_once_for_each_connection() {
+    let mut owner = Owner::default();
+    owner.put(test_member("a", "ann"));
+    owner.put(test_member("b", "bob"));
+    owner.put(test_member("a", "ann").with_state(Some("1".into())));
+    owner.leave("b");
+    let delta = owner.take_delta(7).unwrap();
+    assert_eq!((delta.from, delta.to), (0, 7));
+    assert_eq!(names(&delta.put), ["a"]);
+    assert_eq!(delta.put[0].state.as_deref(), Some(&b"1"[..]));
+    assert_eq!(delta.left, ["b".into()]);
+    assert!(owner.take_delta(8).is_none(), "nothing has changed since");
+    owner.put(test_member("c", "cid"));
+    assert_eq!(owner.take_delta(9).unwrap().from, 7);
+}
+
+#[test]
+fn when_everybody_has_left_the_next_delta_says_all() {
+    let mut owner = Owner::default();
+    owner.put(test_member("a", "ann"));
+    owner.take_delta(1);
+    owner.leave("a");
+    assert_eq!(owner.take_delta(2).unwrap().from, 1);
+    owner.put(test_member("b", "bob"));
+    assert_eq!(owner.take_delta(3).unwrap().from, 0);
+}
+
+#[test]
+fn a_lost_connection_stays_until_its_time_is_over_or_its_user_is_back() {
+    let mut owner = Owner::default();
+    for (client, user) in [("a", "ann"), ("b", "bob"), ("c", "bob")] {
+        owner.put(test_member(client, user));
+    }
+    assert!(!owner.linger("x", 100));
+    owner.linger("a", 100);
+    owner.linger("b", 200);
+    assert_eq!(owner.len(), 3);
+    assert_eq!(names(&owner.end_lingering(99)), [] as [&str; 0]);
+    assert_eq!(names(&owner.end_lingering(100)), ["a"]);
+    assert_eq!(names(&owner.end_lingering_of("bob")), ["b"], "c is not lost");
+    // Back before the time is over: the same connection cannot be, but its entry can.
+    owner.linger("c", 300);
+    owner.put(test_member("c", "bob"));
+    assert_eq!(owner.end_lingering(400), []);
+}
