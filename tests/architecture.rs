@@ -29,4 +29,5 @@ const MODULES: &[(&str, &str)] = &[
         "channel",
         "auth config limits log model protocol random task telemetry",
     ),
+    ("revocation", "auth config log model task telemetry"),
     ("presence", "channel cluster config log model task telemetry"),
