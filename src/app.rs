@@ -20,6 +20,7 @@ use crate::{
         listener::{ListenError, Listener},
     },
     log::nats::{self, NatsLog},
+    presence::Presence,
     publish::Publisher,
     task::Tasks,
     telemetry::{Metrics, RefusedHandshake, RefusedMessage},
@@ -60,6 +61,7 @@ pub struct Running {
     metrics: Arc<Metrics>,
     log: Arc<NatsLog>,
     nodes: Arc<Nodes>,
+    presence: Arc<Presence>,
     hub: Arc<Hub>,
     gateway: Arc<Gateway>,
     /// Ended by [`Tasks::stop`]: what serves the others.
@@ -178,10 +180,20 @@ impl App {
             metrics.clone(),
             &background,
         );
+        let presence = Presence::start(
+            nodes.clone(),
+            log.clone(),
+            &config.presence,
+            frames::PRESENCE,
+            metrics.clone(),
+            &background,
+        )
+        .await;
         let publisher = Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone());
         let gateway = Gateway::new(
             hub.clone(),
             publisher.clone(),
+            presence.clone(),
             apps.clone(),
             config.node.default_app.clone(),
             &config.edge,
@@ -224,6 +236,7 @@ impl App {
             metrics,
             log,
             nodes,
+            presence,
             hub,
             gateway,
             background,
@@ -281,6 +294,11 @@ impl Running {
     /// The nodes of the deployment, as this one sees them.
     pub fn nodes(&self) -> &Arc<Nodes> {
         &self.nodes
+    }
+
+    /// Who is on its channels.
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
     }
 
     /// The node's channels.

@@ -78,6 +78,7 @@ impl App {
         let view = AppView {
             id: config.id.clone(),
             anonymous: config.anonymous,
+            personal: config.personal_namespace,
             rules: rules.clone(),
         };
         Ok(Self {
@@ -103,6 +104,7 @@ impl App {
             view: Arc::new(AppView {
                 id: id.clone(),
                 anonymous: false,
+                personal: None,
                 rules: Rules::default(),
             }),
             id,

@@ -51,6 +51,8 @@ pub struct Config {
     pub users: UsersConfig,
     /// Tokens that are worth nothing any more.
     pub revocations: RevocationsConfig,
+    /// Who is on a channel.
+    pub presence: PresenceConfig,
     /// Stopping.
     pub drain: DrainConfig,
     /// Logs.
@@ -294,6 +296,35 @@ pub struct RevocationsConfig {
     pub max_per_app: usize,
 }
 
+/// `[presence]`
+#[derive(Clone, Debug)]
+pub struct PresenceConfig {
+    /// How long changes are gathered before the other nodes are told.
+    pub flush_interval: Duration,
+    /// How often the other nodes are told what they should have heard.
+    pub digest_interval: Duration,
+    /// How long a connection that was lost stays a member.
+    pub grace: Duration,
+    /// How long a question for members waits for other nodes.
+    pub query_timeout: Duration,
+    /// How long the members of a channel are known when nobody is interested any more.
+    pub linger: Duration,
+    /// Members of a channel up to which joins and leaves are shown.
+    pub join_leave_max: usize,
+    /// Members of a channel.
+    pub max_members: usize,
+    /// Members of a channel up to which a client is told who they are.
+    pub max_answer_members: usize,
+    /// Bytes of what a member's tokens say of it.
+    pub max_info_bytes: usize,
+    /// Bytes of a member's state.
+    pub max_state_bytes: usize,
+    /// Changes of state a second and member.
+    pub state_rate: u32,
+    /// Channels whose members this node knows.
+    pub max_channels: usize,
+}
+
 /// `[drain]`
 #[derive(Clone, Debug)]
 pub struct DrainConfig {
@@ -327,6 +358,8 @@ pub struct AppConfig {
     pub allowed_origins: Vec<String>,
     /// Whether a connection may come without a token.
     pub anonymous: bool,
+    /// The namespace of the channel that each user is subscribed to, if there is one.
+    pub personal_namespace: Option<String>,
     /// How tokens are verified; `None` = tokens are refused.
     pub auth: Option<AuthConfig>,
     /// Its share of the node.

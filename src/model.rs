@@ -18,5 +18,5 @@ pub use claims::{ConnectClaims, SubOptions, SubscribeClaims, TokenError, TokenFa
 pub use node::{Incarnation, InvalidNodeId, NodeId};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position};
 pub use publication::{ClientInfo, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Publication, Record};
-pub use rule::{Access, ClassName, History, Rule};
+pub use rule::{Access, ClassName, History, JoinLeave, Rule};
 pub use rules::Rules;

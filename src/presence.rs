@@ -17,6 +17,9 @@
 
 mod member;
 mod owner;
+mod service;
 mod view;
+mod wire;
 
 pub use member::Member;
+pub use service::{Admitted, Encoders, Listening, MembersPage, Membership, Presence, PresenceError, Stats};

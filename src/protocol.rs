@@ -16,5 +16,5 @@ pub use command::{
     Token,
 };
 pub use reply::{
-    ConnectResult, HistoryPage, PublishResult, Push, Reply, ServerSubscription, SubscribeResult,
+    ConnectResult, HistoryPage, Present, PublishResult, Push, Reply, ServerSubscription, SubscribeResult,
 };

@@ -23,6 +23,7 @@ mod effect;
 mod failure;
 mod heartbeat;
 mod history;
+mod presence;
 mod publish;
 mod refresh;
 mod settings;
@@ -45,7 +46,9 @@ use crate::{
     protocol::{Command, DisconnectCode, ErrorCode, Push, Reply, Request, UnsubscribeCode, json},
 };
 
-pub use effect::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder};
+pub use effect::{
+    Effect, Generation, HistoryOrder, PresenceAnswer, PresenceOrder, PublishOrder, SubscribeOrder,
+};
 pub use failure::publish_failure;
 pub use settings::{AppView, Limits, Now};
 
@@ -197,10 +200,9 @@ impl Session {
             Request::History { channel, query } => self.history(id, &channel, query, out),
             Request::Refresh { token } => self.refresh(id, token, out),
             Request::SubRefresh { channel, token } => self.sub_refresh(id, &channel, token, out),
-            Request::Presence { .. }
-            | Request::PresenceStats { .. }
-            | Request::Rpc { .. }
-            | Request::Ping => {
+            Request::Presence { channel } => self.presence(id, &channel, false, out),
+            Request::PresenceStats { channel } => self.presence(id, &channel, true, out),
+            Request::Rpc { .. } | Request::Ping => {
                 fail(id, ErrorCode::NotAvailable, out);
             }
             Request::Send => self.close(DisconnectCode::NotAvailable, out),

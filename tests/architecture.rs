@@ -30,7 +30,10 @@ const MODULES: &[(&str, &str)] = &[
         "auth config limits log model protocol random task telemetry",
     ),
     ("revocation", "auth config log model task telemetry"),
-    ("presence", "channel cluster config log model task telemetry"),
+    (
+        "presence",
+        "channel cluster config limits log model random task telemetry",
+    ),
     // Pure: one connection's protocol state.
     ("session", "config log model protocol"),
     ("apps", "auth config limits model session task telemetry"),

@@ -134,6 +134,11 @@ impl Mailbox {
         wake(state);
     }
 
+    /// Queues a frame that a slow client may do without. False if it was not taken for want of room.
+    pub fn spare(&self, frame: &Bytes) -> bool {
+        self.offer(std::slice::from_ref(frame), frame.len(), Pace::Queued) != Offer::Full
+    }
+
     /// Offers frames of a durable channel. All or none are taken; an empty mailbox takes any number.
     pub fn offer(&self, frames: &[Bytes], bytes: usize, pace: Pace) -> Offer {
         let mut state = self.state.lock();

@@ -9,7 +9,7 @@ use super::{
     show::{Lines, quoted},
     units,
 };
-use crate::model::{Access, AppId, ClassName, History};
+use crate::model::{Access, AppId, ClassName, History, JoinLeave};
 
 mod secrets;
 
@@ -56,7 +56,7 @@ macro_rules! leaves {
     };
 }
 
-leaves!(Text, FilePath, Address, Flag, Count, CountOrNone, Size, Time, Id, Class, Kept, Who, Texts, Maybe<K> where K);
+leaves!(Text, FilePath, Address, Flag, Count, CountOrNone, Size, Time, Id, Class, Kept, Who, Listeners, Texts, Maybe<K> where K);
 
 fn text(value: &Value) -> Option<&str> {
     match value {
@@ -254,6 +254,32 @@ impl Leaf<Access> for Who {
     fn show(value: &Access) -> String {
         let word = Self::WORDS.iter().find(|(_, access)| access == value);
         quoted(word.map_or("nobody", |(word, _)| word))
+    }
+}
+
+/// Who hears of joins and leaves.
+pub(super) struct Listeners;
+
+impl Listeners {
+    const WORDS: [(&'static str, JoinLeave); 3] = [
+        ("none", JoinLeave::None),
+        ("wanted", JoinLeave::Wanted),
+        ("all", JoinLeave::All),
+    ];
+}
+
+impl Leaf<JoinLeave> for Listeners {
+    const WANTED: &'static str = "none, wanted or all, in quotes";
+    fn parse(value: &Value, _: bool) -> Option<JoinLeave> {
+        let text = text(value)?;
+        Self::WORDS
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, listeners)| *listeners)
+    }
+    fn show(value: &JoinLeave) -> String {
+        let word = Self::WORDS.iter().find(|(_, listeners)| listeners == value);
+        quoted(word.map_or("none", |(word, _)| word))
     }
 }
 

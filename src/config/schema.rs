@@ -3,12 +3,12 @@
 
 use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, DrainConfig,
-    EdgeConfig, HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, RevocationsConfig,
-    TelemetryConfig, UsersConfig,
+    EdgeConfig, HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, PresenceConfig,
+    RevocationsConfig, TelemetryConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Count, CountOrNone, FilePath, Flag, Hidden, HiddenList, Id, IfGiven, Inner, Kept,
-        Maybe, Size, Tables, Text, Texts, Time, Who,
+        Listeners, Maybe, Size, Tables, Text, Texts, Time, Who,
     },
     show::Lines,
 };
@@ -42,6 +42,7 @@ section!(Config {
     cluster: Inner,
     users: Inner,
     revocations: Inner,
+    presence: Inner,
     drain: Inner,
     telemetry: Inner,
     apps: Tables<false>,
@@ -170,6 +171,21 @@ section!(RevocationsConfig {
     max_per_app: Count,
 });
 
+section!(PresenceConfig {
+    flush_interval: Time,
+    digest_interval: Time,
+    grace: Time,
+    query_timeout: Time,
+    linger: Time,
+    join_leave_max: Count,
+    max_members: Count,
+    max_answer_members: Count,
+    max_info_bytes: Size,
+    max_state_bytes: Size,
+    state_rate: Count,
+    max_channels: Count,
+});
+
 section!(DrainConfig {
     grace: Time,
     duration: Time,
@@ -187,6 +203,7 @@ section!(AppConfig {
     api_keys: HiddenList,
     allowed_origins: Texts,
     anonymous: Flag,
+    personal_namespace: Maybe<Text>,
     auth: IfGiven,
     limits: Inner,
     namespaces: Tables<false>,
@@ -223,6 +240,10 @@ section!(Rule {
     subscribe: Who,
     publish: Who,
     read_history: Who,
+    presence: Flag,
+    read_presence: Who,
+    join_leave: Listeners,
+    user_limited: Flag,
     max_size: Size,
     rate: Count,
 });

@@ -111,6 +111,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     edge(config, &mut checks);
     cluster(config, &mut checks);
     users(config, &mut checks);
+    presence(config, &mut checks);
     drain(config, &mut checks);
     telemetry(config, &mut checks);
     apps::relations(config, &mut checks);
@@ -321,6 +322,26 @@ fn cluster(config: &Config, checks: &mut Checks<'_>) {
         secret.is_none_or(|secret| secret.expose().len() >= MIN_CLUSTER_SECRET),
         &["cluster.secret"],
         || format!("must have at least {MIN_CLUSTER_SECRET} bytes: `openssl rand -hex 32` makes one"),
+    );
+}
+
+fn presence(config: &Config, checks: &mut Checks<'_>) {
+    let presence = &config.presence;
+    checks.not_zero(&[
+        ("presence.flush_interval", presence.flush_interval),
+        ("presence.digest_interval", presence.digest_interval),
+        ("presence.query_timeout", presence.query_timeout),
+        ("presence.linger", presence.linger),
+    ]);
+    checks.not_zero(&[
+        ("presence.max_members", presence.max_members),
+        ("presence.max_info_bytes", presence.max_info_bytes),
+        ("presence.max_channels", presence.max_channels),
+    ]);
+    checks.that(
+        presence.linger > presence.digest_interval,
+        &["presence.linger", "presence.digest_interval"],
+        || "must be longer than presence.digest_interval, so that all hear that nobody is left".to_owned(),
     );
 }
 

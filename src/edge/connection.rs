@@ -111,7 +111,7 @@ impl Connection {
             }
         };
         // Nothing is delivered to it any more, and whoever waits for room is let go.
-        self.joins.clear(&self.metrics);
+        self.joins.clear(says_goodbye(ended), &self.metrics);
         self.mailbox.end();
         if let Ended::Closed(code, reason) = ended {
             let goodbye = VecDeque::from([encoder::close(code, reason)]);
@@ -444,6 +444,7 @@ impl Connection {
             }
             Completion::Published { id, result } => session.on_published(id, result, out),
             Completion::History { id, result } => session.on_history(id, result, out),
+            Completion::Presence { id, result } => session.on_presence(id, result, out),
             Completion::Abandoned => {}
         }
     }
@@ -461,7 +462,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         // Also if the task is ended from outside.
-        self.joins.clear(&self.metrics);
+        self.joins.clear(false, &self.metrics);
         self.mailbox.end();
     }
 }
@@ -480,6 +481,24 @@ impl Gateway {
             mono_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             unix_s: unix.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
         }
+    }
+}
+
+/// Whether the connection's user has gone, as far as can be known, and does not just come back in another
+/// way: the client closed it, or was told not to come again.
+fn says_goodbye(ended: Ended) -> bool {
+    const COME_BACK: [DisconnectCode; 7] = [
+        DisconnectCode::Shutdown,
+        DisconnectCode::Internal,
+        DisconnectCode::Slow,
+        DisconnectCode::WriteError,
+        DisconnectCode::InsufficientState,
+        DisconnectCode::ForceReconnect,
+        DisconnectCode::NoPong,
+    ];
+    match ended {
+        Ended::Gone => false,
+        Ended::Closed(code, _) => COME_BACK.iter().all(|come_back| come_back.code() != code),
     }
 }
 

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use crate::{
     channel::{Encoder, Entry},
-    model::{ChannelName, Offset, Publication},
-    protocol::{Reply, SubscribeResult, centrifuge},
+    model::{ChannelName, ClientInfo, Offset, Publication},
+    presence::{self, Member},
+    protocol::{Present, Push, Reply, SubscribeResult, centrifuge},
 };
 
 use super::websocket::{
@@ -17,6 +18,45 @@ use super::websocket::{
 
 /// Publications as frames of the Centrifuge dialect.
 pub const ENCODER: Encoder = Encoder { publication, body };
+
+/// Events of presence as frames of the Centrifuge dialect.
+pub const PRESENCE: presence::Encoders = presence::Encoders {
+    join: |channel, member| {
+        push_of(Push::Join {
+            channel: channel.clone(),
+            info: present(member),
+        })
+    },
+    leave: |channel, member| {
+        push_of(Push::Leave {
+            channel: channel.clone(),
+            info: present(member),
+        })
+    },
+    update: |channel, member| {
+        push_of(Push::Update {
+            channel: channel.clone(),
+            info: present(member),
+        })
+    },
+};
+
+/// A member as clients are told of it.
+pub fn present(member: &Member) -> Present {
+    Present {
+        info: ClientInfo {
+            user: member.user.to_string(),
+            client: member.client.to_string(),
+            conn_info: member.conn_info.clone(),
+            chan_info: member.chan_info.clone(),
+        },
+        state: member.state.clone(),
+    }
+}
+
+fn push_of(push: Push) -> Bytes {
+    reply(&Reply::Push(push))
+}
 
 /// Server's ping of the Centrifuge dialect: an empty object.
 pub const PING: Bytes = Bytes::from_static(b"\x81\x02{}");

@@ -25,6 +25,7 @@ use crate::{
     channel::{Hub, Mailbox, MailboxLimits},
     config::{CatchupConfig, EdgeConfig},
     model::AppId,
+    presence::Presence,
     protocol::DisconnectCode,
     publish::Publisher,
     random,
@@ -41,6 +42,7 @@ use super::{
 pub struct Gateway {
     pub(super) hub: Arc<Hub>,
     pub(super) publisher: Publisher,
+    pub(super) presence: Arc<Presence>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: EdgeConfig,
     pub(super) started: Instant,
@@ -59,6 +61,7 @@ impl Gateway {
     pub fn new(
         hub: Arc<Hub>,
         publisher: Publisher,
+        presence: Arc<Presence>,
         apps: Apps,
         default_app: Option<AppId>,
         config: &EdgeConfig,
@@ -69,6 +72,7 @@ impl Gateway {
         Arc::new(Self {
             hub,
             publisher,
+            presence,
             metrics,
             limits: Arc::new(Limits::new(config, catchup)),
             config: config.clone(),

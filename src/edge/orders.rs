@@ -11,9 +11,12 @@ use crate::{
         HistoryError, HistoryRead, Hub, Mailbox, Outlet, Published, Resume, SubscribeError, Subscription,
     },
     model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError},
+    presence::{Admitted, Listening, Member, Membership, PresenceError},
     protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
     publish::Target,
-    session::{Effect, Generation, HistoryOrder, PublishOrder, SubscribeOrder},
+    session::{
+        Effect, Generation, HistoryOrder, PresenceAnswer, PresenceOrder, PublishOrder, SubscribeOrder,
+    },
     telemetry::{AppMetrics, AuthFailure, Limit, Metrics},
 };
 
@@ -43,9 +46,9 @@ pub(super) enum Completion {
     Subscribed {
         channel: ChannelName,
         generation: Generation,
-        result: Result<Subscription, ErrorCode>,
+        result: Result<Attached, ErrorCode>,
     },
-    ServerSubscribed(Result<Vec<(Generation, Subscription, ServerSubscription)>, ErrorCode>),
+    ServerSubscribed(Result<Vec<(Generation, Attached, ServerSubscription)>, ErrorCode>),
     Published {
         id: u32,
         result: Result<PublishResult, ErrorCode>,
@@ -53,6 +56,10 @@ pub(super) enum Completion {
     History {
         id: u32,
         result: Result<HistoryPage, ErrorCode>,
+    },
+    Presence {
+        id: u32,
+        result: Result<PresenceAnswer, ErrorCode>,
     },
     /// The client unsubscribed before it was joined.
     Abandoned,
@@ -67,32 +74,45 @@ pub(super) struct Joins {
 
 enum Join {
     UnderWay(AbortHandle),
-    Joined {
-        /// Dropping it leaves the tail.
-        _subscription: Box<Subscription>,
-    },
+    Joined(Box<Attached>),
+}
+
+/// What a subscription holds. Dropped, the connection counts as lost to those who see it.
+pub(super) struct Attached {
+    /// Leaves the tail.
+    _subscription: Subscription,
+    membership: Option<Membership>,
+    _listening: Option<Listening>,
 }
 
 impl Joins {
-    /// Ends a subscription, or the attempt at one; true if there was either.
+    /// Ends a subscription, or the attempt at one; true if there was either. The connection leaves: it is
+    /// not lost.
     pub(super) fn leave(&mut self, generation: Generation, metrics: &AppMetrics) -> bool {
+        self.end(generation, true, metrics)
+    }
+
+    fn end(&mut self, generation: Generation, leaves: bool, metrics: &AppMetrics) -> bool {
         let Some(at) = self.all.iter().position(|(known, _)| *known == generation) else {
             return false;
         };
         match self.all.swap_remove(at).1 {
             Join::UnderWay(handle) => handle.abort(),
-            Join::Joined { .. } => {
+            Join::Joined(attached) => {
                 metrics.subscriptions.dec();
+                if let Some(membership) = attached.membership.filter(|_| leaves) {
+                    membership.leave();
+                }
             }
         }
         true
     }
 
-    /// Ends all of them.
-    pub(super) fn clear(&mut self, metrics: &AppMetrics) {
+    /// Ends all of them. `leaves`: the connection has said goodbye, it is not lost.
+    pub(super) fn clear(&mut self, leaves: bool, metrics: &AppMetrics) {
         while let Some((generation, _)) = self.all.last() {
             let generation = *generation;
-            self.leave(generation, metrics);
+            self.end(generation, leaves, metrics);
         }
     }
 
@@ -100,26 +120,19 @@ impl Joins {
     pub(super) fn joined(
         &mut self,
         generation: Generation,
-        result: Result<Subscription, ErrorCode>,
+        result: Result<Attached, ErrorCode>,
         metrics: &AppMetrics,
     ) -> Result<(), ErrorCode> {
         let known = self.all.iter_mut().find(|(known, _)| *known == generation);
         match (result, known) {
-            (Ok(subscription), Some((_, join))) => {
+            (Ok(attached), Some((_, join))) => {
                 metrics.subscriptions.inc();
-                *join = Join::Joined {
-                    _subscription: Box::new(subscription),
-                };
+                *join = Join::Joined(Box::new(attached));
                 Ok(())
             }
-            (Ok(subscription), None) => {
+            (Ok(attached), None) => {
                 metrics.subscriptions.inc();
-                self.all.push((
-                    generation,
-                    Join::Joined {
-                        _subscription: Box::new(subscription),
-                    },
-                ));
+                self.all.push((generation, Join::Joined(Box::new(attached))));
                 Ok(())
             }
             (Err(code), _) => {
@@ -215,6 +228,7 @@ pub(super) fn order(
             })
         }
         Effect::History(order) => Box::pin(history(hub, app, *order)),
+        Effect::Presence(order) => Box::pin(who_is_there(gateway.clone(), app, order)),
         // Above, or carried out by the connection itself.
         Effect::Publish(_)
         | Effect::Send(_)
@@ -241,16 +255,97 @@ async fn subscribe(
     app: &App,
     mailbox: &Arc<Mailbox>,
     order: &SubscribeOrder,
-) -> Result<Subscription, ErrorCode> {
+) -> Result<Attached, ErrorCode> {
+    let admitted = admit(gateway, app, order)?;
     let (route, resume, outlet) = parts(&gateway.hub, app, mailbox, order)?;
     let reply = |told: crate::channel::Subscribed<'_>| {
         let result = order.result(told.position, told.recovered);
         mailbox.send(frames::subscribe_reply(order.id, &result, told.missed));
     };
     let subscribing = gateway.hub.subscribe(&route, resume, outlet, reply);
-    subscribing
+    let subscription = subscribing
         .await
-        .map_err(|error| subscribe_error(&error, gateway, app))
+        .map_err(|error| subscribe_error(&error, gateway, app))?;
+    Ok(attach(gateway, app, mailbox, order, subscription, admitted))
+}
+
+/// A place among the members of a channel, if there are any.
+fn admit(gateway: &Gateway, app: &App, order: &SubscribeOrder) -> Result<Option<Admitted>, ErrorCode> {
+    let Some(info) = &order.member else {
+        return Ok(None);
+    };
+    let member = Member {
+        client: info.client.as_str().into(),
+        user: info.user.as_str().into(),
+        conn_info: info.conn_info.clone(),
+        chan_info: info.chan_info.clone(),
+        state: None,
+    };
+    let admitted = gateway.presence.admit(&app.id, &order.channel, member);
+    admitted.map(Some).map_err(presence_error)
+}
+
+/// What a subscription holds, once the client has been told of it.
+fn attach(
+    gateway: &Gateway,
+    app: &App,
+    mailbox: &Arc<Mailbox>,
+    order: &SubscribeOrder,
+    subscription: Subscription,
+    admitted: Option<Admitted>,
+) -> Attached {
+    let listener = || order.listens.then(|| mailbox.clone());
+    let (membership, listening) = match admitted {
+        Some(admitted) => (Some(admitted.join(listener())), None),
+        None => {
+            // Without members there is nothing to be told of: as many channels as there may be are known.
+            let listen = |mailbox| gateway.presence.listen(&app.id, &order.channel, mailbox).ok();
+            (None, listener().and_then(listen))
+        }
+    };
+    Attached {
+        _subscription: subscription,
+        membership,
+        _listening: listening,
+    }
+}
+
+async fn who_is_there(gateway: Arc<Gateway>, app: Arc<App>, order: PresenceOrder) -> Completion {
+    let PresenceOrder { id, channel, count } = order;
+    let presence = &gateway.presence;
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let result = if count {
+        let stats = presence.stats(&app.id, &channel).await;
+        stats.map_err(presence_error).and_then(|stats| {
+            let answer = PresenceAnswer::Counts {
+                clients: number(stats.connections),
+                users: number(stats.users),
+            };
+            // The protocol has no word for an answer that may lack somebody.
+            stats.complete.then_some(answer).ok_or(ErrorCode::Internal)
+        })
+    } else {
+        let most = gateway.presence.max_answer_members();
+        let page = presence.members(&app.id, &channel, None, most).await;
+        page.map_err(presence_error).and_then(|page| {
+            if page.next.is_some() {
+                return Err(ErrorCode::LimitExceeded);
+            }
+            let members = page.members.iter().map(|member| frames::present(member));
+            let answer = PresenceAnswer::Members(members.collect());
+            page.complete.then_some(answer).ok_or(ErrorCode::Internal)
+        })
+    };
+    Completion::Presence { id, result }
+}
+
+fn presence_error(error: PresenceError) -> ErrorCode {
+    match error {
+        PresenceError::TooManyChannels | PresenceError::TooOften => ErrorCode::TooManyRequests,
+        PresenceError::TooManyMembers | PresenceError::InfoTooLarge | PresenceError::StateTooLarge => {
+            ErrorCode::LimitExceeded
+        }
+    }
 }
 
 async fn subscribe_server_side(
@@ -258,7 +353,8 @@ async fn subscribe_server_side(
     app: &App,
     mailbox: &Arc<Mailbox>,
     order: &SubscribeOrder,
-) -> Result<(Subscription, ServerSubscription), ErrorCode> {
+) -> Result<(Attached, ServerSubscription), ErrorCode> {
+    let admitted = admit(gateway, app, order)?;
     let (route, resume, outlet) = parts(&gateway.hub, app, mailbox, order)?;
     let told = Mutex::new(None);
     let reply = |subscribed: crate::channel::Subscribed<'_>| {
@@ -273,7 +369,8 @@ async fn subscribe_server_side(
         .await
         .map_err(|error| subscribe_error(&error, gateway, app))?;
     let told = told.into_inner().ok_or(ErrorCode::Internal)?;
-    Ok((subscription, told))
+    let attached = attach(gateway, app, mailbox, order, subscription, admitted);
+    Ok((attached, told))
 }
 
 fn parts(

@@ -60,6 +60,17 @@ pub enum Access {
     Nobody,
 }
 
+/// Who hears of joins and leaves of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinLeave {
+    /// Nobody.
+    None,
+    /// Subscribers that ask for it.
+    Wanted,
+    /// All subscribers.
+    All,
+}
+
 /// The settings of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -73,8 +84,24 @@ pub struct Rule {
     pub publish: Access,
     /// Which connections may read history.
     pub read_history: Access,
+    /// Whether subscribers are members that others can see.
+    pub presence: bool,
+    /// Which connections may see who is a member.
+    pub read_presence: Access,
+    /// Who hears of joins and leaves. Needs `presence`.
+    pub join_leave: JoinLeave,
+    /// Whether a name that ends in `#` and users, with commas between them, is for these users alone.
+    pub user_limited: bool,
     /// The largest payload, in bytes.
     pub max_size: usize,
     /// Publications a second and channel that are accepted; 0 = as many as the app may.
     pub rate: u32,
+}
+
+impl Rule {
+    /// The users that a channel is for, if its name limits them.
+    pub fn users_of<'a>(&self, channel: &'a str) -> Option<impl Iterator<Item = &'a str> + use<'a>> {
+        let (_, users) = channel.rsplit_once('#').filter(|_| self.user_limited)?;
+        Some(users.split(',').filter(|user| !user.is_empty()))
+    }
 }

@@ -46,6 +46,10 @@ mod tests {
             subscribe: Access::Anyone,
             publish: Access::Anyone,
             read_history: Access::Nobody,
+            presence: false,
+            read_presence: Access::Nobody,
+            join_leave: crate::model::JoinLeave::None,
+            user_limited: false,
             max_size: 1,
             rate,
         };

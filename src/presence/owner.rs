@@ -88,11 +88,6 @@ impl Owner {
         self.members.get(client).map(|held| &held.member)
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
     /// Whether there is nobody.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()

@@ -10,10 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::model::{Incarnation, NodeId};
 
-use super::{
-    member::Member,
-    owner::{Delta, Snapshot},
-};
+use super::{member::Member, owner::Delta};
 
 #[cfg(test)]
 mod tests;
@@ -214,6 +211,13 @@ impl View {
         self.replicas.get(&id).is_some_and(|replica| !replica.whole)
     }
 
+    /// The nodes that it knows of, in their incarnations.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, Incarnation)> {
+        self.replicas
+            .iter()
+            .map(|(id, replica)| (*id, replica.incarnation))
+    }
+
     /// How many connections are there.
     pub fn connections(&self) -> usize {
         self.connections
@@ -222,11 +226,6 @@ impl View {
     /// How many users are there; all anonymous ones are one.
     pub fn users(&self) -> usize {
         self.users.len()
-    }
-
-    /// Whether a user is there.
-    pub fn has_user(&self, user: &str) -> bool {
-        self.users.contains_key(user)
     }
 
     /// Everybody, in no order.

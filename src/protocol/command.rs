@@ -112,6 +112,8 @@ pub struct Subscribe<'a> {
     pub recover: Option<RecoverFrom<'a>>,
     /// The client wants error 112 instead of an answer `recovered: false`.
     pub reject_unrecovered: bool,
+    /// The client wants to be told of joins and leaves.
+    pub join_leave: bool,
     /// A feature asked for that this server does not have.
     pub unsupported: Option<SubscribeFeature>,
 }

@@ -45,7 +45,7 @@ pub enum Reply {
         /// The command's number.
         id: u32,
         /// One entry per connection.
-        clients: Vec<ClientInfo>,
+        clients: Vec<Present>,
     },
     /// How many are on the channel.
     PresenceStats {
@@ -110,14 +110,21 @@ pub enum Push {
         /// The channel.
         channel: ChannelName,
         /// Who.
-        info: ClientInfo,
+        info: Present,
     },
     /// Somebody left a channel.
     Leave {
         /// The channel.
         channel: ChannelName,
         /// Who.
-        info: ClientInfo,
+        info: Present,
+    },
+    /// Somebody on a channel shows something else. Extension: SDKs that do not know it pass it over.
+    Update {
+        /// The channel.
+        channel: ChannelName,
+        /// Who, as it is now.
+        info: Present,
     },
     /// A message to this connection, outside of channels.
     Message {
@@ -129,6 +136,15 @@ pub enum Push {
         /// Seconds until the next refresh is due; `None` = none is.
         ttl: Option<u32>,
     },
+}
+
+/// A member of a channel, as clients see it.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Present {
+    /// Who it is.
+    pub info: ClientInfo,
+    /// Extension: raw JSON that it has set itself.
+    pub state: Option<Bytes>,
 }
 
 /// The result of a `connect`.

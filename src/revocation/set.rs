@@ -225,7 +225,7 @@ mod tests {
         for (index, kind) in Kind::ALL.into_iter().enumerate() {
             set.put(
                 &app("a"),
-                entry(kind, "v", 5, NOW + i64::try_from(index).unwrap()),
+                &entry(kind, "v", 5, NOW + i64::try_from(index).unwrap()),
             );
         }
         set.put(&app("b"), &entry(Kind::User, "v", 5, NOW + 9));

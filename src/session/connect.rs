@@ -2,6 +2,7 @@ use std::mem;
 
 use super::{
     Effect, NEVER, Now, REFRESH_GRACE_MS, REFUSED_MS, Session, Stage, SubscribeOrder, fail, one_line,
+    subscribe::listens,
     subscriptions::{State, Subscriptions},
 };
 use crate::{
@@ -80,11 +81,16 @@ impl Session {
         self.identity.user = claims.user;
         self.identity.conn_info = claims.info.map(one_line);
         (pending.ttl, pending.until) = (expiry.ttl, expiry.until);
-        if claims.subs.len() > self.limits.max_channels {
+        let personal = self.app.personal.as_ref();
+        let personal = personal.filter(|_| !self.identity.user.is_empty());
+        let personal = personal.map(|namespace| format!("{namespace}:#{}", self.identity.user));
+        let more = usize::from(personal.is_some());
+        if claims.subs.len() + more > self.limits.max_channels {
             return self.close(DisconnectCode::ChannelLimit, out);
         }
         let mut orders = Vec::with_capacity(claims.subs.len());
-        for (channel, options) in claims.subs {
+        let personal = personal.map(|channel| (channel, SubOptions::default()));
+        for (channel, options) in claims.subs.into_iter().chain(personal) {
             match self.order_server_side(&channel, options, &pending) {
                 Ok(order) => orders.extend(order),
                 Err(code) => {
@@ -126,14 +132,20 @@ impl Session {
         };
         subscription.server_side = true;
         subscription.by_token = true;
-        subscription.info = options.info.map(|info| Box::new(one_line(info)));
+        let info = options.info.map(one_line);
+        subscription.info = info.clone().map(Box::new);
+        let generation = subscription.generation;
+        let member = self.member(&rule, info.as_ref());
         let recover = pending
             .recover
             .iter()
             .find(|(name, _)| **name == *channel.as_str());
         Ok(Some(SubscribeOrder {
             id: 0,
-            generation: subscription.generation,
+            generation,
+            member,
+            // Nobody asks for a subscription that the server makes.
+            listens: listens(&rule, false),
             channel,
             recover: recover
                 .map(|(_, position)| position.clone())

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    model::{ChannelName, Position, Record, Rule},
-    protocol::{DisconnectCode, ErrorCode, HistoryQuery, Reply, SubscribeResult, Token},
+    model::{ChannelName, ClientInfo, Position, Record, Rule},
+    protocol::{DisconnectCode, ErrorCode, HistoryQuery, Present, Reply, SubscribeResult, Token},
 };
 
 /// Tells subscriptions of one connection to the same channel apart: results that come late name the
@@ -76,6 +76,8 @@ pub enum Effect {
     Publish(PublishOrder),
     /// Read history; then [`on_history`](super::Session::on_history).
     History(Box<HistoryOrder>),
+    /// Ask who is on a channel; then [`on_presence`](super::Session::on_presence).
+    Presence(PresenceOrder),
     /// Flush what is queued, then close with this code. The session's last effect.
     Close(DisconnectCode),
 }
@@ -103,6 +105,10 @@ pub struct SubscribeOrder {
     pub ttl: Option<u32>,
     /// Raw JSON for the client.
     pub data: Option<Bytes>,
+    /// If its rule has presence: as whom the connection is a member.
+    pub member: Option<Box<ClientInfo>>,
+    /// Whether it is told of joins and leaves.
+    pub listens: bool,
 }
 
 impl SubscribeOrder {
@@ -135,6 +141,31 @@ pub struct PublishOrder {
     pub record: Record,
     /// The client's idempotency key, to be hashed with app and channel (rule L14).
     pub idempotency_key: Option<Box<str>>,
+}
+
+/// A question for who is on a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PresenceOrder {
+    /// The command to answer.
+    pub id: u32,
+    /// The channel.
+    pub channel: ChannelName,
+    /// How many, not who.
+    pub count: bool,
+}
+
+/// The answer to a [`PresenceOrder`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum PresenceAnswer {
+    /// Who is there.
+    Members(Vec<Present>),
+    /// How many are there.
+    Counts {
+        /// Connections.
+        clients: u32,
+        /// Users.
+        users: u32,
+    },
 }
 
 /// History to be read.

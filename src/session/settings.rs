@@ -19,6 +19,8 @@ pub struct AppView {
     pub id: AppId,
     /// Whether a connection may come without a token.
     pub anonymous: bool,
+    /// The namespace of each user's own channel, if there is one.
+    pub personal: Option<String>,
     /// Its namespaces.
     pub rules: Rules,
 }

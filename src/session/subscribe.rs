@@ -4,8 +4,10 @@ use super::{
     fail, one_line,
     subscriptions::{PendingSubscribe, State},
 };
+use bytes::Bytes;
+
 use crate::{
-    model::{Access, ChannelName, Epoch, Position, SubscribeClaims, TokenError},
+    model::{Access, ChannelName, ClientInfo, Epoch, JoinLeave, Position, Rule, SubscribeClaims, TokenError},
     protocol::{DisconnectCode, ErrorCode, Reply, Subscribe, SubscribeFeature},
 };
 
@@ -35,7 +37,15 @@ impl Session {
             .ok_or(ErrorCode::UnknownChannel)?
             .clone();
         let token = request.token.filter(|token| !token.is_empty());
+        if let Some(mut users) = rule.users_of(channel.as_str())
+            && !users.any(|user| *user == *self.identity.user)
+        {
+            return Err(ErrorCode::PermissionDenied);
+        }
+        let limited = rule.users_of(channel.as_str()).is_some();
         let allowed = match rule.subscribe {
+            // Its users have been found to be.
+            _ if limited => true,
             Access::Anyone => true,
             Access::Authenticated => token.is_some() || !self.identity.user.is_empty(),
             Access::Token => token.is_some(),
@@ -52,6 +62,7 @@ impl Session {
                 epoch: Epoch::new(&from.epoch),
             }),
             reject_unrecovered: request.reject_unrecovered,
+            join_leave: request.join_leave,
         };
         if pending.reject_unrecovered && pending.recover.is_some() && !rule.recovery {
             return Err(ErrorCode::UnrecoverablePosition);
@@ -80,6 +91,8 @@ impl Session {
                 out.push(Effect::Subscribe(Box::new(SubscribeOrder {
                     id,
                     generation,
+                    member: self.member(&rule, None),
+                    listens: listens(&rule, pending.join_leave),
                     channel,
                     was_recovering: pending.recover.is_some(),
                     recover: pending.recover.filter(|_| rule.recovery),
@@ -115,6 +128,7 @@ impl Session {
         let id = pending.id;
         let position = pending.recover.take();
         let reject_unrecovered = pending.reject_unrecovered;
+        let join_leave = pending.join_leave;
         let verified = match result {
             Ok(claims) if !self.identity_matches(channel, &claims) => {
                 return self.close(DisconnectCode::InvalidToken, out);
@@ -136,13 +150,17 @@ impl Session {
         match verified.and_then(|verified| rule.map(|rule| (verified, rule))) {
             Ok(((claims, expiry), rule)) => {
                 self.subscriptions.set_expiry(channel.as_str(), expiry.until);
+                let info = claims.info.map(one_line);
+                let member = self.member(&rule, info.as_ref());
                 if let Some(subscription) = self.subscriptions.get(channel.as_str(), generation) {
                     subscription.state = State::Joining { id };
-                    subscription.info = claims.info.map(|info| Box::new(one_line(info)));
+                    subscription.info = info.map(Box::new);
                 }
                 out.push(Effect::Subscribe(Box::new(SubscribeOrder {
                     id,
                     generation,
+                    member,
+                    listens: listens(&rule, join_leave),
                     channel: channel.clone(),
                     was_recovering: position.is_some(),
                     recover: position.filter(|_| rule.recovery),
@@ -158,6 +176,16 @@ impl Session {
                 fail(id, code, out);
             }
         }
+    }
+
+    /// As whom this connection is a member of a channel with `rule`.
+    pub(super) fn member(&self, rule: &Rule, chan_info: Option<&Bytes>) -> Option<Box<ClientInfo>> {
+        rule.presence.then(|| {
+            Box::new(ClientInfo {
+                chan_info: chan_info.cloned(),
+                ..self.identity.clone()
+            })
+        })
     }
 
     /// Whether a valid subscription token is for this connection and this channel.
@@ -204,5 +232,14 @@ impl Session {
         }
         self.leave(channel, out);
         out.push(Effect::Send(Reply::Unsubscribe { id }));
+    }
+}
+
+/// Whether a subscriber of a channel with `rule` is told of joins and leaves.
+pub(super) fn listens(rule: &Rule, wanted: bool) -> bool {
+    match rule.join_leave {
+        JoinLeave::None => false,
+        JoinLeave::Wanted => wanted,
+        JoinLeave::All => true,
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct PendingSubscribe {
     pub(super) id: u32,
     pub(super) recover: Option<Position>,
     pub(super) reject_unrecovered: bool,
+    /// It wants to be told of joins and leaves.
+    pub(super) join_leave: bool,
 }
 
 impl Default for Subscriptions {

@@ -140,6 +140,8 @@ labels! {
         SlowConsumer = "slow_consumer",
         /// An event for an observer that lagged.
         Event = "event",
+        /// A join, leave or change of state for a listener whose mailbox was full.
+        PresenceEvent = "presence_event",
     }
 
     /// Which bound was met.
@@ -178,6 +180,16 @@ labels! {
         NodeRings = "node_rings",
         /// `catchup.max_waiting`.
         CatchupWaiting = "catchup_waiting",
+        /// `presence.max_members`.
+        PresenceMembers = "presence_members",
+        /// `presence.max_info_bytes`.
+        PresenceInfo = "presence_info",
+        /// `presence.max_state_bytes`.
+        PresenceState = "presence_state",
+        /// `presence.state_rate`.
+        PresenceStateRate = "presence_state_rate",
+        /// `presence.max_channels`.
+        PresenceChannels = "presence_channels",
         /// `users.max_in_flight`.
         UserCommands = "user_commands",
         /// `users.max_payload_bytes`.

@@ -85,6 +85,14 @@ pub struct Metrics {
     pub leases_ended: Counter,
     /// Messages that said to be another node's and were not accepted.
     pub node_messages_refused: ByLabel<RefusedMessage, Counter>,
+    /// Channels whose members this node knows.
+    pub presence_channels: Gauge,
+    /// Bytes told to other nodes about members.
+    pub presence_bytes: Counter,
+    /// What other nodes said of members and did not arrive, as far as it was found.
+    pub presence_holes: Counter,
+    /// Questions for members that another node did not answer.
+    pub presence_unanswered: Counter,
     /// Tokens and keys that were not accepted.
     pub auth_failures: ByLabel<AuthFailure, Counter>,
     /// Users with connections.
@@ -283,6 +291,22 @@ impl Metrics {
             node_messages_refused: b.counters(
                 "slipstream_node_messages_refused_total",
                 "Messages that said to be another node's and were not accepted.",
+            ),
+            presence_channels: b.gauge(
+                "slipstream_presence_channels",
+                "Channels whose members this node knows.",
+            ),
+            presence_bytes: b.counter(
+                "slipstream_presence_bytes_total",
+                "Bytes told to other nodes about members.",
+            ),
+            presence_holes: b.counter(
+                "slipstream_presence_holes_total",
+                "What other nodes said of members and did not arrive.",
+            ),
+            presence_unanswered: b.counter(
+                "slipstream_presence_unanswered_total",
+                "Questions for members that another node did not answer.",
             ),
             auth_failures: b.counters(
                 "slipstream_auth_failures_total",

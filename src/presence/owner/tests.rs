@@ -42,7 +42,7 @@ fn a_lost_connection_stays_until_its_time_is_over_or_its_user_is_back() {
     assert!(!owner.linger("x", 100));
     owner.linger("a", 100);
     owner.linger("b", 200);
-    assert_eq!(owner.len(), 3);
+    assert_eq!(owner.snapshot(0).members.len(), 3);
     assert_eq!(names(&owner.end_lingering(99)), [] as [&str; 0]);
     assert_eq!(names(&owner.end_lingering(100)), ["a"]);
     assert_eq!(names(&owner.end_lingering_of("bob")), ["b"], "c is not lost");

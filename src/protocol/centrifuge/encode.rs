@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::publication::encode_publication_body;
 use crate::{
     model::{ClientInfo, Position},
-    protocol::{ConnectResult, HistoryPage, PublishResult, Push, Reply, SubscribeResult, json},
+    protocol::{ConnectResult, HistoryPage, Present, PublishResult, Push, Reply, SubscribeResult, json},
 };
 
 /// The server's version, as clients see it.
@@ -47,8 +47,8 @@ pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
             fields.number("id", u64::from(*id));
             let mut result = Fields::open(fields.key("presence"));
             let mut presence = Fields::open(result.key("presence"));
-            for info in clients {
-                client_info(presence.any_key(&info.client), info);
+            for member in clients {
+                present(presence.any_key(&member.info.client), member);
             }
             presence.close();
             result.close();
@@ -128,6 +128,7 @@ fn encode_push(out: &mut Vec<u8>, push: &Push) {
         }
         Push::Join { channel, info } => member(&mut fields, "join", channel.as_str(), info),
         Push::Leave { channel, info } => member(&mut fields, "leave", channel.as_str(), info),
+        Push::Update { channel, info } => member(&mut fields, "update", channel.as_str(), info),
         Push::Message { data } => {
             let mut message = Fields::open(fields.key("message"));
             message.raw("data", data);
@@ -142,10 +143,10 @@ fn encode_push(out: &mut Vec<u8>, push: &Push) {
     fields.close();
 }
 
-fn member(fields: &mut Fields<'_>, what: &str, channel: &str, info: &ClientInfo) {
+fn member(fields: &mut Fields<'_>, what: &str, channel: &str, info: &Present) {
     fields.text("channel", channel);
     let mut member = Fields::open(fields.key(what));
-    client_info(member.key("info"), info);
+    present(member.key("info"), info);
     member.close();
 }
 
@@ -222,14 +223,26 @@ fn history_page(out: &mut Vec<u8>, page: &HistoryPage) {
 }
 
 pub(super) fn client_info(out: &mut Vec<u8>, info: &ClientInfo) {
+    present_as(out, info, None);
+}
+
+fn present(out: &mut Vec<u8>, member: &Present) {
+    present_as(out, &member.info, member.state.as_deref());
+}
+
+fn present_as(out: &mut Vec<u8>, info: &ClientInfo, state: Option<&[u8]>) {
     let mut fields = Fields::open(out);
     fields.text("user", &info.user);
     fields.text("client", &info.client);
-    if let Some(raw) = &info.conn_info {
-        fields.raw("conn_info", raw);
-    }
-    if let Some(raw) = &info.chan_info {
-        fields.raw("chan_info", raw);
+    let shown = [
+        ("conn_info", info.conn_info.as_deref()),
+        ("chan_info", info.chan_info.as_deref()),
+        ("state", state),
+    ];
+    for (name, raw) in shown {
+        if let Some(raw) = raw {
+            fields.raw(name, raw);
+        }
     }
     fields.close();
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     model::{ChannelName, ClientInfo, Epoch, Kind, MAX_OFFSET, Position, Publication, Record},
-    protocol::{ConnectResult, HistoryPage, Push, Reply, ServerSubscription, SubscribeResult},
+    protocol::{ConnectResult, HistoryPage, Present, Push, Reply, ServerSubscription, SubscribeResult},
 };
 
 /// Text that is close to a command: most of it parses, and fails late.
@@ -129,7 +129,10 @@ proptest! {
             Reply::Refresh { id: 1, client: user.as_str().into(), ttl: None },
         ];
         if let Ok(channel) = ChannelName::new(&name) {
-            let info = ClientInfo { user: user.clone(), ..ClientInfo::default() };
+            let info = Present {
+                info: ClientInfo { user: user.clone(), ..ClientInfo::default() },
+                state: None,
+            };
             replies.push(Reply::Push(Push::Join { channel: channel.clone(), info }));
             let sub = ServerSubscription { channel: channel.clone(), result, bodies: vec![body.clone().into()] };
             let connect = ConnectResult { client: user.into(), subs: vec![sub], ..ConnectResult::default() };

@@ -4,10 +4,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     model::{
-        Access, AppId, ChannelName, ClassName, ConnectClaims, History, Position, Rule, Rules, SubOptions,
-        SubscribeClaims, TokenError, TokenFacts,
+        Access, AppId, ChannelName, ClassName, ClientInfo, ConnectClaims, History, JoinLeave, Position, Rule,
+        Rules, SubOptions, SubscribeClaims, TokenError, TokenFacts,
     },
-    protocol::{DisconnectCode, ErrorCode, ServerSubscription, Token, centrifuge},
+    protocol::{DisconnectCode, ErrorCode, Present, ServerSubscription, Token, centrifuge},
     session::*,
 };
 
@@ -59,6 +59,10 @@ pub(super) fn app(anonymous: bool) -> AppView {
         subscribe: Access::Anyone,
         publish: Access::Anyone,
         read_history: Access::Anyone,
+        presence: false,
+        read_presence: Access::Subscriber,
+        join_leave: JoinLeave::None,
+        user_limited: false,
         max_size: 64,
         rate: 0,
     };
@@ -97,12 +101,28 @@ pub(super) fn app(anonymous: bool) -> AppView {
             ),
             ("closed", all(Access::Nobody)),
             ("odd", all(Access::Subscriber)),
+            (
+                "here",
+                Rule {
+                    presence: true,
+                    join_leave: JoinLeave::Wanted,
+                    ..open.clone()
+                },
+            ),
+            (
+                "user",
+                Rule {
+                    user_limited: true,
+                    ..all(Access::Token)
+                },
+            ),
         ]
         .map(|(name, rule)| (name.to_owned(), rule)),
     );
     AppView {
         id: AppId::new("dev").unwrap(),
         anonymous,
+        personal: None,
         rules,
     }
 }
@@ -218,6 +238,22 @@ impl Owner {
             }
             Effect::Publish(order) => self.publishes.push_back(order),
             Effect::History(order) => self.histories.push_back(*order),
+            // What presence knows is not the session's business: always the same is there.
+            Effect::Presence(PresenceOrder { id, count, .. }) => {
+                let answer = if count {
+                    PresenceAnswer::Counts { clients: 2, users: 1 }
+                } else {
+                    let info = ClientInfo {
+                        client: "c1".to_owned(),
+                        user: "ann".to_owned(),
+                        chan_info: Some("{}".into()),
+                        ..ClientInfo::default()
+                    };
+                    let state = Some("{\"typing\":true}".into());
+                    PresenceAnswer::Members(vec![Present { info, state }])
+                };
+                self.give(|session, _, out| session.on_presence(id, Ok(answer), out));
+            }
             Effect::Close(code) => {
                 self.joins.clear();
                 self.server_joins.clear();

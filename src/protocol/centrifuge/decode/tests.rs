@@ -137,12 +137,12 @@ fn commands_are_read() {
         (
             r#"{"subscribe":{"channel":"a\u0062","flag":1},"id":2}"#,
             2,
-            r#"Subscribe(Subscribe { channel: "ab", token: None, recover: None, reject_unrecovered: false, unsupported: None })"#,
+            r#"Subscribe(Subscribe { channel: "ab", token: None, recover: None, reject_unrecovered: false, join_leave: false, unsupported: None })"#,
         ),
         (
             r#"{"id":2,"subscribe":{"channel":"a","token":"t","recover":true,"flag":3,"type":0,"tf":null}}"#,
             2,
-            r#"Subscribe(Subscribe { channel: "a", token: Some(Token(..)), recover: Some(RecoverFrom { offset: 0, epoch: "" }), reject_unrecovered: true, unsupported: None })"#,
+            r#"Subscribe(Subscribe { channel: "a", token: Some(Token(..)), recover: Some(RecoverFrom { offset: 0, epoch: "" }), reject_unrecovered: true, join_leave: false, unsupported: None })"#,
         ),
         (
             r#"{"id":3,"unsubscribe":{}}"#,

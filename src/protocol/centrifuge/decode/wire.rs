@@ -135,6 +135,7 @@ pub(super) struct WireSubscribe<'a> {
     #[serde(borrow)]
     epoch: Option<Text<'a>>,
     flag: Option<i64>,
+    join_leave: Option<bool>,
     tf: Option<IgnoredAny>,
     #[serde(rename = "type")]
     kind: Option<i64>,
@@ -154,6 +155,7 @@ impl<'a> From<WireSubscribe<'a>> for Request<'a> {
             token: wire.token.map(|Text(token)| Token(token)),
             recover: recover_from(wire.recover, wire.offset, wire.epoch),
             reject_unrecovered: wire.flag.unwrap_or_default() & FLAG_REJECT_UNRECOVERED != 0,
+            join_leave: wire.join_leave.unwrap_or_default(),
             unsupported,
         })
     }

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use crate::{
     model::{ChannelName, ClientInfo, Epoch, Kind, Position, Publication, Record},
     protocol::{
-        ConnectResult, DisconnectCode, ErrorCode, HistoryPage, PublishResult, Push, Reply,
+        ConnectResult, DisconnectCode, ErrorCode, HistoryPage, Present, PublishResult, Push, Reply,
         ServerSubscription, SubscribeResult, UnsubscribeCode, centrifuge::*,
     },
 };
@@ -29,6 +29,13 @@ fn publication(kind: Kind, data: &'static [u8]) -> Publication {
             info: None,
             tags: Vec::new(),
         },
+    }
+}
+
+fn present() -> Present {
+    Present {
+        info: info(),
+        state: None,
     }
 }
 
@@ -116,7 +123,7 @@ fn replies_are_written() {
             r#"{"id":5,"history":{"publications":[],"epoch":"e1","offset":0}}"#.to_owned(),
         ),
         (
-            Reply::Presence { id: 6, clients: vec![info()] },
+            Reply::Presence { id: 6, clients: vec![present()] },
             r#"{"id":6,"presence":{"presence":{"c1":{"user":"ann","client":"c1","conn_info":{"n":1}}}}}"#.to_owned(),
         ),
         (
@@ -146,11 +153,11 @@ fn replies_are_written() {
             r#"{"push":{"channel":"a","subscribe":{"recoverable":true,"epoch":"e1","offset":7,"positioned":true,"data":{"w":1}}}}"#.to_owned(),
         ),
         (
-            Reply::Push(Push::Join { channel: channel("a"), info: info() }),
+            Reply::Push(Push::Join { channel: channel("a"), info: present() }),
             r#"{"push":{"channel":"a","join":{"info":{"user":"ann","client":"c1","conn_info":{"n":1}}}}}"#.to_owned(),
         ),
         (
-            Reply::Push(Push::Leave { channel: channel("a"), info: ClientInfo::default() }),
+            Reply::Push(Push::Leave { channel: channel("a"), info: Present::default() }),
             r#"{"push":{"channel":"a","leave":{"info":{"user":"","client":""}}}}"#.to_owned(),
         ),
         (
