@@ -16,6 +16,7 @@ mod log_conformance;
 mod log_nats;
 mod metrics;
 mod nodes;
+mod presence;
 mod recovery_model;
 mod recovery_rules;
 mod support;

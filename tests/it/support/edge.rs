@@ -136,17 +136,22 @@ impl Builder {
 
     /// The same, where it may refuse.
     pub(crate) async fn try_start(self) -> Result<Edge, StartError> {
-        let sources = Sources {
-            file: Some(("edge.toml".into(), self.toml())),
-            env: Vec::new(),
-            overrides: self.keys(),
-        };
-        let config = Config::load(&sources).unwrap();
+        let config = self.config();
         let running = within(App::new(config, Roles::ALL).start()).await?;
         Ok(Edge {
             addr: running.addr,
             running: Some(running),
         })
+    }
+
+    /// Its configuration, for tests that start parts of a node.
+    pub(crate) fn config(&self) -> Config {
+        let sources = Sources {
+            file: Some(("edge.toml".into(), self.toml())),
+            env: Vec::new(),
+            overrides: self.keys(),
+        };
+        Config::load(&sources).unwrap()
     }
 
     /// Starts the real binary.

@@ -7,6 +7,7 @@ use std::sync::{
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
     copies: AtomicBool,
+    presence: AtomicBool,
     all: AtomicBool,
     pub(super) lost: AtomicU64,
 }
@@ -15,6 +16,11 @@ impl Losses {
     /// Live copies of publications are lost, or not any more.
     pub(crate) fn copies(&self, lose: bool) {
         self.copies.store(lose, Ordering::SeqCst);
+    }
+
+    /// What other nodes tell of members is lost, or not any more; answers are not.
+    pub(crate) fn presence(&self, lose: bool) {
+        self.presence.store(lose, Ordering::SeqCst);
     }
 
     /// All messages are lost (answers and acknowledgements, too), or not any more. The connection
@@ -58,6 +64,7 @@ impl Filter {
     fn loses(&self, subject: &[u8]) -> bool {
         self.losses.all.load(Ordering::SeqCst)
             || (self.losses.copies.load(Ordering::SeqCst) && subject.starts_with(b"l-slipstream."))
+            || (self.losses.presence.load(Ordering::SeqCst) && subject.starts_with(b"n.slipstream.presence."))
     }
 }
 
