@@ -256,12 +256,18 @@ pub(super) fn answers(incarnation: Incarnation, version: u64, channels: &[Vec<Ar
     parts
 }
 
-/// Puts the parts of an answer together: incarnation, version, and the members of each of `count`
-/// channels; `None` if it is not whole.
-pub(super) fn read_answers(
-    parts: &[Bytes],
-    count: usize,
-) -> Option<(Incarnation, u64, Vec<Vec<Arc<Member>>>)> {
+/// A whole answer: what a node holds of the channels that it was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) incarnation: Incarnation,
+    /// The node's version when it was read.
+    pub(super) version: u64,
+    /// In the order of the question.
+    pub(super) channels: Vec<Vec<Arc<Member>>>,
+}
+
+/// Puts the parts of an answer about `count` channels together; `None` if it is not whole.
+pub(super) fn read_answers(parts: &[Bytes], count: usize) -> Option<Held> {
     let mut channels: Vec<Vec<Arc<Member>>> = vec![Vec::new(); count];
     let mut head = None;
     let mut whole = false;
@@ -278,7 +284,11 @@ pub(super) fn read_answers(
         whole |= answer.last;
     }
     let (incarnation, version) = head.filter(|_| whole)?;
-    Some((incarnation, version, channels))
+    Some(Held {
+        incarnation,
+        version,
+        channels,
+    })
 }
 
 /// Whether an answer's part is the last one.
@@ -340,6 +350,14 @@ mod tests {
         assert_eq!(read, sent);
     }
 
+    fn held(incarnation: Incarnation, channels: Vec<Vec<Arc<Member>>>) -> Held {
+        Held {
+            incarnation,
+            version: 7,
+            channels,
+        }
+    }
+
     #[test]
     fn answers_come_in_parts_and_count_only_when_they_are_whole() {
         let many: Vec<_> = (0..100).map(|i| member(&format!("c{i}"), 10_000)).collect();
@@ -349,7 +367,7 @@ mod tests {
         assert!(is_last(parts.last().unwrap()) && !is_last(&parts[0]));
         assert_eq!(
             read_answers(&parts, 3),
-            Some((Incarnation::new(3), 7, channels.clone()))
+            Some(held(Incarnation::new(3), channels.clone()))
         );
         assert_eq!(read_answers(&parts[..parts.len() - 1], 3), None);
         assert_eq!(read_answers(&parts, 2), None, "more channels than were asked for");
@@ -357,7 +375,7 @@ mod tests {
         let none = answers(Incarnation::FIRST, 7, &[Vec::new()]);
         assert_eq!(
             read_answers(&none, 1),
-            Some((Incarnation::FIRST, 7, vec![Vec::new()]))
+            Some(held(Incarnation::FIRST, vec![Vec::new()]))
         );
     }
 }

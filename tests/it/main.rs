@@ -17,6 +17,7 @@ mod log_nats;
 mod metrics;
 mod nodes;
 mod presence;
+mod presence_wire;
 mod recovery_model;
 mod recovery_rules;
 mod support;

@@ -18,7 +18,7 @@ use crate::{
     model::{ChannelKey, NodeId},
     presence::{
         view::Heard,
-        wire::{self, Place, Question},
+        wire::{self, Held, Place, Question},
     },
 };
 
@@ -113,12 +113,16 @@ async fn ask(presence: &Arc<Presence>, node: NodeId, mut keys: Vec<ChannelKey>) 
         .await;
     let parts: Vec<_> = parts.into_iter().map(|part| part.data).collect();
     match wire::read_answers(&parts, keys.len()) {
-        Some((incarnation, version, channels)) => {
+        Some(Held {
+            incarnation,
+            version,
+            channels,
+        }) => {
             for (key, members) in keys.iter().zip(channels) {
                 presence.channels.with(key, |entry| {
                     react(presence, key, node, entry, |view, seen| {
                         view.on_snapshot(node, incarnation, version, &members, seen)
-                    })
+                    });
                 });
             }
         }

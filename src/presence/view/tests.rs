@@ -216,7 +216,7 @@ impl Node {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Join(usize, u8),
     Leave(usize, u8),

@@ -12,6 +12,7 @@ use slipstream::{
     cluster::Nodes,
     config::{Config, Sources},
     log::Log,
+    presence::Presence,
     telemetry::Metrics,
 };
 
@@ -73,6 +74,11 @@ impl Edge {
     /// The nodes it sees.
     pub(crate) fn nodes(&self) -> &Arc<Nodes> {
         self.running().nodes()
+    }
+
+    /// Who is on its channels.
+    pub(crate) fn presence(&self) -> &Arc<Presence> {
+        self.running().presence()
     }
 
     /// Its log.
