@@ -23,6 +23,7 @@ mod effect;
 mod failure;
 mod heartbeat;
 mod history;
+mod orders;
 mod presence;
 mod publish;
 mod refresh;
@@ -307,7 +308,7 @@ impl Session {
                 out.push(Effect::Unsubscribe {
                     channel,
                     generation,
-                    unanswered: Some((id, ABANDONED)),
+                    unanswered: (id != 0).then_some((id, ABANDONED)),
                 });
             }
             State::Active => out.push(Effect::Unsubscribe {

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::{model::ChannelName, protocol::DisconnectCode};
+use crate::{
+    model::{BackendOrder, ChannelName},
+    protocol::DisconnectCode,
+};
 
 /// The two byte bounds of a mailbox.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +66,12 @@ pub enum Notice {
         /// The connection's own name for it.
         tag: u32,
     },
+    /// A backend wants something done to the connection.
+    Order(BackendOrder),
 }
+
+/// Orders of backends that wait for a connection. One that is so far behind gets no more of them.
+const MAX_ORDERS: usize = 64;
 
 /// See the module's documentation.
 pub struct Mailbox {
@@ -81,7 +89,7 @@ struct State {
     /// What the writer has taken and not yet written.
     writing: usize,
     close: Option<DisconnectCode>,
-    /// At most one per subscription.
+    /// At most one per subscription, and [`MAX_ORDERS`] of backends.
     notices: Vec<Notice>,
     /// Until the connect reply is known, nothing goes out.
     held: bool,
@@ -204,6 +212,19 @@ impl Mailbox {
             state.notices.push(notice);
             wake(state);
         }
+    }
+
+    /// Has the connection do what a backend wants. False if it is ending, or has too many to do.
+    pub fn order(&self, order: BackendOrder) -> bool {
+        let mut state = self.state.lock();
+        let orders = state.notices.iter();
+        let orders = orders.filter(|notice| matches!(notice, Notice::Order(_))).count();
+        if state.gone || state.close.is_some() || orders >= MAX_ORDERS {
+            return false;
+        }
+        state.notices.push(Notice::Order(order));
+        wake(state);
+        true
     }
 
     /// Whether the connection has ended or is about to.

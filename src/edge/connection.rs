@@ -69,6 +69,8 @@ pub(super) struct Connection {
     /// Commands that came before the connect was answered.
     held: Option<Box<str>>,
     opened: bool,
+    /// The reason of a close that a backend wants.
+    farewell: Option<Box<str>>,
 }
 
 impl Connection {
@@ -93,6 +95,7 @@ impl Connection {
             effects: Vec::new(),
             held: None,
             opened: false,
+            farewell: None,
         }
     }
 
@@ -114,6 +117,7 @@ impl Connection {
         self.joins.clear(says_goodbye(ended), &self.metrics);
         self.mailbox.end();
         if let Ended::Closed(code, reason) = ended {
+            let reason = self.farewell.as_deref().unwrap_or(reason);
             let goodbye = VecDeque::from([encoder::close(code, reason)]);
             if matches!(code, 3008 | 3000) {
                 self.writer.discard();
@@ -266,14 +270,16 @@ impl Connection {
                 let taken = self.mailbox.take(cx.waker());
                 let nothing = taken.frames.is_empty();
                 self.writer.push(taken.frames, taken.begun);
-                for Notice::Insufficient { channel, tag } in taken.notices {
-                    let code = UnsubscribeCode::InsufficientState;
-                    self.session.on_unsubscribed_by_server(
-                        &channel,
-                        Generation(tag),
-                        code,
-                        &mut self.effects,
-                    );
+                for notice in taken.notices {
+                    let out = &mut self.effects;
+                    match notice {
+                        Notice::Insufficient { channel, tag } => {
+                            let code = UnsubscribeCode::InsufficientState;
+                            self.session
+                                .on_unsubscribed_by_server(&channel, Generation(tag), code, out);
+                        }
+                        Notice::Order(order) => self.session.on_order(order, self.gateway.now(), out),
+                    }
                     if let Some(ended) = self.carry_out() {
                         return Ok(Some(ended));
                     }
@@ -325,6 +331,12 @@ impl Connection {
                 Effect::Close(code) => {
                     bounds::count_close(code, &self.metrics);
                     closed = Some(ended(code));
+                    self.flush_mailbox();
+                    break;
+                }
+                Effect::CloseWith { code, reason } => {
+                    self.farewell = Some(reason);
+                    closed = Some(Ended::Closed(code, ""));
                     self.flush_mailbox();
                     break;
                 }

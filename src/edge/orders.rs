@@ -12,7 +12,7 @@ use crate::{
     },
     model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError},
     presence::{Admitted, Listening, Member, Membership, PresenceError},
-    protocol::{ErrorCode, HistoryPage, PublishResult, ServerSubscription},
+    protocol::{ErrorCode, HistoryPage, PublishResult, Push, Reply, ServerSubscription},
     publish::Target,
     session::{
         Effect, Generation, HistoryOrder, PresenceAnswer, PresenceOrder, PublishOrder, SubscribeOrder,
@@ -198,7 +198,7 @@ pub(super) fn order(
                 result,
             }
         }),
-        Effect::Subscribe(order) => {
+        Effect::Subscribe(order) | Effect::SubscribeLater(order) => {
             let (channel, generation) = (order.channel.clone(), order.generation);
             let gateway = gateway.clone();
             let registration = joins.begin(generation);
@@ -234,7 +234,8 @@ pub(super) fn order(
         | Effect::Send(_)
         | Effect::Ping
         | Effect::Unsubscribe { .. }
-        | Effect::Close(_) => Box::pin(std::future::ready(Completion::Abandoned)),
+        | Effect::Close(_)
+        | Effect::CloseWith { .. } => Box::pin(std::future::ready(Completion::Abandoned)),
     }
 }
 
@@ -260,7 +261,14 @@ async fn subscribe(
     let (route, resume, outlet) = parts(&gateway.hub, app, mailbox, order)?;
     let reply = |told: crate::channel::Subscribed<'_>| {
         let result = order.result(told.position, told.recovered);
-        mailbox.send(frames::subscribe_reply(order.id, &result, told.missed));
+        if !order.server_side {
+            return mailbox.send(frames::subscribe_reply(order.id, &result, told.missed));
+        }
+        let channel = order.channel.clone();
+        mailbox.send(frames::reply(&Reply::Push(Push::Subscribe { channel, result })));
+        for missed in told.missed {
+            mailbox.send(missed.frame().clone());
+        }
     };
     let subscribing = gateway.hub.subscribe(&route, resume, outlet, reply);
     let subscription = subscribing

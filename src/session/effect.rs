@@ -60,6 +60,9 @@ pub enum Effect {
     /// [`on_server_subscribed`](super::Session::on_server_subscribed), which sends the connect reply
     /// with all of them. Publications may be queued from then on.
     SubscribeAll(Vec<SubscribeOrder>),
+    /// Join a tail, and in the same step queue the push that tells of it and what was missed; then
+    /// [`on_subscribed`](super::Session::on_subscribed).
+    SubscribeLater(Box<SubscribeOrder>),
     /// Leave a tail. A join under way must not happen any more, nor may its result be reported.
     Unsubscribe {
         /// The subscription's channel.
@@ -80,6 +83,13 @@ pub enum Effect {
     Presence(PresenceOrder),
     /// Flush what is queued, then close with this code. The session's last effect.
     Close(DisconnectCode),
+    /// The same with a code and a reason that a backend has chosen.
+    CloseWith {
+        /// The code.
+        code: u16,
+        /// The reason.
+        reason: Box<str>,
+    },
 }
 
 /// A subscription to be made.

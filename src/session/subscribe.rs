@@ -220,7 +220,10 @@ impl Session {
             Ok(()) => subscription.state = State::Active,
             Err(code) => {
                 self.subscriptions.remove(channel.as_str());
-                fail(id, code, out);
+                // Nobody has asked for what a backend makes.
+                if id != 0 {
+                    fail(id, code, out);
+                }
             }
         }
     }

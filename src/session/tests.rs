@@ -1,3 +1,4 @@
 mod machine;
+mod orders;
 mod owner;
 mod transcripts;

@@ -17,6 +17,7 @@ pub(super) enum Event {
     Message(String),
     Left(ChannelName),
     Close(DisconnectCode),
+    CloseWith(u16, String),
 }
 
 pub(super) struct Owner {
@@ -203,7 +204,7 @@ impl Owner {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             assert!(
-                !matches!(self.events.back(), Some(Event::Close(_))),
+                !matches!(self.events.back(), Some(Event::Close(_) | Event::CloseWith(..))),
                 "an effect after the last: {effect:?}"
             );
             self.perform_one(effect);
@@ -218,7 +219,7 @@ impl Owner {
                 self.message(message);
             }
             Effect::Ping => self.message(centrifuge::PING.to_vec()),
-            Effect::Subscribe(order) => self.joins.push(*order),
+            Effect::Subscribe(order) | Effect::SubscribeLater(order) => self.joins.push(*order),
             Effect::SubscribeAll(orders) => self.server_joins = orders,
             Effect::Unsubscribe {
                 channel,
@@ -253,6 +254,12 @@ impl Owner {
                     PresenceAnswer::Members(vec![Present { info, state }])
                 };
                 self.give(|session, _, out| session.on_presence(id, Ok(answer), out));
+            }
+            Effect::CloseWith { code, reason } => {
+                self.joins.clear();
+                self.server_joins.clear();
+                self.tails.clear();
+                self.events.push_back(Event::CloseWith(code, reason.into()));
             }
             Effect::Close(code) => {
                 self.joins.clear();

@@ -283,8 +283,10 @@ impl Client {
                 self.on_frame(frame, truth)?;
             }
             self.mailbox.written(bytes);
-            for Notice::Insufficient { tag, channel } in taken.notices {
-                self.on_insufficient(tag, &channel, truth)?;
+            for notice in taken.notices {
+                if let Notice::Insufficient { tag, channel } = notice {
+                    self.on_insufficient(tag, &channel, truth)?;
+                }
             }
             if taken.close.is_some() {
                 return Err("the mailbox was closed".into());
