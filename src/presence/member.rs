@@ -27,6 +27,12 @@ impl Member {
             .sum()
     }
 
+    /// About how many bytes it takes in a message.
+    pub fn size(&self) -> usize {
+        let state = self.state.as_ref().map_or(0, Bytes::len);
+        48 + self.client.len() + self.user.len() + self.info_bytes() + state
+    }
+
     /// The same member with another state.
     pub fn with_state(&self, state: Option<Bytes>) -> Arc<Self> {
         Arc::new(Self {

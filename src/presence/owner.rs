@@ -103,28 +103,36 @@ impl Owner {
         self.version
     }
 
-    /// What is to be told, as version `to`; `None` if nothing is.
-    pub fn take_delta(&mut self, to: u64) -> Option<Delta> {
+    /// What is to be told next, as version `to`, of about `room` bytes; `None` if nothing is. What does
+    /// not fit follows with the next call.
+    pub fn take_delta(&mut self, to: u64, room: usize) -> Option<Delta> {
         if self.changed.is_empty() {
             return None;
         }
-        let mut changed = std::mem::take(&mut self.changed);
-        changed.sort_unstable();
-        changed.dedup();
+        self.changed.sort_unstable_by(|a, b| b.cmp(a));
+        self.changed.dedup();
         let mut delta = Delta {
             from: self.version,
             to,
             put: Vec::new(),
             left: Vec::new(),
         };
-        for client in changed {
-            match self.members.get(&client) {
-                Some(held) => delta.put.push(held.member.clone()),
-                None => delta.left.push(client),
+        let mut size = 0;
+        // In the order of their names, of which the first are at the end.
+        while size < room
+            && let Some(client) = self.changed.pop()
+        {
+            if let Some(held) = self.members.get(&client) {
+                size += held.member.size();
+                delta.put.push(held.member.clone());
+            } else {
+                size += client.len() + 4;
+                delta.left.push(client);
             }
         }
         // Who has been told of nobody need not remember a version of it.
-        self.version = if self.members.is_empty() { 0 } else { to };
+        let nobody = self.members.is_empty() && self.changed.is_empty();
+        self.version = if nobody { 0 } else { to };
         Some(delta)
     }
 

@@ -12,7 +12,7 @@ mod rounds;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant as StdInstant,
 };
@@ -47,6 +47,8 @@ pub struct Presence {
     channels: Channels,
     /// The last version that was given to a delta: one sequence over all channels.
     version: AtomicU64,
+    /// Another node has asked this one: there are others.
+    asked: AtomicBool,
     /// Channels with something to tell.
     changed: Mutex<Vec<ChannelKey>>,
     wake_flush: tokio::sync::Notify,
@@ -132,6 +134,7 @@ impl Presence {
             tasks: tasks.clone(),
             channels: Channels::default(),
             version: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
             changed: Mutex::default(),
             wake_flush: tokio::sync::Notify::new(),
             asking: Asking::default(),

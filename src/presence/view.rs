@@ -171,6 +171,14 @@ impl View {
         !replica.whole
     }
 
+    /// What the others said may not have come: they have to be asked. What is known is shown meanwhile.
+    pub fn doubt(&mut self, me: NodeId) {
+        for (_, replica) in self.replicas.iter_mut().filter(|(id, _)| **id != me) {
+            replica.known = replica.known.max(replica.version);
+            replica.whole = false;
+        }
+    }
+
     /// This node's own change, shown at once.
     pub fn put_own(&mut self, me: NodeId, member: &Arc<Member>, seen: &mut Vec<Seen>) {
         self.put(me, member, seen);

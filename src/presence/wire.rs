@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{member::Member, owner::Delta};
 use crate::model::{AppId, ChannelKey, ChannelName, Incarnation};
@@ -14,7 +14,10 @@ use crate::model::{AppId, ChannelKey, ChannelName, Incarnation};
 /// between nodes: it cannot change while a deployment runs.
 pub(super) const PARTITIONS: u16 = 256;
 /// Bytes of one message, about: a third of what NATS takes by default.
-const MESSAGE_BYTES: usize = 256 * 1024;
+pub(super) const MESSAGE_BYTES: usize = 256 * 1024;
+
+/// Bytes of an answer, about: what is more is asked for again, so that no answer fills a connection.
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The topic of a partition's deltas and digests.
 pub(super) fn topic(partition: u16) -> String {
@@ -106,17 +109,31 @@ pub(super) struct Question<'a> {
     pub(super) channels: Vec<Place<'a>>,
 }
 
-/// Part of the answer.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Answer<'a> {
-    pub(super) incarnation: Incarnation,
+/// Part of an answer, as it is read.
+#[derive(Debug, Deserialize)]
+struct Answer<'a> {
+    incarnation: Incarnation,
     /// The node's version when all of it was read.
-    pub(super) version: u64,
+    version: u64,
+    /// Its number, from 0: one may be lost.
+    part: usize,
     /// Members, by the number of the channel in the question.
     #[serde(borrow)]
-    pub(super) members: Vec<(u32, Vec<MemberText<'a>>)>,
-    /// Whether this is the last part. Parts come in their order.
-    pub(super) last: bool,
+    members: Vec<(u32, Vec<MemberText<'a>>)>,
+    /// In the last part: how many channels have been answered.
+    #[serde(default)]
+    answered: Option<u32>,
+}
+
+/// The same, as it is written.
+#[derive(Serialize)]
+struct PartText<'a> {
+    incarnation: Incarnation,
+    version: u64,
+    part: usize,
+    members: &'a [(u32, Vec<Box<RawValue>>)],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<u32>,
 }
 
 impl Place<'_> {
@@ -159,11 +176,6 @@ impl<'a> MemberText<'a> {
             state: bytes(self.state),
         })
     }
-
-    fn size(&self) -> usize {
-        let raw = |value: Option<&RawValue>| value.map_or(0, |value| value.get().len() + 8);
-        self.client.len() + self.user.len() + 24 + raw(self.conn_info) + raw(self.chan_info) + raw(self.state)
-    }
 }
 
 /// Messages that tell of deltas, each of a size that NATS takes.
@@ -172,25 +184,23 @@ pub(super) fn deltas(incarnation: Incarnation, deltas: &[(ChannelKey, Delta)]) -
     let mut batch = Vec::new();
     let mut size = 0;
     for (key, delta) in deltas {
-        let put: Vec<_> = delta
-            .put
-            .iter()
-            .filter_map(|member| MemberText::of(member))
-            .collect();
-        size += put.iter().map(MemberText::size).sum::<usize>();
-        size +=
-            delta.left.iter().map(|client| client.len() + 3).sum::<usize>() + 80 + key.name.as_str().len();
+        let more = delta.put.iter().map(|member| member.size()).sum::<usize>()
+            + delta.left.iter().map(|client| client.len() + 3).sum::<usize>()
+            + key.name.as_str().len()
+            + 80;
+        if size > 0 && size + more > MESSAGE_BYTES {
+            messages.extend(told(incarnation, std::mem::take(&mut batch), None));
+            size = 0;
+        }
+        size += more;
+        let put = delta.put.iter();
         batch.push(DeltaText {
             channel: Place::of(key),
             from: delta.from,
             to: delta.to,
-            put,
+            put: put.filter_map(|member| MemberText::of(member)).collect(),
             left: delta.left.clone(),
         });
-        if size >= MESSAGE_BYTES {
-            messages.extend(told(incarnation, std::mem::take(&mut batch), None));
-            size = 0;
-        }
     }
     if !batch.is_empty() {
         messages.extend(told(incarnation, batch, None));
@@ -225,63 +235,111 @@ impl DeltaText<'_> {
     }
 }
 
-/// The parts of an answer.
-pub(super) fn answers(incarnation: Incarnation, version: u64, channels: &[Vec<Arc<Member>>]) -> Vec<Bytes> {
-    let mut parts = Vec::new();
-    let mut members: Vec<(u32, Vec<MemberText<'_>>)> = Vec::new();
-    let mut size = 0;
-    let part = |members: Vec<_>, last| {
-        let answer = Answer {
-            incarnation,
-            version,
-            members,
-            last,
-        };
-        serde_json::to_vec(&answer).ok().map(Bytes::from)
-    };
-    for (number, all) in (0..).zip(channels) {
-        for member in all.iter().filter_map(|member| MemberText::of(member)) {
-            size += member.size();
-            match members.last_mut() {
-                Some((of, list)) if *of == number => list.push(member),
-                _ => members.push((number, vec![member])),
-            }
-            if size >= MESSAGE_BYTES {
-                parts.extend(part(std::mem::take(&mut members), false));
-                size = 0;
-            }
+/// The parts of an answer to a question for as many channels as `channels` gives. Once it is large it
+/// ends, and the rest is asked for again.
+pub(super) fn answers(
+    incarnation: Incarnation,
+    version: u64,
+    channels: impl Iterator<Item = Vec<Arc<Member>>>,
+) -> Vec<Bytes> {
+    let mut answer = Parts::default();
+    let mut answered = 0;
+    for members in channels {
+        for member in &members {
+            answer.push(incarnation, version, answered, member);
+        }
+        answered += 1;
+        if answer.bytes >= ANSWER_BYTES {
+            break;
         }
     }
-    parts.extend(part(members, true));
-    parts
+    answer.end(incarnation, version, answered)
+}
+
+#[derive(Default)]
+struct Parts {
+    parts: Vec<Bytes>,
+    /// Members of the next part, by the number of their channel.
+    members: Vec<(u32, Vec<Box<RawValue>>)>,
+    size: usize,
+    /// Of all parts.
+    bytes: usize,
+}
+
+impl Parts {
+    fn push(&mut self, incarnation: Incarnation, version: u64, number: u32, member: &Member) {
+        let Some(text) = MemberText::of(member).and_then(|text| to_raw_value(&text).ok()) else {
+            return;
+        };
+        self.size += text.get().len();
+        match self.members.last_mut() {
+            Some((of, list)) if *of == number => list.push(text),
+            _ => self.members.push((number, vec![text])),
+        }
+        if self.size >= MESSAGE_BYTES {
+            self.cut(incarnation, version, None);
+        }
+    }
+
+    fn cut(&mut self, incarnation: Incarnation, version: u64, answered: Option<u32>) {
+        let part = PartText {
+            incarnation,
+            version,
+            part: self.parts.len(),
+            members: &self.members,
+            answered,
+        };
+        // Text of ours cannot fail to be written; without it the answer is not whole, and asked for again.
+        if let Ok(part) = serde_json::to_vec(&part) {
+            self.bytes += part.len();
+            self.parts.push(part.into());
+        }
+        self.members.clear();
+        self.size = 0;
+    }
+
+    fn end(mut self, incarnation: Incarnation, version: u64, answered: u32) -> Vec<Bytes> {
+        self.cut(incarnation, version, Some(answered));
+        self.parts
+    }
 }
 
 /// A whole answer: what a node holds of the channels that it was asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) incarnation: Incarnation,
-    /// The node's version when it was read.
     pub(super) version: u64,
-    /// In the order of the question.
+    /// The members of the first channels that were asked for.
     pub(super) channels: Vec<Vec<Arc<Member>>>,
 }
 
-/// Puts the parts of an answer about `count` channels together; `None` if it is not whole.
+/// Puts the parts of an answer about at most `count` channels together; `None` if a part is missing.
 pub(super) fn read_answers(parts: &[Bytes], count: usize) -> Option<Held> {
-    let mut channels: Vec<Vec<Arc<Member>>> = vec![Vec::new(); count];
+    let mut channels: Vec<Vec<Arc<Member>>> = Vec::new();
     let mut head = None;
     let mut whole = false;
-    for part in parts {
+    for (number, part) in parts.iter().enumerate() {
         let answer: Answer<'_> = serde_json::from_slice(part).ok()?;
-        // One answer has one version.
-        if *head.get_or_insert((answer.incarnation, answer.version)) != (answer.incarnation, answer.version) {
+        let of = (answer.incarnation, answer.version);
+        // One answer has one version, and a part for each number.
+        if whole || answer.part != number || *head.get_or_insert(of) != of {
             return None;
         }
         for (number, members) in answer.members {
-            let channel = channels.get_mut(number as usize)?;
-            channel.extend(members.into_iter().map(MemberText::read));
+            let number = usize::try_from(number).ok().filter(|number| *number < count)?;
+            if channels.len() <= number {
+                channels.resize_with(number + 1, Vec::new);
+            }
+            channels[number].extend(members.into_iter().map(MemberText::read));
         }
-        whole |= answer.last;
+        if let Some(answered) = answer.answered {
+            let answered = usize::try_from(answered).ok()?;
+            if answered > count || answered < channels.len() {
+                return None;
+            }
+            channels.resize_with(answered, Vec::new);
+            whole = true;
+        }
     }
     let (incarnation, version) = head.filter(|_| whole)?;
     Some(Held {
@@ -295,9 +353,10 @@ pub(super) fn read_answers(parts: &[Bytes], count: usize) -> Option<Held> {
 pub(super) fn is_last(part: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Last {
-        last: bool,
+        #[serde(default)]
+        answered: Option<u32>,
     }
-    serde_json::from_slice::<Last>(part).is_ok_and(|part| part.last)
+    serde_json::from_slice::<Last>(part).is_ok_and(|part| part.answered.is_some())
 }
 
 /// By hash what a digest says.
@@ -350,32 +409,62 @@ mod tests {
         assert_eq!(read, sent);
     }
 
-    fn held(incarnation: Incarnation, channels: Vec<Vec<Arc<Member>>>) -> Held {
-        Held {
-            incarnation,
-            version: 7,
-            channels,
-        }
-    }
-
     #[test]
     fn answers_come_in_parts_and_count_only_when_they_are_whole() {
         let many: Vec<_> = (0..100).map(|i| member(&format!("c{i}"), 10_000)).collect();
-        let channels = vec![Vec::new(), many, vec![member("d", 1)]];
-        let parts = answers(Incarnation::new(3), 7, &channels);
-        assert!(parts.len() > 2);
+        let channels = vec![Vec::new(), many, vec![member("d", 1)], Vec::new()];
+        let parts = answers(Incarnation::new(3), 7, channels.iter().cloned());
+        assert!(parts.len() > 3);
         assert!(is_last(parts.last().unwrap()) && !is_last(&parts[0]));
-        assert_eq!(
-            read_answers(&parts, 3),
-            Some(held(Incarnation::new(3), channels.clone()))
-        );
-        assert_eq!(read_answers(&parts[..parts.len() - 1], 3), None);
+        let whole = |incarnation, channels| {
+            Some(Held {
+                incarnation,
+                version: 7,
+                channels,
+            })
+        };
+        assert_eq!(read_answers(&parts, 4), whole(Incarnation::new(3), channels));
         assert_eq!(read_answers(&parts, 2), None, "more channels than were asked for");
+        // Each part may be lost, or come twice.
+        for lost in 0..parts.len() {
+            let mut others = parts.clone();
+            others.remove(lost);
+            assert_eq!(read_answers(&others, 4), None);
+            let mut repeated = parts.clone();
+            repeated.insert(lost, parts[lost].clone());
+            assert_eq!(read_answers(&repeated, 4), None);
+        }
         // "None" is an answer.
-        let none = answers(Incarnation::FIRST, 7, &[Vec::new()]);
+        let none = answers(Incarnation::FIRST, 7, [Vec::new()].into_iter());
         assert_eq!(
             read_answers(&none, 1),
-            Some(held(Incarnation::FIRST, vec![Vec::new()]))
+            whole(Incarnation::FIRST, vec![Vec::new()])
         );
+    }
+
+    #[test]
+    fn a_large_answer_ends_early_and_says_so() {
+        let large: Vec<_> = (0..200).map(|i| member(&format!("c{i}"), 10_000)).collect();
+        let parts = answers(Incarnation::FIRST, 7, std::iter::repeat_n(large.clone(), 10));
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        assert!(bytes < ANSWER_BYTES + 3_000_000, "{bytes}");
+        let channels = read_answers(&parts, 10).unwrap().channels;
+        assert_eq!(channels, [large.clone(), large.clone(), large]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_answer() {
+        for text in [
+            "",
+            "null",
+            "{}",
+            "[]",
+            r#"{"incarnation":1,"version":1,"part":0,"members":[],"answered":2}"#,
+            r#"{"incarnation":1,"version":1,"part":0,"members":[[0,[{"c":"a"}]]],"answered":0}"#,
+            r#"{"incarnation":1,"version":1,"part":0,"members":[[4294967295,[{"c":"a"}]]],"answered":1}"#,
+            r#"{"incarnation":1,"version":1,"part":0,"members":[]}"#,
+        ] {
+            assert_eq!(read_answers(&[Bytes::from(text)], 1), None, "{text}");
+        }
     }
 }

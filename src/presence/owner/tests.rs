@@ -12,25 +12,54 @@ fn a_delta_says_what_is_once_for_each_connection() {
     owner.put(test_member("b", "bob"));
     owner.put(test_member("a", "ann").with_state(Some("1".into())));
     owner.leave("b");
-    let delta = owner.take_delta(7).unwrap();
+    let delta = owner.take_delta(7, usize::MAX).unwrap();
     assert_eq!((delta.from, delta.to), (0, 7));
     assert_eq!(names(&delta.put), ["a"]);
     assert_eq!(delta.put[0].state.as_deref(), Some(&b"1"[..]));
     assert_eq!(delta.left, ["b".into()]);
-    assert!(owner.take_delta(8).is_none(), "nothing has changed since");
+    assert!(
+        owner.take_delta(8, usize::MAX).is_none(),
+        "nothing has changed since"
+    );
     owner.put(test_member("c", "cid"));
-    assert_eq!(owner.take_delta(9).unwrap().from, 7);
+    assert_eq!(owner.take_delta(9, usize::MAX).unwrap().from, 7);
+}
+
+#[test]
+fn what_does_not_fit_follows_and_nothing_is_told_twice() {
+    let mut owner = Owner::default();
+    for client in ["a", "b", "c", "d"] {
+        owner.put(test_member(client, "u"));
+    }
+    owner.leave("c");
+    let room = test_member("a", "u").size() + 1;
+    let first = owner.take_delta(5, room).unwrap();
+    assert_eq!((first.from, first.to, names(&first.put)), (0, 5, vec!["a", "b"]));
+    owner.put(test_member("e", "u"));
+    let second = owner.take_delta(6, room).unwrap();
+    assert_eq!((second.from, second.to, names(&second.put)), (5, 6, vec!["d"]));
+    assert_eq!(second.left, ["c".into()]);
+    assert_eq!(names(&owner.take_delta(7, room).unwrap().put), ["e"]);
+    assert_eq!(owner.take_delta(8, room), None);
+    // Everybody leaves, which takes two: only the second says that there is nobody.
+    for client in ["a", "b", "d", "e"] {
+        owner.leave(client);
+    }
+    assert_eq!(owner.take_delta(8, 6).unwrap().from, 7);
+    assert_eq!(owner.version(), 8);
+    assert_eq!(owner.take_delta(9, 100).unwrap().from, 8);
+    assert_eq!(owner.version(), 0);
 }
 
 #[test]
 fn when_everybody_has_left_the_next_delta_says_all() {
     let mut owner = Owner::default();
     owner.put(test_member("a", "ann"));
-    owner.take_delta(1);
+    owner.take_delta(1, usize::MAX);
     owner.leave("a");
-    assert_eq!(owner.take_delta(2).unwrap().from, 1);
+    assert_eq!(owner.take_delta(2, usize::MAX).unwrap().from, 1);
     owner.put(test_member("b", "bob"));
-    assert_eq!(owner.take_delta(3).unwrap().from, 0);
+    assert_eq!(owner.take_delta(3, usize::MAX).unwrap().from, 0);
 }
 
 #[test]

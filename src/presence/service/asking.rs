@@ -7,10 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::sleep,
-};
+use tokio::{sync::Notify, time::sleep};
 
 use super::{Presence, hearing::react};
 use crate::{
@@ -18,7 +15,7 @@ use crate::{
     model::{ChannelKey, NodeId},
     presence::{
         view::Heard,
-        wire::{self, Held, Place, Question},
+        wire::{self, Place, Question},
     },
 };
 
@@ -26,50 +23,57 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(2);
 /// Channels in one question.
 const BATCH: usize = 256;
-/// Questions under way.
-const AT_ONCE: usize = 16;
+/// Questions under way to one node. A node that does not answer keeps nobody from asking others.
+const AT_ONCE: usize = 4;
 /// How long an answer may take. Then the question is asked again.
 const ANSWER: Duration = Duration::from_secs(1);
 /// Between two questions for the same.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// What other nodes are to be asked for. Bounded by the channels and nodes there are.
+#[derive(Default)]
 pub(super) struct Asking {
-    open: Mutex<HashMap<NodeId, HashSet<ChannelKey>>>,
+    open: Mutex<HashMap<NodeId, Open>>,
     wake: Notify,
-    at_once: Arc<Semaphore>,
 }
 
-impl Default for Asking {
-    fn default() -> Self {
-        Self {
-            open: Mutex::default(),
-            wake: Notify::new(),
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
-        }
-    }
+#[derive(Default)]
+struct Open {
+    channels: HashSet<ChannelKey>,
+    under_way: usize,
 }
 
 impl Asking {
     /// Asks `node` for a channel soon.
     pub(super) fn ask(&self, node: NodeId, key: ChannelKey) {
-        self.open.lock().entry(node).or_default().insert(key);
+        self.open.lock().entry(node).or_default().channels.insert(key);
         self.wake.notify_one();
     }
 
     /// Up to a batch of what one node is to be asked for.
     fn take(&self) -> Option<(NodeId, Vec<ChannelKey>)> {
         let mut open = self.open.lock();
-        let node = *open.keys().next()?;
-        let keys = open.get_mut(&node)?;
-        let batch: Vec<_> = keys.iter().take(BATCH).cloned().collect();
+        let mut nodes = open.iter_mut();
+        let (id, node) = nodes.find(|(_, node)| node.under_way < AT_ONCE && !node.channels.is_empty())?;
+        node.under_way += 1;
+        let batch: Vec<_> = node.channels.iter().take(BATCH).cloned().collect();
         for key in &batch {
-            keys.remove(key);
+            node.channels.remove(key);
         }
-        if keys.is_empty() {
-            open.remove(&node);
+        Some((*id, batch))
+    }
+
+    /// A batch that was taken is done with.
+    fn done(&self, id: NodeId) {
+        let mut open = self.open.lock();
+        if let Some(node) = open.get_mut(&id) {
+            node.under_way -= 1;
+            if node.under_way == 0 && node.channels.is_empty() {
+                open.remove(&id);
+            }
         }
-        Some((node, batch))
+        drop(open);
+        self.wake.notify_one();
     }
 }
 
@@ -82,13 +86,10 @@ async fn run(presence: Arc<Presence>) {
         presence.asking.wake.notified().await;
         sleep(GATHER).await;
         while let Some((node, keys)) = presence.asking.take() {
-            let Ok(place) = presence.asking.at_once.clone().acquire_owned().await else {
-                return;
-            };
             let presence = presence.clone();
             presence.tasks.clone().spawn(async move {
                 ask(&presence, node, keys).await;
-                drop(place);
+                presence.asking.done(node);
             });
         }
     }
@@ -106,24 +107,26 @@ async fn ask(presence: &Arc<Presence>, node: NodeId, mut keys: Vec<ChannelKey>) 
     if keys.is_empty() {
         return;
     }
-    let enough = |parts: &[NodeMessage]| parts.iter().any(|part| wire::is_last(&part.data));
+    // Parts come in their order, or the answer is not whole.
+    let enough = |parts: &[NodeMessage]| parts.last().is_some_and(|part| wire::is_last(&part.data));
     let parts = presence
         .nodes
         .ask_node(node, wire::ASK, data.into(), ANSWER, &enough)
         .await;
     let parts: Vec<_> = parts.into_iter().map(|part| part.data).collect();
     match wire::read_answers(&parts, keys.len()) {
-        Some(Held {
-            incarnation,
-            version,
-            channels,
-        }) => {
-            for (key, members) in keys.iter().zip(channels) {
+        Some(answer) => {
+            let answered = answer.channels.len();
+            for (key, members) in keys.iter().zip(answer.channels) {
                 presence.channels.with(key, |entry| {
                     react(presence, key, node, entry, |view, seen| {
-                        view.on_snapshot(node, incarnation, version, &members, seen)
+                        view.on_snapshot(node, answer.incarnation, answer.version, &members, seen)
                     });
                 });
+            }
+            // What did not fit is no failure, and is asked for at once.
+            for key in keys.split_off(answered) {
+                presence.asking.ask(node, key);
             }
         }
         None => {
@@ -154,17 +157,19 @@ impl Presence {
         ) else {
             return;
         };
+        // From now on the others are told, whether their leases are known or not.
+        self.asked.store(true, Ordering::Release);
         // Before the first channel is read: of what comes while they are read the deltas tell again.
         let version = self.version.load(Ordering::Acquire);
-        let members = |place: &Place<'_>| {
+        let keys: Option<Vec<_>> = asked.channels.iter().take(BATCH).map(Place::key).collect();
+        let Some(keys) = keys else { return };
+        let members = keys.iter().map(|key| {
             let held = self
                 .channels
-                .with(&place.key()?, |entry| entry.owner.snapshot(version).members);
-            Some(held.unwrap_or_default())
-        };
-        let channels: Option<Vec<_>> = asked.channels.iter().take(BATCH).map(members).collect();
-        let Some(channels) = channels else { return };
-        for part in wire::answers(self.nodes.me().1, version, &channels) {
+                .with(key, |entry| entry.owner.snapshot(version).members);
+            held.unwrap_or_default()
+        });
+        for part in wire::answers(self.nodes.me().1, version, members) {
             self.metrics.presence_bytes.inc_by(part.len() as u64);
             self.log.answer(reply, part);
         }

@@ -14,7 +14,7 @@ use tokio::{sync::broadcast::error::RecvError, time::sleep};
 use super::{Presence, asking::ask_if, channels::Entry};
 use crate::{
     cluster::NodeEvent,
-    log::{NodeMessage, NodeMessages},
+    log::{LogEvent, NodeMessage, NodeMessages},
     model::{ChannelKey, Incarnation, NodeId},
     presence::{
         view::{Heard, Seen, View},
@@ -37,8 +37,17 @@ impl Default for Partitions {
     }
 }
 
+impl Partitions {
+    /// Those that are heard.
+    pub(super) fn heard(&self) -> impl Iterator<Item = u16> {
+        let heard = |partition: &u16| self.0[usize::from(*partition)].load(Ordering::Acquire) == HEARD;
+        (0..PARTITIONS).filter(heard)
+    }
+}
+
 pub(super) async fn start(presence: &Arc<Presence>) {
     presence.tasks.spawn(follow_nodes(presence.clone()));
+    presence.tasks.spawn(follow_log(presence.clone()));
     let topic = format!("{}.{}", wire::ASK, presence.nodes.me().0);
     // A node that asks before this one listens asks again.
     let questions = presence.log.listen(&topic).await.ok();
@@ -153,6 +162,19 @@ impl Presence {
         }
     }
 
+    /// The connection to NATS has been made anew: nobody knows what others said meanwhile.
+    fn on_reconnected(&self) {
+        let me = self.nodes.me().0;
+        self.channels.for_each(|key, entry| {
+            entry.view.doubt(me);
+            if self.is_heard(entry.hash) {
+                for node in entry.view.missing() {
+                    self.asking.ask(node, key.clone());
+                }
+            }
+        });
+    }
+
     /// Events of nodes were missed: what they said is told again.
     fn catch_up_with_nodes(&self) {
         let others = self.nodes.others();
@@ -230,6 +252,21 @@ async fn follow_nodes(presence: Arc<Presence>) {
         match events.recv().await {
             Ok(event) => presence.on_event(event),
             Err(RecvError::Lagged(_)) => presence.catch_up_with_nodes(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn follow_log(presence: Arc<Presence>) {
+    let mut events = presence.log.events();
+    loop {
+        match events.recv().await {
+            Ok(LogEvent::Connected) | Err(RecvError::Lagged(_)) => {
+                presence.on_reconnected();
+                // Nor do the others know what this node told them.
+                presence.send_digests();
+            }
+            Ok(_) => {}
             Err(RecvError::Closed) => return,
         }
     }

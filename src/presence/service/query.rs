@@ -132,7 +132,8 @@ impl Query<'_> {
     }
 
     fn with<T: Default>(&self, read: impl FnOnce(&Entry, bool) -> T) -> T {
-        let known = self.presence.nodes.is_current();
+        // Without a connection nobody knows what the others hold by now.
+        let known = self.presence.nodes.is_current() && self.presence.log.connected();
         let entry = self.presence.channels.with(&self.key, |entry| read(entry, known));
         entry.unwrap_or_default()
     }

@@ -95,17 +95,18 @@ impl Presence {
         let changed = std::mem::take(&mut *self.changed.lock());
         let mut deltas: BTreeMap<u16, Vec<_>> = BTreeMap::new();
         for key in changed {
-            let delta = self.channels.with(&key, |entry| {
+            self.channels.with(&key, |entry| {
                 entry.telling = false;
                 entry.touch();
-                let to = self.version.fetch_add(1, Ordering::AcqRel) + 1;
-                Some((wire::partition(entry.hash), entry.owner.take_delta(to)?))
+                let told = deltas.entry(wire::partition(entry.hash)).or_default();
+                while entry.owner.has_changed() {
+                    let to = self.version.fetch_add(1, Ordering::AcqRel) + 1;
+                    let delta = entry.owner.take_delta(to, wire::MESSAGE_BYTES);
+                    told.extend(delta.map(|delta| (key.clone(), delta)));
+                }
             });
-            if let Some(Some((partition, delta))) = delta {
-                deltas.entry(partition).or_default().push((key, delta));
-            }
         }
-        if self.nodes.others().is_empty() {
+        if self.is_alone() {
             return;
         }
         let incarnation = self.nodes.me().1;
@@ -116,14 +117,15 @@ impl Presence {
         }
     }
 
-    fn send_digests(&self) {
-        if self.nodes.others().is_empty() {
+    pub(super) fn send_digests(&self) {
+        if self.is_alone() {
             return;
         }
         let at = self.version.load(Ordering::Acquire);
-        let mut partitions: BTreeMap<u16, Vec<(u64, u64)>> = BTreeMap::new();
+        // Also of partitions in which nobody is left: others may not have heard that.
+        let heard = self.partitions.heard().map(|partition| (partition, Vec::new()));
+        let mut partitions: BTreeMap<u16, Vec<(u64, u64)>> = heard.collect();
         self.channels.for_each(|_, entry| {
-            // One where somebody was: others may not have heard that nobody is.
             let channels = partitions.entry(wire::partition(entry.hash)).or_default();
             if entry.owner.version() > 0 {
                 channels.push((entry.hash, entry.owner.version()));
@@ -135,6 +137,11 @@ impl Presence {
                 self.tell(partition, message);
             }
         }
+    }
+
+    /// Whether nobody hears what this node tells.
+    fn is_alone(&self) -> bool {
+        self.nodes.others().is_empty() && !self.asked.load(Ordering::Acquire)
     }
 
     fn tell(&self, partition: u16, message: Bytes) {

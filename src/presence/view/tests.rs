@@ -221,7 +221,10 @@ enum Step {
     Join(usize, u8),
     Leave(usize, u8),
     Update(usize, u8, u8),
-    Flush(usize),
+    /// As much as this is told.
+    Flush(usize, usize),
+    /// A node may have missed something.
+    Doubt(usize),
     Digest(usize),
     /// A question is answered.
     Answer(usize),
@@ -238,7 +241,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (node.clone(), 0..4u8).prop_map(|(n, c)| Step::Join(n, c)),
         3 => (node.clone(), 0..4u8).prop_map(|(n, c)| Step::Leave(n, c)),
         1 => (node.clone(), 0..4u8, any::<u8>()).prop_map(|(n, c, s)| Step::Update(n, c, s)),
-        4 => node.clone().prop_map(Step::Flush),
+        4 => (node.clone(), prop_oneof![Just(1), Just(120), Just(10_000)]).prop_map(|(n, room)| Step::Flush(n, room)),
+        1 => node.clone().prop_map(Step::Doubt),
         1 => node.clone().prop_map(Step::Digest),
         3 => node.clone().prop_map(Step::Answer),
         8 => (node.clone(), 0..4usize).prop_map(|(n, at)| Step::Deliver(n, at)),
@@ -289,12 +293,15 @@ impl World {
         self.0[n].see(seen);
     }
 
-    fn flush(&mut self, n: usize) {
+    fn flush(&mut self, n: usize, room: usize) -> bool {
         let node = &mut self.0[n];
-        if let Some(delta) = node.owner.take_delta(node.counter + 1) {
+        let delta = node.owner.take_delta(node.counter + 1, room);
+        let told = delta.is_some();
+        if let Some(delta) = delta {
             node.counter += 1;
             self.tell(n, &Message::Delta(delta));
         }
+        told
     }
 
     fn digest(&mut self, n: usize) {
@@ -336,7 +343,14 @@ impl World {
                     node.view.put_own(node.id, &member, seen);
                 }
             }),
-            Step::Flush(n) => self.flush(n),
+            Step::Flush(n, room) => {
+                self.flush(n, room);
+            }
+            Step::Doubt(n) => {
+                let node = &mut self.0[n];
+                node.view.doubt(node.id);
+                node.asks.extend(node.view.missing());
+            }
             Step::Digest(n) => self.digest(n),
             Step::Answer(n) => self.answer(n),
             Step::Deliver(n, at) => self.0[n].deliver(at),
@@ -366,7 +380,7 @@ impl World {
     /// asked for.
     fn settle(&mut self) {
         for n in 0..3 {
-            self.flush(n);
+            while self.flush(n, 100) {}
         }
         for _ in 0..6 {
             for n in 0..3 {

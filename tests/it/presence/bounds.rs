@@ -1,7 +1,7 @@
 //! Too many, too much, too often.
 
 use bytes::Bytes;
-use slipstream::presence::{Member, PresenceError};
+use slipstream::presence::{Member, Membership, PresenceError};
 
 use super::setting::{Ear, Node, app, member, name, quick};
 use crate::support::nats::NatsServer;
@@ -146,6 +146,32 @@ async fn in_a_large_channel_only_the_numbers_change() {
     near.hears(&["join a a", "join b b", "join c c", "leave d d", "leave c c"])
         .await;
     two.sees("public:crowd", 2, 2).await;
+}
+
+#[tokio::test]
+async fn members_with_as_much_info_as_they_may_come_all_at_once() {
+    let nats = NatsServer::start().await;
+    let [one, two, asked]: [Node; 3] = Node::cluster(&quick(&[nats.url()])).await;
+    let (_listening, _ear) = two.listen("public:heavy");
+    // Eight megabytes, told in messages of which NATS takes one megabyte each.
+    let members: Vec<_> = (0..2_000)
+        .map(|i| {
+            let member = Member {
+                conn_info: Some(json(4_096)),
+                ..member(&format!("c{i:04}"), "u")
+            };
+            one.try_join("public:heavy", member, None).unwrap()
+        })
+        .collect();
+    two.sees("public:heavy", 2_000, 1).await;
+    // And answered, in parts.
+    asked.sees("public:heavy", 2_000, 1).await;
+    let page = asked.page("public:heavy", None, 1).await;
+    assert_eq!(page.members[0].info_bytes(), 4_096);
+    members.into_iter().for_each(Membership::leave);
+    for node in [&two, &asked] {
+        node.sees("public:heavy", 0, 0).await;
+    }
 }
 
 #[tokio::test]

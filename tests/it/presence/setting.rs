@@ -54,6 +54,7 @@ pub(super) fn quick(urls: &[String]) -> Builder {
 }
 
 pub(super) struct Node {
+    pub(super) log: Arc<NatsLog>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) presence: Arc<Presence>,
     pub(super) metrics: Arc<Metrics>,
@@ -66,7 +67,7 @@ impl Node {
         let (log, nodes, metrics, tasks) = bare(&config).await;
         let presence = within(Presence::start(
             nodes.clone(),
-            log,
+            log.clone(),
             &config.presence,
             ENCODERS,
             metrics.clone(),
@@ -74,6 +75,7 @@ impl Node {
         ))
         .await;
         Self {
+            log,
             nodes,
             presence,
             metrics,
