@@ -45,17 +45,17 @@ const MODULES: &[(&str, &str)] = &[
     // The rim.
     (
         "edge",
-        "apps auth channel config limits log model protocol publish random revocation session task telemetry users",
+        "apps auth channel config limits log model presence protocol publish random revocation session task telemetry users",
     ),
     (
         "api",
-        "apps auth channel cluster config limits log model protocol publish random revocation task telemetry users",
+        "apps auth channel cluster config limits log model presence protocol publish random revocation task telemetry users",
     ),
     ("bench", "config log model protocol task"),
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config edge limits log model protocol publish random revocation session task telemetry users",
+        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation session task telemetry users",
     ),
     ("dev", "app config model task"),
     ("cli", "app bench cluster config dev log model task telemetry"),
