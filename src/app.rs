@@ -17,6 +17,7 @@ use crate::{
     edge::{
         frames,
         gateway::Gateway,
+        handler::Handler,
         listener::{ListenError, Listener},
     },
     log::nats::{self, NatsLog},
@@ -46,10 +47,10 @@ impl Roles {
 }
 
 /// A node that has its configuration and holds nothing yet.
-#[derive(Debug)]
 pub struct App {
     config: Config,
     roles: Roles,
+    handler: Option<Arc<dyn Handler>>,
     metrics: Arc<Metrics>,
 }
 
@@ -114,8 +115,16 @@ impl App {
         Self {
             config,
             roles,
+            handler: None,
             metrics: Arc::new(Metrics::new()),
         }
+    }
+
+    /// Registers the application that clients call. Without one their calls are refused (108).
+    #[must_use]
+    pub fn with_handler(mut self, handler: Arc<dyn Handler>) -> Self {
+        self.handler = Some(handler);
+        self
     }
 
     /// Starts it. When this resolves it serves.
@@ -127,6 +136,7 @@ impl App {
         let Self {
             config,
             roles,
+            handler,
             metrics,
         } = self;
         let background = Tasks::default();
@@ -194,6 +204,7 @@ impl App {
             hub.clone(),
             publisher.clone(),
             presence.clone(),
+            handler,
             apps.clone(),
             config.node.default_app.clone(),
             &config.edge,

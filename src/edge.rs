@@ -5,6 +5,7 @@ mod bounds;
 mod connection;
 pub mod frames;
 pub mod gateway;
+pub mod handler;
 pub mod listener;
 mod orders;
 pub mod origin;

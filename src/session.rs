@@ -27,6 +27,7 @@ mod orders;
 mod presence;
 mod publish;
 mod refresh;
+mod rpc;
 mod settings;
 mod subscribe;
 mod subscriptions;
@@ -51,6 +52,7 @@ pub use effect::{
     Effect, Generation, HistoryOrder, PresenceAnswer, PresenceOrder, PublishOrder, SubscribeOrder,
 };
 pub use failure::publish_failure;
+pub use rpc::{PRESENCE_UPDATE, Refusal};
 pub use settings::{AppView, Limits, Now};
 
 /// A deadline that never comes.
@@ -203,10 +205,9 @@ impl Session {
             Request::SubRefresh { channel, token } => self.sub_refresh(id, &channel, token, out),
             Request::Presence { channel } => self.presence(id, &channel, false, out),
             Request::PresenceStats { channel } => self.presence(id, &channel, true, out),
-            Request::Rpc { .. } | Request::Ping => {
-                fail(id, ErrorCode::NotAvailable, out);
-            }
-            Request::Send => self.close(DisconnectCode::NotAvailable, out),
+            Request::Rpc { method, data } => self.rpc(id, &method, &data, out),
+            Request::Ping => fail(id, ErrorCode::NotAvailable, out),
+            Request::Send { data } => self.message(&data, out),
             Request::Unknown => fail(id, ErrorCode::MethodNotFound, out),
             Request::Malformed => fail(id, ErrorCode::BadRequest, out),
         }
@@ -343,8 +344,8 @@ fn fail(id: u32, code: ErrorCode, out: &mut Vec<Effect>) {
     out.push(Effect::Send(Reply::Error { id, code }));
 }
 
-/// Raw JSON from a token, safe to embed in a line.
-fn one_line(raw: Bytes) -> Bytes {
+/// Raw JSON that is not the client's, safe to embed in a line.
+pub fn one_line(raw: Bytes) -> Bytes {
     if json::is_one_line(&raw) {
         return raw;
     }

@@ -32,7 +32,7 @@ const MODULES: &[(&str, &str)] = &[
     ("revocation", "auth config log model task telemetry"),
     (
         "presence",
-        "channel cluster config limits log model random task telemetry",
+        "channel cluster config limits log model protocol random task telemetry",
     ),
     // Pure: one connection's protocol state.
     ("session", "config log model protocol"),

@@ -58,7 +58,7 @@ fn check_rest(message: &str, read: &[Outcome<'_>]) {
 
 fn check_line(line: &str, outcome: &Outcome<'_>) {
     // `send` needs no id, and has no reply.
-    let silent = |request: &Request<'_>| matches!(request, Request::Send);
+    let silent = |request: &Request<'_>| matches!(request, Request::Send { .. });
     match (id_of(line), outcome) {
         (Some(id), Ok(command)) => {
             assert!(command.id == id || silent(&command.request), "{line:?}");

@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     channel::{Mailbox, Notice, Wire},
     protocol::{DisconnectCode, UnsubscribeCode, centrifuge},
-    session::{Effect, Generation, Now, Session},
+    session::{Effect, Generation, Now, Refusal, Session},
     telemetry::AppMetrics,
 };
 
@@ -30,6 +30,7 @@ use super::{
     admission::Admission,
     bounds, frames,
     gateway::Gateway,
+    handler::Caller,
     orders::{Completion, Joins, Order},
     reader,
     websocket::{Decoder, Event, close, encoder},
@@ -351,6 +352,29 @@ impl Connection {
                         self.send(frames::reply(&crate::protocol::Reply::Error { id, code }));
                     }
                 }
+                Effect::Update {
+                    id,
+                    generation,
+                    state,
+                } => {
+                    let result = self.joins.update(generation, state);
+                    let result = result.map(|()| Bytes::from_static(b"{}")).map_err(Refusal::Code);
+                    let mut told = Vec::new();
+                    self.session.on_rpc(id, result, &mut told);
+                    for effect in told {
+                        if let Effect::Send(reply) = effect {
+                            self.send(frames::reply(&reply));
+                        }
+                    }
+                }
+                Effect::Rpc { id, method, data } => {
+                    let order = super::orders::call(&self.gateway, self.caller(), id, method, data);
+                    self.orders.get_or_insert_default().push(order);
+                }
+                Effect::Message(data) => {
+                    let order = super::orders::tell(&self.gateway, self.caller(), data);
+                    self.orders.get_or_insert_default().push(order);
+                }
                 order => {
                     if let Effect::VerifyConnect { token } = &order
                         && let Err(code) = self.adopt(token.as_str())
@@ -364,6 +388,14 @@ impl Connection {
             }
         }
         closed
+    }
+
+    fn caller(&self) -> Caller {
+        Caller {
+            app: self.admission.app().id.clone(),
+            user: self.session.user().to_owned(),
+            client: self.session.client().to_owned(),
+        }
     }
 
     fn order(&mut self, effect: Effect) -> Order {
@@ -457,6 +489,11 @@ impl Connection {
             Completion::Published { id, result } => session.on_published(id, result, out),
             Completion::History { id, result } => session.on_history(id, result, out),
             Completion::Presence { id, result } => session.on_presence(id, result, out),
+            Completion::Rpc { id, result } => {
+                session.on_handled();
+                session.on_rpc(id, result, out);
+            }
+            Completion::Told => session.on_handled(),
             Completion::Abandoned => {}
         }
     }

@@ -35,7 +35,8 @@ use crate::{
 };
 
 use super::{
-    admission::Admission, connection::Connection, sockopt::ClientOptions, upgrade::accept_websocket,
+    admission::Admission, connection::Connection, handler::Handler, sockopt::ClientOptions,
+    upgrade::accept_websocket,
 };
 
 /// All client connections of a node.
@@ -43,6 +44,7 @@ pub struct Gateway {
     pub(super) hub: Arc<Hub>,
     pub(super) publisher: Publisher,
     pub(super) presence: Arc<Presence>,
+    pub(super) handler: Option<Arc<dyn Handler>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: EdgeConfig,
     pub(super) started: Instant,
@@ -62,6 +64,7 @@ impl Gateway {
         hub: Arc<Hub>,
         publisher: Publisher,
         presence: Arc<Presence>,
+        handler: Option<Arc<dyn Handler>>,
         apps: Apps,
         default_app: Option<AppId>,
         config: &EdgeConfig,
@@ -74,7 +77,8 @@ impl Gateway {
             publisher,
             presence,
             metrics,
-            limits: Arc::new(Limits::new(config, catchup)),
+            limits: Arc::new(Limits::new(config, catchup, handler.is_some())),
+            handler,
             config: config.clone(),
             started: Instant::now(),
             apps,

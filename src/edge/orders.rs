@@ -2,6 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::future::{AbortHandle, Abortable};
 use parking_lot::Mutex;
 
@@ -15,12 +16,17 @@ use crate::{
     protocol::{ErrorCode, HistoryPage, PublishResult, Push, Reply, ServerSubscription},
     publish::Target,
     session::{
-        Effect, Generation, HistoryOrder, PresenceAnswer, PresenceOrder, PublishOrder, SubscribeOrder,
+        self, Effect, Generation, HistoryOrder, PresenceAnswer, PresenceOrder, PublishOrder, Refusal,
+        SubscribeOrder,
     },
     telemetry::{AppMetrics, AuthFailure, Limit, Metrics},
 };
 
-use super::{frames, gateway::Gateway};
+use super::{
+    frames,
+    gateway::Gateway,
+    handler::{Caller, HandlerError},
+};
 
 /// An order under way.
 pub(super) type Order = Pin<Box<dyn Future<Output = Completion> + Send>>;
@@ -61,6 +67,11 @@ pub(super) enum Completion {
         id: u32,
         result: Result<PresenceAnswer, ErrorCode>,
     },
+    Rpc {
+        id: u32,
+        result: Result<Bytes, Refusal>,
+    },
+    Told,
     /// The client unsubscribed before it was joined.
     Abandoned,
 }
@@ -86,6 +97,17 @@ pub(super) struct Attached {
 }
 
 impl Joins {
+    /// Has a member show another state.
+    pub(super) fn update(&mut self, generation: Generation, state: Option<Bytes>) -> Result<(), ErrorCode> {
+        let joined = self.all.iter_mut().find(|(known, _)| *known == generation);
+        let membership = match joined {
+            Some((_, Join::Joined(attached))) => attached.membership.as_mut(),
+            _ => None,
+        };
+        let membership = membership.ok_or(ErrorCode::PermissionDenied)?;
+        membership.update_state(state).map_err(presence_error)
+    }
+
     /// Ends a subscription, or the attempt at one; true if there was either. The connection leaves: it is
     /// not lost.
     pub(super) fn leave(&mut self, generation: Generation, metrics: &AppMetrics) -> bool {
@@ -234,6 +256,9 @@ pub(super) fn order(
         | Effect::Send(_)
         | Effect::Ping
         | Effect::Unsubscribe { .. }
+        | Effect::Update { .. }
+        | Effect::Rpc { .. }
+        | Effect::Message(_)
         | Effect::Close(_)
         | Effect::CloseWith { .. } => Box::pin(std::future::ready(Completion::Abandoned)),
     }
@@ -316,6 +341,44 @@ fn attach(
         membership,
         _listening: listening,
     }
+}
+
+/// A call of the application: what it answers is one line of JSON for the client, or it is its mistake.
+pub(super) fn call(gateway: &Gateway, caller: Caller, id: u32, method: Box<str>, data: Bytes) -> Order {
+    let handler = gateway.handler.clone();
+    Box::pin(async move {
+        let Some(handler) = handler else {
+            let result = Err(Refusal::Code(ErrorCode::NotAvailable));
+            return Completion::Rpc { id, result };
+        };
+        let result = match handler.rpc(caller, &method, data).await {
+            Ok(answer) if serde_json::from_slice::<&serde_json::value::RawValue>(&answer).is_ok() => {
+                Ok(session::one_line(answer))
+            }
+            Ok(_) => Err(Refusal::Code(ErrorCode::Internal)),
+            Err(HandlerError {
+                code,
+                message,
+                temporary,
+            }) => Err(Refusal::Own {
+                code,
+                message: message.into(),
+                temporary,
+            }),
+        };
+        Completion::Rpc { id, result }
+    })
+}
+
+/// A message to the application.
+pub(super) fn tell(gateway: &Gateway, caller: Caller, data: Bytes) -> Order {
+    let handler = gateway.handler.clone();
+    Box::pin(async move {
+        if let Some(handler) = handler {
+            handler.message(caller, data).await;
+        }
+        Completion::Told
+    })
 }
 
 async fn who_is_there(gateway: Arc<Gateway>, app: Arc<App>, order: PresenceOrder) -> Completion {

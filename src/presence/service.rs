@@ -30,6 +30,7 @@ use crate::{
     limits::{Gcra, Quota},
     log::Log,
     model::{AppId, ChannelKey, ChannelName},
+    protocol::json,
     task::Tasks,
     telemetry::{DropReason, Limit, Metrics},
 };
@@ -159,7 +160,9 @@ impl Presence {
         channel: &ChannelName,
         member: Member,
     ) -> Result<Admitted, PresenceError> {
-        if member.info_bytes() > self.config.max_info_bytes {
+        let shown = [&member.conn_info, &member.chan_info];
+        let too_deep = shown.into_iter().flatten().any(|info| is_too_deep(info));
+        if too_deep || member.info_bytes() > self.config.max_info_bytes {
             return Err(self.refused(app, Limit::PresenceInfo, PresenceError::InfoTooLarge));
         }
         let key = key(app, channel);
@@ -328,7 +331,10 @@ impl Membership {
     /// [`PresenceError::StateTooLarge`], [`PresenceError::TooOften`].
     pub fn update_state(&mut self, state: Option<Bytes>) -> Result<(), PresenceError> {
         let presence = &self.presence;
-        if state.as_ref().map_or(0, Bytes::len) > presence.config.max_state_bytes {
+        let state_bytes = state.as_ref().map_or(0, Bytes::len);
+        if state_bytes > presence.config.max_state_bytes
+            || state.as_ref().is_some_and(|state| is_too_deep(state))
+        {
             let error = PresenceError::StateTooLarge;
             return Err(presence.refused(&self.key.app, Limit::PresenceState, error));
         }
@@ -392,6 +398,13 @@ impl std::fmt::Debug for Presence {
             .field("version", &self.version.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
+}
+
+/// What one member shows may not make a message unreadable that tells of others: parsers of JSON go no
+/// deeper than 128, and it stands in some arrays and objects there.
+fn is_too_deep(json: &[u8]) -> bool {
+    const MAX_DEPTH: usize = 64;
+    json::is_deeper_than(json, MAX_DEPTH)
 }
 
 fn key(app: &AppId, channel: &ChannelName) -> ChannelKey {

@@ -58,9 +58,14 @@ pub enum Request<'a> {
     Rpc {
         /// The method.
         method: Cow<'a, str>,
+        /// Raw JSON; `null` if the client left it out.
+        data: Cow<'a, str>,
     },
     /// Tell the application, without a reply.
-    Send,
+    Send {
+        /// Raw JSON; `null` if the client left it out.
+        data: Cow<'a, str>,
+    },
     /// Prolong the connection.
     Refresh {
         /// A new connection token; empty if the client left it out.

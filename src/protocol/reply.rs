@@ -14,6 +14,17 @@ pub enum Reply {
         /// Why.
         code: ErrorCode,
     },
+    /// The application did not do what it was called for.
+    Refusal {
+        /// The command's number.
+        id: u32,
+        /// Its own code: 400 to 1999.
+        code: u32,
+        /// Its own words.
+        message: Box<str>,
+        /// Whether the same may succeed later.
+        temporary: bool,
+    },
     /// The connection is established.
     Connect {
         /// The command's number.

@@ -81,6 +81,27 @@ pub enum Effect {
     History(Box<HistoryOrder>),
     /// Ask who is on a channel; then [`on_presence`](super::Session::on_presence).
     Presence(PresenceOrder),
+    /// Call the application; then [`on_handled`](super::Session::on_handled) and
+    /// [`on_rpc`](super::Session::on_rpc).
+    Rpc {
+        /// The command to answer.
+        id: u32,
+        /// The method.
+        method: Box<str>,
+        /// Raw JSON.
+        data: Bytes,
+    },
+    /// Tell the application, raw JSON; then [`on_handled`](super::Session::on_handled).
+    Message(Bytes),
+    /// Show another state as a member; then [`on_rpc`](super::Session::on_rpc).
+    Update {
+        /// The command to answer.
+        id: u32,
+        /// The subscription.
+        generation: Generation,
+        /// Raw JSON; `None` = nothing.
+        state: Option<Bytes>,
+    },
     /// Flush what is queued, then close with this code. The session's last effect.
     Close(DisconnectCode),
     /// The same with a code and a reason that a backend has chosen.

@@ -38,13 +38,15 @@ pub struct Limits {
     pub max_channels: usize,
     /// Publishes, history reads and refreshes without a result yet.
     pub max_in_flight: u32,
+    /// Whether the application takes calls and messages of clients.
+    pub has_handler: bool,
     /// Publications in a page of history; more are not an error, but not given.
     pub max_history: u32,
 }
 
 impl Limits {
     /// The bounds that the configuration sets.
-    pub fn new(edge: &EdgeConfig, catchup: &CatchupConfig) -> Self {
+    pub fn new(edge: &EdgeConfig, catchup: &CatchupConfig, has_handler: bool) -> Self {
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
             connect_timeout_ms: ms(edge.connect_timeout),
@@ -52,6 +54,7 @@ impl Limits {
             pong_timeout_ms: ms(edge.pong_timeout),
             max_channels: edge.max_channels,
             max_in_flight: u32::try_from(edge.max_in_flight).unwrap_or(u32::MAX),
+            has_handler,
             max_history: catchup.page_messages,
         }
     }

@@ -20,5 +20,6 @@ mod presence;
 mod presence_wire;
 mod recovery_model;
 mod recovery_rules;
+mod rpc;
 mod support;
 mod websocket;

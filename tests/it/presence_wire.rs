@@ -1,123 +1,18 @@
 //! Presence over WebSockets and REST, on two and three nodes: who is there, and who is told of it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use slipstream::model::{AppId, ChannelName};
-use tokio::net::TcpStream;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 
 use crate::support::{
     edge::{Builder, Edge},
     holds,
     nats::NatsServer,
     proxy::{Proxy, Weather},
-    token, within,
+    raw::Raw,
+    within,
 };
-
-/// A client that says what it is told to, and keeps what it hears.
-struct Raw {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    heard: Vec<Value>,
-    client: String,
-    last_id: u32,
-}
-
-impl Raw {
-    async fn connect(addr: SocketAddr, user: &str) -> Self {
-        let url = format!("ws://{addr}/connection/websocket");
-        let (socket, _) = within(tokio_tungstenite::connect_async(url)).await.unwrap();
-        let mut raw = Self {
-            socket,
-            heard: Vec::new(),
-            client: String::new(),
-            last_id: 0,
-        };
-        let request = match user {
-            "" => json!({}),
-            user => json!({ "token": token::token(&json!({ "sub": user, "info": { "name": user } })) }),
-        };
-        let reply = raw.command(json!({ "connect": request })).await;
-        raw.client = reply["connect"]["client"].as_str().unwrap().to_owned();
-        raw
-    }
-
-    async fn member(addr: SocketAddr, user: &str) -> Self {
-        let mut raw = Self::connect(addr, user).await;
-        let reply = raw.subscribe("here:a").await;
-        assert!(reply["error"].is_null(), "{reply}");
-        raw
-    }
-
-    async fn subscribe(&mut self, channel: &str) -> Value {
-        self.command(json!({ "subscribe": { "channel": channel, "join_leave": true } }))
-            .await
-    }
-
-    /// Sends a command; its reply.
-    async fn command(&mut self, mut command: Value) -> Value {
-        self.last_id += 1;
-        let id = self.last_id;
-        command["id"] = id.into();
-        let message = Message::text(command.to_string());
-        within(self.socket.send(message)).await.unwrap();
-        loop {
-            let heard = self.hear().await;
-            if heard["id"] == id {
-                return heard;
-            }
-            self.heard.push(heard);
-        }
-    }
-
-    async fn hear(&mut self) -> Value {
-        loop {
-            let message = within(self.socket.next()).await.unwrap().unwrap();
-            let Message::Text(text) = message else { continue };
-            let mut lines = text
-                .lines()
-                .map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let first = lines.next().unwrap();
-            // One reply a message is the rule; pushes that came with it are kept.
-            for more in lines {
-                self.heard.push(more);
-            }
-            return first;
-        }
-    }
-
-    /// The next push of this kind: who it is of.
-    async fn next(&mut self, kind: &str) -> Value {
-        loop {
-            let at = self.heard.iter().position(|heard| !heard["push"][kind].is_null());
-            if let Some(at) = at {
-                return self.heard.remove(at)["push"][kind]["info"].take();
-            }
-            let heard = self.hear().await;
-            self.heard.push(heard);
-        }
-    }
-
-    async fn stats(&mut self, channel: &str) -> (u64, u64) {
-        let reply = self
-            .command(json!({ "presence_stats": { "channel": channel } }))
-            .await;
-        let stats = &reply["presence_stats"];
-        let count = |name: &str| stats[name].as_u64().unwrap_or_else(|| panic!("{reply}"));
-        (count("num_clients"), count("num_users"))
-    }
-
-    /// Says goodbye.
-    async fn close(mut self) {
-        within(self.socket.close(None)).await.unwrap();
-        // Until the server has, too.
-        while within(self.socket.next())
-            .await
-            .is_some_and(|message| message.is_ok())
-        {}
-    }
-}
 
 const NAMESPACES: &str = r#"
 [[apps.namespaces]]
@@ -459,4 +354,95 @@ async fn bounds_refuse_members_and_spare_the_others() {
         ))
     };
     assert_eq!((hit("presence_members"), hit("presence_info")), (1.0, 1.0));
+}
+
+#[tokio::test]
+async fn a_member_shows_a_state_that_the_others_see() {
+    let nats = NatsServer::start().await;
+    let one = builder(&[nats.url()])
+        .set("presence.max_state_bytes", "100B")
+        .start()
+        .await;
+    let two = builder(&[nats.url()]).start().await;
+    let mut ann = Raw::member(one.addr, "ann").await;
+    ann.next("join").await;
+    let mut bob = Raw::member(two.addr, "bob").await;
+    ann.next("join").await;
+    bob.next("join").await;
+    let update = |channel: &str, state: Value| {
+        let data = json!({ "channel": channel, "state": state });
+        json!({ "rpc": { "method": "slipstream.presence.update", "data": data } })
+    };
+    let reply = ann.command(update("here:a", json!({ "typing": true }))).await;
+    assert_eq!(reply["rpc"], json!({ "data": {} }));
+    let shown = bob.next("update").await;
+    assert_eq!(
+        (&shown["user"], &shown["state"]),
+        (&json!("ann"), &json!({ "typing": true }))
+    );
+    let reply = bob.command(json!({ "presence": { "channel": "here:a" } })).await;
+    let members = &reply["presence"]["presence"];
+    assert_eq!(members[&ann.client]["state"], json!({ "typing": true }));
+    assert!(members[&bob.client]["state"].is_null());
+
+    for (channel, state, code) in [
+        ("here:a", json!("x".repeat(100)), 106),
+        ("here:other", json!(1), 103),
+        ("public:a", json!(1), 108),
+        ("nowhere:a", json!(1), 102),
+        ("", json!(1), 107),
+    ] {
+        let reply = ann.command(update(channel, state)).await;
+        assert_eq!(reply["error"]["code"], code, "{channel}");
+    }
+    // So deep that a parser of the message that tells of it would give up.
+    let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
+    let reply = ann
+        .command(update("here:a", serde_json::from_str(&deep).unwrap()))
+        .await;
+    assert_eq!(reply["error"]["code"], 106);
+    let malformed = json!({ "rpc": { "method": "slipstream.presence.update", "data": 7 } });
+    assert_eq!(ann.command(malformed).await["error"]["code"], 107);
+    // More often than it may.
+    let mut refused = 0;
+    for i in 0..20 {
+        let reply = ann.command(update("here:a", json!(i))).await;
+        refused += usize::from(reply["error"]["code"] == 111);
+    }
+    assert!(refused > 0);
+    assert_eq!(counts(&two, "here:a").await, (2, 2, true));
+}
+
+#[tokio::test]
+async fn channels_of_users_are_theirs_alone() {
+    let nats = NatsServer::start().await;
+    let more = r#"
+[[apps.namespaces]]
+name = "user"
+history = "std"
+recovery = true
+subscribe = "token"
+user_limited = true
+"#;
+    let edge = builder(&[nats.url()])
+        .file(more)
+        .set("apps.0.personal_namespace", "user")
+        .start()
+        .await;
+    let mut ann = Raw::connect(edge.addr, "ann").await;
+    let mut bob = Raw::connect(edge.addr, "bob").await;
+    let publish = async |from: &mut Raw| {
+        let data = json!({ "channel": "user:#ann", "data": 1 });
+        from.command(json!({ "publish": data })).await
+    };
+    assert_eq!(publish(&mut bob).await["error"]["code"], 103, "by backends only");
+    assert_eq!(bob.subscribe("user:#ann").await["error"]["code"], 103);
+    assert_eq!(
+        ann.subscribe("user:#ann").await["error"]["code"],
+        105,
+        "it is already"
+    );
+    for client in [&mut ann, &mut bob] {
+        assert!(client.subscribe("user:dialog#ann,bob").await["error"].is_null());
+    }
 }

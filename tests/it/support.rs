@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub(crate) mod nats;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
+pub(crate) mod raw;
 pub(crate) mod tls;
 pub(crate) mod token;
 

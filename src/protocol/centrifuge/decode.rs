@@ -16,8 +16,8 @@ use serde::{
 };
 
 use self::wire::{
-    WireChannel, WireConnect, WireEmpty, WireHistory, WirePublish, WireRefresh, WireRpc, WireSubRefresh,
-    WireSubscribe, object, token_or_empty,
+    WireChannel, WireConnect, WireEmpty, WireHistory, WirePublish, WireRefresh, WireRpc, WireSend,
+    WireSubRefresh, WireSubscribe, object, raw, token_or_empty,
 };
 use crate::protocol::{Command, Request, json::Object};
 
@@ -102,11 +102,8 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn into_command(self) -> Result<Command<'a>, NotACommand> {
         let request = match (self.request, self.id) {
-            (Some(Request::Send), _) => {
-                return Ok(Command {
-                    id: 0,
-                    request: Request::Send,
-                });
+            (Some(request @ Request::Send { .. }), _) => {
+                return Ok(Command { id: 0, request });
             }
             (Some(_), 0) => return Err(NotACommand),
             (Some(request), _) => request,
@@ -189,8 +186,12 @@ impl<'de> Visitor<'de> for LineVisitor {
                     .map(|WireChannel { channel }| Request::PresenceStats { channel }),
                 Key::Rpc => map
                     .next_value::<Option<WireRpc<'de>>>()?
-                    .map(|WireRpc { method }| Request::Rpc { method }),
-                Key::Send => object::<_, WireEmpty>(&mut map)?.map(|_| Request::Send),
+                    .map(|WireRpc { method, data }| Request::Rpc {
+                        method,
+                        data: raw(data),
+                    }),
+                Key::Send => object::<_, WireSend<'de>>(&mut map)?
+                    .map(|WireSend { data }| Request::Send { data: raw(data) }),
                 Key::Refresh => map
                     .next_value::<Option<WireRefresh<'de>>>()?
                     .map(|WireRefresh { token }| Request::Refresh {

@@ -27,6 +27,19 @@ pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
             error.flag("temporary", code.temporary());
             error.close();
         }
+        Reply::Refusal {
+            id,
+            code,
+            message,
+            temporary,
+        } => {
+            fields.number("id", u64::from(*id));
+            let mut error = Fields::open(fields.key("error"));
+            error.number("code", u64::from(*code));
+            error.text("message", message);
+            error.flag("temporary", *temporary);
+            error.close();
+        }
         Reply::Connect { id, result } => {
             fields.number("id", u64::from(*id));
             connect_result(fields.key("connect"), result);

@@ -48,6 +48,7 @@ pub(super) fn limits() -> Limits {
         max_channels: 4,
         max_in_flight: 2,
         max_history: 3,
+        has_handler: false,
     }
 }
 
@@ -239,6 +240,10 @@ impl Owner {
             }
             Effect::Publish(order) => self.publishes.push_back(order),
             Effect::History(order) => self.histories.push_back(*order),
+            Effect::Update { id, state, .. } => self.give(|session, _, out| {
+                session.on_rpc(id, Ok(state.unwrap_or_else(|| "{}".into())), out);
+            }),
+            Effect::Rpc { .. } | Effect::Message(_) => panic!("there is no application"),
             // What presence knows is not the session's business: always the same is there.
             Effect::Presence(PresenceOrder { id, count, .. }) => {
                 let answer = if count {

@@ -11,6 +11,7 @@ use slipstream::{
     app::{App, Roles, Running, StartError},
     cluster::Nodes,
     config::{Config, Sources},
+    edge::handler::Handler,
     log::Log,
     presence::Presence,
     telemetry::Metrics,
@@ -51,6 +52,13 @@ impl Edge {
             more: String::new(),
             keys: Vec::new(),
             env: Vec::new(),
+        }
+    }
+
+    fn of(running: Running) -> Self {
+        Self {
+            addr: running.addr,
+            running: Some(running),
         }
     }
 
@@ -135,6 +143,13 @@ impl Builder {
         self
     }
 
+    /// Starts it in this process, with an application.
+    pub(crate) async fn start_with(self, handler: Arc<dyn Handler>) -> Edge {
+        let config = self.config();
+        let app = App::new(config, Roles::ALL).with_handler(handler);
+        Edge::of(within(app.start()).await.unwrap())
+    }
+
     /// Starts it in this process.
     pub(crate) async fn start(self) -> Edge {
         self.try_start().await.unwrap()
@@ -144,10 +159,7 @@ impl Builder {
     pub(crate) async fn try_start(self) -> Result<Edge, StartError> {
         let config = self.config();
         let running = within(App::new(config, Roles::ALL).start()).await?;
-        Ok(Edge {
-            addr: running.addr,
-            running: Some(running),
-        })
+        Ok(Edge::of(running))
     }
 
     /// Its configuration, for tests that start parts of a node.

@@ -122,8 +122,8 @@ fn commands_are_read() {
         (r#"{"id":0}"#, 0, "Pong"),
         (r#"{"id":9,"unheard_of":{"connect":{}}}"#, 9, "Unknown"),
         (r#"{"id":4294967295,"ping":{}}"#, u32::MAX, "Ping"),
-        (r#"{"send":{"data":{}}}"#, 0, "Send"),
-        (r#"{"id":1,"send":{}}"#, 0, "Send"),
+        (r#"{"send":{"data":{}}}"#, 0, r#"Send { data: "{}" }"#),
+        (r#"{"id":1,"send":{}}"#, 0, r#"Send { data: "null" }"#),
         (
             r#"{"id":1,"connect":{"token":"","name":"js","version":"1","data":{"a":1},"headers":{"a":"b"},"flag":1}}"#,
             1,
@@ -187,7 +187,7 @@ fn commands_are_read() {
         (
             r#"{"id":6,"rpc":{"method":"m","data":{}}}"#,
             6,
-            r#"Rpc { method: "m" }"#,
+            r#"Rpc { method: "m", data: "null" }"#,
         ),
         (r#"{"id":6,"refresh":{}}"#, 6, "Refresh { token: Token(..) }"),
         (

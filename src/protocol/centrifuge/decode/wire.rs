@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{
     Connect, HistoryQuery, Payload, PayloadError, RecoverFrom, Request, Subscribe, SubscribeFeature, Token,
-    json::{Object, Safe, Text, present},
+    json::{Object, Safe, Text, present, without_newlines},
 };
 
 /// `flag` of a subscribe: answer error 112 instead of `recovered: false`.
@@ -42,6 +42,20 @@ pub(super) struct WireChannel<'a> {
 pub(super) struct WireRpc<'a> {
     #[serde(borrow, default)]
     pub(super) method: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct WireSend<'a> {
+    #[serde(borrow)]
+    pub(super) data: Option<&'a RawValue>,
+}
+
+/// Raw JSON on one line.
+pub(super) fn raw(data: Option<&RawValue>) -> Cow<'_, str> {
+    let text = data.map_or("null", RawValue::get);
+    without_newlines(text).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 #[derive(Deserialize)]
