@@ -51,7 +51,10 @@ const MODULES: &[(&str, &str)] = &[
         "api",
         "apps auth channel cluster config limits log model presence protocol publish random revocation task telemetry users",
     ),
-    ("bench", "config log model protocol task"),
+    (
+        "bench",
+        "cluster config log model presence protocol task telemetry",
+    ),
     // Knows everything below, and is known by the commands alone.
     (
         "app",

@@ -23,6 +23,8 @@ pub(crate) enum BenchCommand {
     Publish(PublishArgs),
     /// Clients that come back and have missed something.
     Resume(ResumeArgs),
+    /// Members of channels on several nodes in this process: joins, bytes, queries, memory, idleness.
+    Presence(PresenceArgs),
     /// What is possible on this machine: the same work without a product.
     #[command(subcommand)]
     Floor(FloorCommand),
@@ -264,6 +266,28 @@ pub(crate) struct NatsPublishArgs {
     /// Measured.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) duration: Duration,
+    /// Where the result is written as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PresenceArgs {
+    /// The nats-server; streams and buckets of their own prefix are made there.
+    #[arg(long, value_name = "URL", default_value = "127.0.0.1:4222")]
+    pub(crate) nats: String,
+    /// Nodes.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) nodes: usize,
+    /// Members of one channel.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) members: usize,
+    /// Channels with one or two members, in which nothing happens.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) channels: usize,
+    /// How long that is measured.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) idle: Duration,
     /// Where the result is written as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
