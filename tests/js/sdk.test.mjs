@@ -172,4 +172,40 @@ describe("the stock SDK", () => {
     await soon(Promise.all(wanted.map((n) => client.publish(channel, { n }))), "publishing");
     assert.deepEqual(numbers(await count(50)), wanted);
   });
+
+  test("sees who is there, and who comes, changes and goes", async (t) => {
+    const channel = freshChannel();
+    const [ann, bob] = [newClient(t), newClient(t)];
+    ann.connect();
+    const here = ann.newSubscription(channel, { joinLeave: true });
+    const heard = { join: [], leave: [] };
+    for (const kind of ["join", "leave"]) here.on(kind, ({ info }) => heard[kind].push(info.client));
+    const subscribed = event(here, "subscribed");
+    const own = event(here, "join");
+    here.subscribe();
+    await subscribed;
+    const { info } = await own;
+
+    const came = event(here, "join");
+    bob.connect();
+    const connected = event(bob, "connected");
+    const there = bob.newSubscription(channel);
+    there.subscribe();
+    const { client } = await connected;
+    assert.equal((await came).info.client, client);
+
+    assert.deepEqual(await here.presenceStats(), { numClients: 2, numUsers: 1 });
+    const { clients } = await here.presence();
+    assert.deepEqual(Object.keys(clients).sort(), [info.client, client].sort());
+
+    await bob.rpc("slipstream.presence.update", { channel, state: { typing: true } });
+    const after = await here.presence();
+    assert.equal(after.clients[client].client, client, "a field more does no harm");
+
+    const went = event(here, "leave");
+    there.unsubscribe();
+    assert.equal((await went).info.client, client);
+    assert.deepEqual(await here.presenceStats(), { numClients: 1, numUsers: 1 });
+    assert.deepEqual(heard, { join: [info.client, client], leave: [client] });
+  });
 });
