@@ -6,9 +6,10 @@ SHELL := /bin/sh
 WITH_NATS_SERVER = nats_server=$$(scripts/nats-server) && export SLIPSTREAM_NATS_SERVER="$$nats_server"
 WITH_CHROMIUM = chromium=$$(scripts/chromium) && export CHROMIUM="$$chromium"
 NODE_MODULES := tests/js/node_modules/.package-lock.json
+PYTHON_SDK := .cache/python/.requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-js bench fuzz fmt lint nats-server test-tools
+.PHONY: help run test test-rust test-js test-python bench fuzz fmt lint nats-server test-tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +17,7 @@ help: ## list the targets
 run: ## run everything on this machine: http://127.0.0.1:8000 (ARGS="--listen ADDR ...")
 	@$(WITH_NATS_SERVER) && exec cargo run -- dev $(ARGS)
 
-test: lint test-rust test-js ## run every check and test
+test: lint test-rust test-js test-python ## run every check and test
 
 test-rust: ## run the Rust tests against a real nats-server
 	$(WITH_NATS_SERVER) && cargo test --quiet
@@ -24,6 +25,10 @@ test-rust: ## run the Rust tests against a real nats-server
 test-js: $(NODE_MODULES) ## run the stock SDK and a browser against a running node
 	cargo build --quiet
 	$(WITH_NATS_SERVER) && $(WITH_CHROMIUM) && node tests/js/run.mjs
+
+test-python: $(PYTHON_SDK) ## run the stock SDK for Python against a running node
+	cargo build --quiet
+	$(WITH_NATS_SERVER) && .cache/python/bin/python tests/python/sdk.py
 
 bench: ## measure (ARGS="idle", "fanout", "publish", "resume" or "floor", with options)
 	$(WITH_NATS_SERVER) && cargo run --release -- bench $(ARGS)
@@ -46,9 +51,14 @@ lint: ## check format, lints and dependencies
 nats-server: ## find a nats-server, or install one for this project
 	@scripts/nats-server
 
-test-tools: $(NODE_MODULES) ## install what `make test-js` needs
+test-tools: $(NODE_MODULES) $(PYTHON_SDK) ## install what `make test-js` and `make test-python` need
 	@scripts/chromium
 
 $(NODE_MODULES): tests/js/package.json tests/js/package-lock.json
 	cd tests/js && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(PYTHON_SDK): tests/python/requirements.txt
+	python3 -m venv .cache/python
+	.cache/python/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	@touch $@
