@@ -20,11 +20,17 @@ use crate::{
         handler::Handler,
         listener::{ListenError, Listener},
     },
-    log::nats::{self, NatsLog},
+    log::{
+        Log,
+        nats::{self, NatsLog},
+    },
     presence::Presence,
+    protocol::DisconnectCode,
     publish::Publisher,
+    revocation::{Enforce, NotRead, Revocations},
     task::Tasks,
     telemetry::{Metrics, RefusedHandshake, RefusedMessage},
+    users::{Index, Users},
 };
 
 const PAGE: &str = include_str!("edge/page/index.html");
@@ -92,6 +98,9 @@ pub enum StartError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] nats::StartError),
+    /// Who is to be turned away is not known.
+    #[error(transparent)]
+    Revocations(#[from] NotRead),
     /// An app's keys cannot be used.
     #[error(transparent)]
     App(#[from] AppError),
@@ -175,6 +184,23 @@ impl App {
             &background,
         )
         .await;
+        let index = Arc::new(Index::default());
+        let seam: Arc<dyn Log> = log.clone();
+        let revocations = Revocations::start(
+            &seam,
+            &config.revocations,
+            enforce(index.clone(), metrics.clone()),
+            config.nats.start_timeout,
+            metrics.clone(),
+            &background,
+        );
+        let revocations = match revocations.await {
+            Ok(revocations) => revocations,
+            Err(error) => {
+                background.stop();
+                return Err(error.into());
+            }
+        };
         let ring_shares: Vec<_> = config
             .apps
             .iter()
@@ -206,11 +232,21 @@ impl App {
             presence.clone(),
             handler,
             apps.clone(),
+            index.clone(),
+            revocations.clone(),
             config.node.default_app.clone(),
             &config.edge,
             &config.catchup,
             metrics.clone(),
             clients.clone(),
+        );
+        let _users = Users::start(
+            seam,
+            nodes.clone(),
+            index.clone(),
+            &config.users,
+            metrics.clone(),
+            &background,
         );
         let addr = listener.local_addr();
         let stop_accepting = CancellationToken::new();
@@ -236,9 +272,9 @@ impl App {
         }
         let front = Front::new(router, doors, metrics.clone());
         let listener = listener.count_timeouts(metrics.handshakes_refused.of(RefusedHandshake::Timeout));
-        metrics.on_scrape(measure(&gateway, &hub, [background.clone(), clients.clone()]));
+        metrics.on_scrape(measure(&gateway, &hub, &index, [background.clone(), clients.clone()]));
         background.spawn(listener.serve(front, clients.clone(), stop_accepting.clone()));
-        nodes.set_load(load(&gateway, &hub, metrics.clone()));
+        nodes.set_load(load(&gateway, &hub, index, metrics.clone()));
         nodes.set_state(NodeState::Ready);
         metrics.ready.set(1);
         Ok(Running {
@@ -318,10 +354,21 @@ impl Running {
     }
 }
 
+/// Closes connections whose token is worth nothing any more.
+fn enforce(index: Arc<Index>, metrics: Arc<Metrics>) -> Enforce {
+    Box::new(move |app, user, revoked| {
+        for mailbox in index.with_token(app, user, revoked) {
+            metrics.revoked_connections.inc();
+            mailbox.close(DisconnectCode::InvalidToken);
+        }
+    })
+}
+
 /// What other nodes are told of this one's load.
 fn load(
     gateway: &Arc<Gateway>,
     hub: &Arc<Hub>,
+    index: Arc<Index>,
     metrics: Arc<Metrics>,
 ) -> impl Fn() -> Load + Send + Sync + use<> {
     let (gateway, hub) = (Arc::downgrade(gateway), Arc::downgrade(hub));
@@ -329,7 +376,7 @@ fn load(
         connections: gateway
             .upgrade()
             .map_or(0, |gateway| gateway.connections() as u64),
-        users: 0,
+        users: index.users() as u64,
         subscriptions: metrics.subscriptions(),
         tails: hub.upgrade().map_or(0, |hub| hub.tails() as u64),
     }
@@ -339,14 +386,17 @@ fn load(
 fn measure(
     gateway: &Arc<Gateway>,
     hub: &Arc<Hub>,
+    index: &Arc<Index>,
     tasks: [Tasks; 2],
 ) -> impl Fn(&Metrics) + Send + Sync + 'static {
+    let index = index.clone();
     // They own the metrics.
     let (gateway, hub) = (Arc::downgrade(gateway), Arc::downgrade(hub));
     let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     move |metrics| {
         let running = tasks.iter().map(Tasks::count).sum();
         metrics.tasks.set(gauge(running));
+        metrics.users.set(gauge(index.users()));
         if let Some(gateway) = gateway.upgrade() {
             metrics.mailbox_bytes.set(gauge(gateway.queued_bytes()));
         }

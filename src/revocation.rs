@@ -5,7 +5,9 @@
 //! to date and stores what is revoked here. An entry is kept until the tokens it is for have expired.
 
 mod entry;
+mod service;
 mod set;
 
 pub use entry::{Entry, EntryId, Kind};
+pub use service::{Enforce, NotRead, Order, RevokeError, Revocations};
 pub use set::Set;

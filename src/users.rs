@@ -5,8 +5,11 @@
 //! to the connections that it has, and tells how many these were. A node that does not answer is
 //! named in the [`Outcome`]: nobody may take its silence for "offline".
 
+mod deliver;
 mod index;
+mod service;
 mod wire;
 
 pub use index::{Index, Local, Place};
+pub use service::{Crowded, Outcome, Users};
 pub use wire::{Action, Answer, Request, Subscribe};

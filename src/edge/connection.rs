@@ -21,9 +21,11 @@ use tokio::{
 
 use crate::{
     channel::{Mailbox, Notice, Wire},
+    model::{ConnectClaims, TokenError, TokenFacts},
     protocol::{DisconnectCode, UnsubscribeCode, centrifuge},
     session::{Effect, Generation, Now, Refusal, Session},
     telemetry::AppMetrics,
+    users::Place,
 };
 
 use super::{
@@ -67,6 +69,8 @@ pub(super) struct Connection {
     joins: Joins,
     orders: Option<Box<FuturesUnordered<Order>>>,
     effects: Vec<Effect>,
+    /// Among the connections of its user.
+    place: Option<Place>,
     /// Commands that came before the connect was answered.
     held: Option<Box<str>>,
     opened: bool,
@@ -94,6 +98,7 @@ impl Connection {
             joins: Joins::default(),
             orders: None,
             effects: Vec::new(),
+            place: None,
             held: None,
             opened: false,
             farewell: None,
@@ -117,6 +122,7 @@ impl Connection {
         // Nothing is delivered to it any more, and whoever waits for room is let go.
         self.joins.clear(says_goodbye(ended), &self.metrics);
         self.mailbox.end();
+        self.place = None;
         if let Ended::Closed(code, reason) = ended {
             let reason = self.farewell.as_deref().unwrap_or(reason);
             let goodbye = VecDeque::from([encoder::close(code, reason)]);
@@ -255,6 +261,10 @@ impl Connection {
                 Some(Ok(command)) => self.session.on_command(command, now, &mut self.effects),
                 Some(Err(_)) => self.session.close(DisconnectCode::BadRequest, &mut self.effects),
                 None => return None,
+            }
+            if self.place.is_none() && self.session.is_connected() {
+                // Without a token.
+                self.enter("", None);
             }
             bounds::count_command(&self.effects, &self.metrics);
             if let Some(ended) = self.carry_out() {
@@ -447,6 +457,49 @@ impl Connection {
     }
 
     fn complete(&mut self, completion: Completion) {
+        let completion = match completion {
+            Completion::ConnectVerified(Ok(claims)) => Completion::ConnectVerified(self.entered(claims)),
+            Completion::RefreshVerified { id, result: Ok(claims) } => {
+                let result = self.renewed(claims);
+                Completion::RefreshVerified { id, result }
+            }
+            other => other,
+        };
+        self.hand_on(completion);
+        if self.session.accepts_commands() && !self.session.is_connected() {
+            // The connect was refused.
+            self.place = None;
+        }
+    }
+
+    /// Among the connections of its user, from before its connect is answered on: what a backend does
+    /// to the user from then on reaches it.
+    fn enter(&mut self, user: &str, facts: Option<TokenFacts>) {
+        let (app, client, mailbox) = (&self.admission.app().id, self.session.client(), self.mailbox.clone());
+        self.place = Some(self.gateway.users.enter(app, user, client, facts, mailbox));
+    }
+
+    fn entered(&mut self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {
+        self.enter(&claims.user, Some(claims.facts.clone()));
+        self.still_good(claims)
+    }
+
+    fn renewed(&mut self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {
+        if let Some(place) = self.place.as_ref().filter(|_| claims.user == self.session.user()) {
+            place.renew(claims.facts.clone());
+        }
+        self.still_good(claims)
+    }
+
+    /// Once more, now that a revocation would find the connection: the one that came between the check
+    /// and this looked for it in vain.
+    fn still_good(&self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {
+        let app = &self.admission.app().id;
+        self.gateway.revocations.check(app, &claims.user, &claims.facts)?;
+        Ok(claims)
+    }
+
+    fn hand_on(&mut self, completion: Completion) {
         let now = self.gateway.now();
         let (session, out) = (&mut self.session, &mut self.effects);
         match completion {

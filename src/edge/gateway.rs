@@ -29,9 +29,11 @@ use crate::{
     protocol::DisconnectCode,
     publish::Publisher,
     random,
+    revocation::Revocations,
     session::{Limits, Session},
     task::Tasks,
     telemetry::{Metrics, RefusedHandshake},
+    users::Index,
 };
 
 use super::{
@@ -49,6 +51,8 @@ pub struct Gateway {
     pub(super) config: EdgeConfig,
     pub(super) started: Instant,
     pub(super) apps: Apps,
+    pub(super) users: Arc<Index>,
+    pub(super) revocations: Arc<Revocations>,
     default_app: Option<AppId>,
     limits: Arc<Limits>,
     mailboxes: Mutex<slab::Slab<Arc<Mailbox>>>,
@@ -66,6 +70,8 @@ impl Gateway {
         presence: Arc<Presence>,
         handler: Option<Arc<dyn Handler>>,
         apps: Apps,
+        users: Arc<Index>,
+        revocations: Arc<Revocations>,
         default_app: Option<AppId>,
         config: &EdgeConfig,
         catchup: &CatchupConfig,
@@ -82,6 +88,8 @@ impl Gateway {
             config: config.clone(),
             started: Instant::now(),
             apps,
+            users,
+            revocations,
             default_app,
             mailboxes: Mutex::default(),
             open: AtomicUsize::new(0),

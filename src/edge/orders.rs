@@ -11,7 +11,7 @@ use crate::{
     channel::{
         HistoryError, HistoryRead, Hub, Mailbox, Outlet, Published, Resume, SubscribeError, Subscription,
     },
-    model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError},
+    model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError, TokenFacts},
     presence::{Admitted, Listening, Member, Membership, PresenceError},
     protocol::{ErrorCode, HistoryPage, PublishResult, Push, Reply, ServerSubscription},
     publish::Target,
@@ -185,13 +185,16 @@ pub(super) fn order(
         other => other,
     };
     let (app, hub, metrics) = (app.clone(), gateway.hub.clone(), gateway.metrics.clone());
+    let gateway = gateway.clone();
     match effect {
         Effect::VerifyConnect { token } => Box::pin(async move {
             let result = app.verify_connect(token.as_str()).await;
+            let result = result.and_then(|claims| not_revoked(&gateway, &app, claims));
             Completion::ConnectVerified(noted(result, &metrics))
         }),
         Effect::VerifyRefresh { id, token } => Box::pin(async move {
-            let result = noted(app.verify_connect(token.as_str()).await, &metrics);
+            let result = app.verify_connect(token.as_str()).await;
+            let result = noted(result.and_then(|claims| not_revoked(&gateway, &app, claims)), &metrics);
             Completion::RefreshVerified { id, result }
         }),
         Effect::VerifySubscribe {
@@ -199,7 +202,8 @@ pub(super) fn order(
             generation,
             token,
         } => Box::pin(async move {
-            let result = noted(app.verify_subscribe(token.as_str()).await, &metrics);
+            let result = app.verify_subscribe(token.as_str()).await;
+            let result = noted(result.and_then(|claims| not_revoked(&gateway, &app, claims)), &metrics);
             Completion::SubscribeVerified {
                 channel,
                 generation,
@@ -212,7 +216,8 @@ pub(super) fn order(
             generation,
             token,
         } => Box::pin(async move {
-            let result = noted(app.verify_subscribe(token.as_str()).await, &metrics);
+            let result = app.verify_subscribe(token.as_str()).await;
+            let result = noted(result.and_then(|claims| not_revoked(&gateway, &app, claims)), &metrics);
             Completion::SubRefreshVerified {
                 id,
                 channel,
@@ -222,7 +227,6 @@ pub(super) fn order(
         }),
         Effect::Subscribe(order) | Effect::SubscribeLater(order) => {
             let (channel, generation) = (order.channel.clone(), order.generation);
-            let gateway = gateway.clone();
             let registration = joins.begin(generation);
             let mailbox = mailbox.clone();
             let joining = async move {
@@ -237,7 +241,7 @@ pub(super) fn order(
             Box::pin(async move { joining.await.unwrap_or(Completion::Abandoned) })
         }
         Effect::SubscribeAll(orders) => {
-            let (gateway, mailbox) = (gateway.clone(), mailbox.clone());
+            let mailbox = mailbox.clone();
             Box::pin(async move {
                 let mut joined = Vec::with_capacity(orders.len());
                 for order in &orders {
@@ -264,11 +268,35 @@ pub(super) fn order(
     }
 }
 
+/// Claims of either kind of token.
+trait Claims {
+    fn said(&self) -> (&str, &TokenFacts);
+}
+
+impl Claims for ConnectClaims {
+    fn said(&self) -> (&str, &TokenFacts) {
+        (&self.user, &self.facts)
+    }
+}
+
+impl Claims for SubscribeClaims {
+    fn said(&self) -> (&str, &TokenFacts) {
+        (&self.user, &self.facts)
+    }
+}
+
+fn not_revoked<C: Claims>(gateway: &Gateway, app: &App, claims: C) -> Result<C, TokenError> {
+    let (user, facts) = claims.said();
+    gateway.revocations.check(&app.id, user, facts)?;
+    Ok(claims)
+}
+
 /// Counts a token that was not accepted.
 fn noted<T>(result: Result<T, TokenError>, metrics: &Metrics) -> Result<T, TokenError> {
     let why = match &result {
         Ok(_) => return result,
         Err(TokenError::Expired) => AuthFailure::Expired,
+        Err(TokenError::REVOKED) => AuthFailure::Revoked,
         Err(TokenError::Invalid(_)) => AuthFailure::Invalid,
         Err(TokenError::Unavailable) => AuthFailure::Jwks,
     };

@@ -71,6 +71,11 @@ pub enum TokenError {
     Unavailable,
 }
 
+impl TokenError {
+    /// It was taken back before it expired.
+    pub const REVOKED: Self = Self::Invalid("revoked");
+}
+
 // Claims hold what users put into tokens, so `Debug` names only what is safe in a log.
 impl fmt::Debug for TokenFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

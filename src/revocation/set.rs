@@ -94,6 +94,12 @@ impl Set {
         self.apps.get(app).map_or(0, |of_app| of_app.entries.len())
     }
 
+    /// How many entries of `app` hold.
+    pub fn count_holding(&self, app: &AppId, now: i64) -> usize {
+        let Some(of_app) = self.apps.get(app) else { return 0 };
+        of_app.entries.values().filter(|entry| entry.holds(now)).count()
+    }
+
     /// How many entries of all apps are known.
     pub fn len(&self) -> usize {
         self.apps.values().map(|of_app| of_app.entries.len()).sum()

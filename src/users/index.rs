@@ -114,30 +114,41 @@ impl Index {
     pub fn local(&self, app: &AppId, user: &str) -> Vec<Local> {
         let hash = self.hash(app, user);
         let shard = self.shard(hash).lock();
-        let mut found = Vec::new();
-        let mut next = shard.heads.get(&hash).copied().unwrap_or(NONE);
-        while let Some(entry) = shard.entries.get(next as usize) {
-            if entry.app == *app && *entry.user == *user && !entry.mailbox.closing() {
-                found.push(Local {
-                    client: entry.client.clone(),
-                    mailbox: entry.mailbox.clone(),
-                });
-            }
-            next = entry.after;
-        }
-        found
+        let of_user = shard.with_hash(hash).filter(|entry| {
+            entry.app == *app && *entry.user == *user && !entry.mailbox.closing()
+        });
+        let local = of_user.map(|entry| Local {
+            client: entry.client.clone(),
+            mailbox: entry.mailbox.clone(),
+        });
+        local.collect()
     }
 
-    /// The connections of an app whose user and token `is` is true of. Looks at every connection.
-    pub fn with_token(&self, app: &AppId, is: impl Fn(&str, &TokenFacts) -> bool) -> Vec<Arc<Mailbox>> {
+    /// The connections of an app whose user and token `is` is true of: of all users, at a look at every
+    /// connection of the node, or only of `user`.
+    pub fn with_token(
+        &self,
+        app: &AppId,
+        user: Option<&str>,
+        is: impl Fn(&str, &TokenFacts) -> bool,
+    ) -> Vec<Arc<Mailbox>> {
         let mut found = Vec::new();
-        for shard in &self.shards {
-            let shard = shard.lock();
-            let all = shard.entries.iter().map(|(_, entry)| entry);
-            found.extend(all.filter_map(|entry| {
-                let facts = entry.facts.as_deref().filter(|_| entry.app == *app)?;
-                is(&entry.user, facts).then(|| entry.mailbox.clone())
-            }));
+        let mut look = |entry: &Entry| {
+            let facts = entry.facts.as_deref().filter(|_| entry.app == *app);
+            if facts.is_some_and(|facts| is(&entry.user, facts)) {
+                found.push(entry.mailbox.clone());
+            }
+        };
+        match user {
+            Some(user) => {
+                let hash = self.hash(app, user);
+                self.shard(hash).lock().with_hash(hash).for_each(look);
+            }
+            None => {
+                for shard in &self.shards {
+                    shard.lock().entries.iter().for_each(|(_, entry)| look(entry));
+                }
+            }
         }
         found
     }
@@ -164,6 +175,13 @@ impl Index {
 }
 
 impl Shard {
+    /// The entries of a list.
+    fn with_hash(&self, hash: u64) -> impl Iterator<Item = &Entry> {
+        let first = self.heads.get(&hash).copied().unwrap_or(NONE);
+        let entry = |at: u32| self.entries.get(at as usize);
+        std::iter::successors(entry(first), move |known| entry(known.after))
+    }
+
     fn entry(&mut self, slot: u32) -> Option<&mut Entry> {
         self.entries.get_mut(slot as usize)
     }
@@ -279,9 +297,11 @@ mod tests {
         let place = index.enter(&app("a"), "ann", "1", Some(facts(1)), mailbox());
         let _without = index.enter(&app("a"), "ann", "2", None, mailbox());
         let _other = index.enter(&app("b"), "ann", "3", Some(facts(1)), mailbox());
-        assert_eq!(index.with_token(&app("a"), old).len(), 1);
+        assert_eq!(index.with_token(&app("a"), None, old).len(), 1);
+        assert_eq!(index.with_token(&app("a"), Some("ann"), old).len(), 1);
+        assert!(index.with_token(&app("a"), Some("bob"), old).is_empty());
         place.renew(facts(9));
-        assert!(index.with_token(&app("a"), old).is_empty());
+        assert!(index.with_token(&app("a"), None, old).is_empty());
     }
 
     proptest! {
