@@ -12,6 +12,7 @@ mod openapi;
 mod operations;
 mod pipeline;
 mod server;
+mod targeting;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -20,11 +21,19 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, delete, get, post},
 };
 use bytes::Bytes;
 
-use crate::{apps::Apps, channel::Hub, config::HttpConfig, publish::Publisher, telemetry::Metrics};
+use crate::{
+    apps::Apps,
+    channel::Hub,
+    config::{HttpConfig, UsersConfig},
+    publish::Publisher,
+    revocation::Revocations,
+    telemetry::Metrics,
+    users::Users,
+};
 
 pub use error::ApiError;
 pub use front::Front;
@@ -40,6 +49,8 @@ pub struct Shared {
     hub: Arc<Hub>,
     apps: Apps,
     publisher: Publisher,
+    users: Arc<Users>,
+    revocations: Arc<Revocations>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     node: String,
@@ -47,9 +58,24 @@ pub struct Shared {
     max_answer_bytes: usize,
     max_history_bytes: usize,
     max_in_flight: usize,
+    max_user_payload_bytes: usize,
     body_timeout: Duration,
     expose_operations: bool,
     openapi: Bytes,
+}
+
+/// What a node can do, as far as backends may ask for it.
+pub struct Services {
+    /// The apps, by their keys.
+    pub apps: Apps,
+    /// Publishes.
+    pub publisher: Publisher,
+    /// Reads history.
+    pub hub: Arc<Hub>,
+    /// Reaches the connections of a user.
+    pub users: Arc<Users>,
+    /// Revokes tokens.
+    pub revocations: Arc<Revocations>,
 }
 
 impl Deref for ApiState {
@@ -64,14 +90,22 @@ impl ApiState {
     /// What the handlers of a node called `node` need.
     pub fn new(
         node: &str,
-        http: &HttpConfig,
-        apps: Apps,
-        publisher: Publisher,
-        hub: Arc<Hub>,
+        (http, users): (&HttpConfig, &UsersConfig),
+        services: Services,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let Services {
+            apps,
+            publisher,
+            hub,
+            users: commands,
+            revocations,
+        } = services;
         Self(Arc::new(Shared {
+            users: commands,
+            revocations,
+            max_user_payload_bytes: users.max_payload_bytes,
             hub,
             apps,
             publisher,
@@ -123,6 +157,14 @@ fn routes() -> Routes {
     let publications = post(v1::publish).get(v1::history).delete(v1::remove);
     vec![
         ("/v1/channels/{channel}/publications", publications),
+        ("/v1/users/{user}", get(v1::online)),
+        ("/v1/users/{user}/disconnect", post(v1::disconnect)),
+        ("/v1/users/{user}/unsubscribe", post(v1::unsubscribe)),
+        ("/v1/users/{user}/subscribe", post(v1::subscribe)),
+        ("/v1/users/{user}/refresh", post(v1::refresh)),
+        ("/v1/users/{user}/messages", post(v1::message)),
+        ("/v1/revocations", post(v1::revoke).get(v1::revocations)),
+        ("/v1/revocations/{id}", delete(v1::restore)),
         ("/v1/openapi.json", get(openapi::serve)),
         ("/api", post(server::legacy)),
         ("/api/publish", post(server::publish)),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, ApiState, Front, Readiness},
+    api::{self, ApiState, Front, Readiness, Services},
     apps::{AppError, Apps},
     channel::{Budgets, Hub},
     cluster::{About, Load, NodeState, Nodes},
@@ -240,7 +240,7 @@ impl App {
             metrics.clone(),
             clients.clone(),
         );
-        let _users = Users::start(
+        let users = Users::start(
             seam,
             nodes.clone(),
             index.clone(),
@@ -253,10 +253,14 @@ impl App {
         let readiness = Arc::new(Readiness::default());
         let state = ApiState::new(
             &node_name(&config),
-            &config.http,
-            apps,
-            publisher,
-            hub.clone(),
+            (&config.http, &config.users),
+            Services {
+                apps,
+                publisher,
+                hub: hub.clone(),
+                users,
+                revocations,
+            },
             readiness.clone(),
             metrics.clone(),
         );
@@ -272,7 +276,12 @@ impl App {
         }
         let front = Front::new(router, doors, metrics.clone());
         let listener = listener.count_timeouts(metrics.handshakes_refused.of(RefusedHandshake::Timeout));
-        metrics.on_scrape(measure(&gateway, &hub, &index, [background.clone(), clients.clone()]));
+        metrics.on_scrape(measure(
+            &gateway,
+            &hub,
+            &index,
+            [background.clone(), clients.clone()],
+        ));
         background.spawn(listener.serve(front, clients.clone(), stop_accepting.clone()));
         nodes.set_load(load(&gateway, &hub, index, metrics.clone()));
         nodes.set_state(NodeState::Ready);

@@ -9,5 +9,5 @@ mod service;
 mod set;
 
 pub use entry::{Entry, EntryId, Kind};
-pub use service::{Enforce, NotRead, Order, RevokeError, Revocations};
+pub use service::{Enforce, NotRead, Order, Revocations, RevokeError};
 pub use set::Set;

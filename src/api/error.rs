@@ -15,6 +15,7 @@ use crate::{
     channel::{HistoryError, PublishFailure},
     protocol::{PayloadError, json},
     publish::{NoTarget, PublishError},
+    revocation::RevokeError,
 };
 
 /// How long a caller waits where nothing better is known.
@@ -49,6 +50,12 @@ pub enum ApiError {
     /// The channel is ephemeral.
     #[error("the channel keeps no history")]
     NoHistory,
+    /// The app has no revocation with this id.
+    #[error("the app has no revocation with this id")]
+    UnknownRevocation,
+    /// As many as `revocations.max_per_app`.
+    #[error("the app has as many revocations as it may have")]
+    TooManyRevocations,
     /// The path has other methods.
     #[error("the path does not have this method; see /v1/openapi.json")]
     MethodNotAllowed,
@@ -90,7 +97,7 @@ pub enum ApiError {
         problem: String,
     },
     /// A rate is exceeded; nothing was sent.
-    #[error("too many publications")]
+    #[error("too many at once or in a second")]
     TooManyRequests {
         /// When to come again.
         retry_after: Duration,
@@ -135,6 +142,8 @@ impl ApiError {
             Self::NotFound,
             Self::UnknownChannel,
             Self::NoHistory,
+            Self::UnknownRevocation,
+            Self::TooManyRevocations,
             Self::MethodNotAllowed,
             Self::RequestTimeout,
             Self::OtherEpoch,
@@ -177,6 +186,8 @@ impl ApiError {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::UnknownChannel => (StatusCode::NOT_FOUND, "unknown_channel"),
             Self::NoHistory => (StatusCode::NOT_FOUND, "no_history"),
+            Self::UnknownRevocation => (StatusCode::NOT_FOUND, "unknown_revocation"),
+            Self::TooManyRevocations => (StatusCode::CONFLICT, "too_many_revocations"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
             Self::OtherEpoch => (StatusCode::CONFLICT, "other_epoch"),
@@ -244,6 +255,16 @@ impl IntoResponse for ApiError {
 }
 
 // === impl From ===
+
+impl From<RevokeError> for ApiError {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::TooMany => Self::TooManyRevocations,
+            RevokeError::Until => Self::field("until", "over already, or beyond revocations.max_ttl"),
+            RevokeError::Unavailable => Self::OutcomeUnknown,
+        }
+    }
+}
 
 impl From<NoTarget> for ApiError {
     fn from(error: NoTarget) -> Self {

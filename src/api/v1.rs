@@ -3,9 +3,18 @@
 mod cursor;
 mod history;
 mod publish;
+mod revocations;
+mod users;
 
 pub(super) use history::{__path_history, __path_remove, PublicationBody, history, remove};
 pub(super) use publish::{__path_publish, BatchResult, Item, publish};
+pub(super) use revocations::{
+    __path_list as __path_revocations, __path_restore, __path_revoke, list as revocations, restore, revoke,
+};
+pub(super) use users::{
+    __path_disconnect, __path_message, __path_online, __path_refresh, __path_subscribe, __path_unsubscribe,
+    disconnect, message, online, refresh, subscribe, unsubscribe,
+};
 
 use serde::Deserialize;
 

@@ -459,7 +459,10 @@ impl Connection {
     fn complete(&mut self, completion: Completion) {
         let completion = match completion {
             Completion::ConnectVerified(Ok(claims)) => Completion::ConnectVerified(self.entered(claims)),
-            Completion::RefreshVerified { id, result: Ok(claims) } => {
+            Completion::RefreshVerified {
+                id,
+                result: Ok(claims),
+            } => {
                 let result = self.renewed(claims);
                 Completion::RefreshVerified { id, result }
             }
@@ -475,7 +478,11 @@ impl Connection {
     /// Among the connections of its user, from before its connect is answered on: what a backend does
     /// to the user from then on reaches it.
     fn enter(&mut self, user: &str, facts: Option<TokenFacts>) {
-        let (app, client, mailbox) = (&self.admission.app().id, self.session.client(), self.mailbox.clone());
+        let (app, client, mailbox) = (
+            &self.admission.app().id,
+            self.session.client(),
+            self.mailbox.clone(),
+        );
         self.place = Some(self.gateway.users.enter(app, user, client, facts, mailbox));
     }
 

@@ -194,7 +194,10 @@ pub(super) fn order(
         }),
         Effect::VerifyRefresh { id, token } => Box::pin(async move {
             let result = app.verify_connect(token.as_str()).await;
-            let result = noted(result.and_then(|claims| not_revoked(&gateway, &app, claims)), &metrics);
+            let result = noted(
+                result.and_then(|claims| not_revoked(&gateway, &app, claims)),
+                &metrics,
+            );
             Completion::RefreshVerified { id, result }
         }),
         Effect::VerifySubscribe {
@@ -203,7 +206,10 @@ pub(super) fn order(
             token,
         } => Box::pin(async move {
             let result = app.verify_subscribe(token.as_str()).await;
-            let result = noted(result.and_then(|claims| not_revoked(&gateway, &app, claims)), &metrics);
+            let result = noted(
+                result.and_then(|claims| not_revoked(&gateway, &app, claims)),
+                &metrics,
+            );
             Completion::SubscribeVerified {
                 channel,
                 generation,
@@ -217,7 +223,10 @@ pub(super) fn order(
             token,
         } => Box::pin(async move {
             let result = app.verify_subscribe(token.as_str()).await;
-            let result = noted(result.and_then(|claims| not_revoked(&gateway, &app, claims)), &metrics);
+            let result = noted(
+                result.and_then(|claims| not_revoked(&gateway, &app, claims)),
+                &metrics,
+            );
             Completion::SubRefreshVerified {
                 id,
                 channel,

@@ -96,7 +96,9 @@ impl Set {
 
     /// How many entries of `app` hold.
     pub fn count_holding(&self, app: &AppId, now: i64) -> usize {
-        let Some(of_app) = self.apps.get(app) else { return 0 };
+        let Some(of_app) = self.apps.get(app) else {
+            return 0;
+        };
         of_app.entries.values().filter(|entry| entry.holds(now)).count()
     }
 

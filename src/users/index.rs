@@ -114,9 +114,9 @@ impl Index {
     pub fn local(&self, app: &AppId, user: &str) -> Vec<Local> {
         let hash = self.hash(app, user);
         let shard = self.shard(hash).lock();
-        let of_user = shard.with_hash(hash).filter(|entry| {
-            entry.app == *app && *entry.user == *user && !entry.mailbox.closing()
-        });
+        let of_user = shard
+            .with_hash(hash)
+            .filter(|entry| entry.app == *app && *entry.user == *user && !entry.mailbox.closing());
         let local = of_user.map(|entry| Local {
             client: entry.client.clone(),
             mailbox: entry.mailbox.clone(),

@@ -105,9 +105,7 @@ impl Users {
         }
         missing.sort_unstable();
         missing.dedup();
-        self.metrics
-            .user_commands_unanswered
-            .inc_by(missing.len() as u64);
+        self.metrics.user_commands_unanswered.inc_by(missing.len() as u64);
         Ok(Outcome { connections, missing })
     }
 

@@ -33,7 +33,7 @@ fn numbers(publications: &[Value]) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_thousand_publications_page_by_page_both_ways() {
-    let node = Node::start();
+    let node = Node::start().await;
     // Others share the shards, so that offsets have holes.
     fill(&node, "chat:other", 10).await;
     let offsets = fill(&node, "chat:x", 1000).await;
@@ -68,7 +68,7 @@ async fn a_thousand_publications_page_by_page_both_ways() {
 
 #[tokio::test]
 async fn a_page_ends_by_bytes_and_goes_on() {
-    let node = Node::start();
+    let node = Node::start().await;
     let large = "x".repeat(1000);
     for round in 0..10 {
         let items: Vec<_> = (0..60)
@@ -97,7 +97,7 @@ async fn a_page_ends_by_bytes_and_goes_on() {
 
 #[tokio::test]
 async fn what_is_no_longer_retained_is_told() {
-    let node = Node::start();
+    let node = Node::start().await;
     let offsets = fill(&node, "chat:x", 10).await;
     let shard = node.shard("chat:x");
     let epoch = {
@@ -144,7 +144,7 @@ async fn what_is_no_longer_retained_is_told() {
 
 #[tokio::test]
 async fn retention_passing_between_two_pages_is_told() {
-    let node = Node::start();
+    let node = Node::start().await;
     let offsets = fill(&node, "chat:x", 20).await;
     let page = node.get(A, "chat:x", "limit=5").await;
     let cursor = page.ok(200).text("next").to_owned();
@@ -157,7 +157,7 @@ async fn retention_passing_between_two_pages_is_told() {
 
 #[tokio::test]
 async fn l4_another_epoch_is_a_conflict() {
-    let node = Node::start();
+    let node = Node::start().await;
     fill(&node, "chat:x", 10).await;
     let page = node.get(A, "chat:x", "limit=2").await;
     let cursor = page.ok(200).text("next").to_owned();
@@ -176,7 +176,7 @@ async fn l4_another_epoch_is_a_conflict() {
 
 #[tokio::test]
 async fn times_bound_a_page() {
-    let node = Node::start();
+    let node = Node::start().await;
     let start = node.faults.now_ms();
     for n in 0..6 {
         node.post(A, "chat:x", &format!(r#"{{"data":{n}}}"#))
@@ -213,7 +213,7 @@ async fn times_bound_a_page() {
 /// Issue 3, "Bad input": every parameter has a bound and an error.
 #[tokio::test]
 async fn bad_queries_are_told_apart() {
-    let node = Node::start();
+    let node = Node::start().await;
     fill(&node, "chat:x", 3).await;
     let page = node.get(A, "chat:x", "limit=1").await;
     let cursor = page.ok(200).text("next").to_owned();
@@ -252,7 +252,7 @@ async fn bad_queries_are_told_apart() {
 
 #[tokio::test]
 async fn l15_history_is_removed_and_the_epoch_stays() {
-    let node = Node::start();
+    let node = Node::start().await;
     let offsets = fill(&node, "chat:x", 5).await;
     fill(&node, "chat:y", 2).await;
     let before = node.get(A, "chat:x", "").await.ok(200).text("epoch").to_owned();
@@ -284,7 +284,7 @@ async fn l15_history_is_removed_and_the_epoch_stays() {
 
 #[tokio::test]
 async fn an_ephemeral_channel_has_no_history() {
-    let node = Node::start();
+    let node = Node::start().await;
     for method in ["GET", "DELETE"] {
         let reply = node.call(method, &publications("live:x"), A, "").await;
         assert_eq!(reply.error(), (404, "no_history".to_owned()), "{method}");
@@ -293,7 +293,7 @@ async fn an_ephemeral_channel_has_no_history() {
 
 #[tokio::test]
 async fn no_answer_of_the_log_is_503_for_a_read_and_504_for_a_removal() {
-    let node = Node::with(&format!("[channel]\nsubscribe_timeout = \"400ms\"\n{APPS}"));
+    let node = Node::with(&format!("[channel]\nsubscribe_timeout = \"400ms\"\n{APPS}")).await;
     fill(&node, "chat:x", 3).await;
     node.faults.lose_acks(Target::all(), 1);
     let reply = node.call("DELETE", &publications("chat:x"), A, "").await;

@@ -35,7 +35,7 @@ const NAMES: [&str; 24] = [
 
 #[tokio::test]
 async fn the_same_name_in_two_apps_never_meets() {
-    let node = Node::start();
+    let node = Node::start().await;
     let names: Vec<_> = NAMES
         .iter()
         .flat_map(|name| [(*name).to_owned(), format!("chat:{name}")])
@@ -83,7 +83,7 @@ async fn the_same_name_in_two_apps_never_meets() {
 
 #[tokio::test]
 async fn a_name_is_decoded_once() {
-    let node = Node::start();
+    let node = Node::start().await;
     node.call(
         "POST",
         "/v1/channels/chat%3Aa%2Fb/publications",
@@ -115,7 +115,7 @@ async fn a_name_is_decoded_once() {
 /// Every endpoint with every way to show a key, and to name an app that it does not open.
 #[tokio::test]
 async fn a_key_opens_its_own_app_only() {
-    let node = Node::start();
+    let node = Node::start().await;
     let rest = publications("chat:x");
     let calls = [
         ("POST", rest.as_str(), r#"{"data":1}"#),
@@ -188,7 +188,7 @@ async fn a_key_opens_its_own_app_only() {
 
 #[tokio::test]
 async fn who_has_no_key_learns_nothing() {
-    let node = Node::start();
+    let node = Node::start().await;
     for name in ["chat:x", "nope:x", "only_b:x", "", ":", "\u{1}"] {
         let path = format!("/v1/channels/{}/publications", percent_encoded(name));
         let reply = node.call("POST", &path, "wrong", "not json").await;

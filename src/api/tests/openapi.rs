@@ -12,7 +12,7 @@ use crate::{
 
 #[tokio::test]
 async fn the_document_is_served() {
-    let node = Node::start();
+    let node = Node::start().await;
     let served = node.call("GET", "/v1/openapi.json", "", "").await;
     let served = served.ok(200);
     assert!(served.text("openapi").starts_with("3.1"));
@@ -21,14 +21,18 @@ async fn the_document_is_served() {
 
 #[tokio::test]
 async fn every_route_and_method_is_in_the_document() {
-    let node = Node::start();
+    let node = Node::start().await;
     let document: Value = serde_json::from_str(&document()).unwrap();
     let documented: BTreeSet<_> = document["paths"].as_object().unwrap().keys().cloned().collect();
     let all = routes().into_iter().chain(operation_routes());
     let routed: BTreeSet<_> = all.map(|(path, _)| path.to_owned()).collect();
     assert_eq!(routed, documented);
     for path in &routed {
-        let real = path.replace("{channel}", "chat:x").replace("{method}", "info");
+        let real = path
+            .replace("{channel}", "chat:x")
+            .replace("{method}", "info")
+            .replace("{user}", "ann")
+            .replace("{id}", "before");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             // The call itself checks the status against the document.
             let reply = node.call(method, &real, "", "").await;

@@ -8,7 +8,7 @@ use crate::log::{
 
 #[tokio::test]
 async fn a_node_is_healthy_whatever_nats_does() {
-    let node = Node::start();
+    let node = Node::start().await;
     node.faults.disconnect(0);
     let health = node.call("GET", "/healthz", "", "").await;
     assert_eq!(
@@ -19,7 +19,7 @@ async fn a_node_is_healthy_whatever_nats_does() {
 
 #[tokio::test]
 async fn a_node_is_ready_when_it_can_prove_positions() {
-    let node = Node::start();
+    let node = Node::start().await;
     let reasons = async || {
         let reply = node.call("GET", "/readyz", "", "").await;
         let answer = reply.json();
@@ -46,7 +46,7 @@ async fn a_node_is_ready_when_it_can_prove_positions() {
 
 #[tokio::test]
 async fn metrics_are_served_and_count_requests() {
-    let node = Node::start();
+    let node = Node::start().await;
     node.post(A, "chat:x", r#"{"data":1}"#).await.ok(201);
     node.post("wrong", "chat:x", r#"{"data":1}"#).await;
     let metrics = node.call("GET", "/metrics", "", "").await;
@@ -67,7 +67,7 @@ async fn metrics_are_served_and_count_requests() {
 
 #[tokio::test]
 async fn operations_can_be_hidden() {
-    let node = Node::with(&APPS.replacen("[http]", "[http]\nexpose_operations = false", 1));
+    let node = Node::with(&APPS.replacen("[http]", "[http]\nexpose_operations = false", 1)).await;
     for path in ["/healthz", "/readyz", "/metrics"] {
         let reply = node.raw(request("GET", path, "", &[], "")).await;
         assert_eq!(reply.status, 404, "{path}");

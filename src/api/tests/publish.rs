@@ -11,7 +11,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_publication_is_stored_and_told_where() {
-    let node = Node::start();
+    let node = Node::start().await;
     let first = node
         .post(A, "chat:x", r#"{"data":{"n":1},"tags":{"z":"1","a":"2"}}"#)
         .await;
@@ -33,7 +33,7 @@ async fn a_publication_is_stored_and_told_where() {
 
 #[tokio::test]
 async fn payloads_arrive_as_they_were() {
-    let node = Node::start();
+    let node = Node::start().await;
     for (body, stored) in [
         (r#"{"data":null}"#, json!({"data": null})),
         (r#"{"data":"\n\u0000"}"#, json!({"data": "\n\u{0}"})),
@@ -63,14 +63,14 @@ async fn payloads_arrive_as_they_were() {
 
 #[tokio::test]
 async fn l16_an_ephemeral_publication_has_no_offset() {
-    let node = Node::start();
+    let node = Node::start().await;
     let reply = node.post(A, "live:x", r#"{"data":1}"#).await;
     assert_eq!(reply.ok(200).0, json!({"duplicate": false}));
 }
 
 #[tokio::test]
 async fn l14_a_repeat_with_the_same_key_has_the_first_offset() {
-    let node = Node::start();
+    let node = Node::start().await;
     let keyed = r#"{"data":1,"idempotency_key":"k"}"#;
     let first = node.post(A, "chat:x", keyed).await;
     let offset = first.ok(201).number("offset");
@@ -100,7 +100,7 @@ async fn l14_a_repeat_with_the_same_key_has_the_first_offset() {
 /// Issue 3, "Bad input": every field has a bound and an error.
 #[tokio::test]
 async fn bad_bodies_are_told_apart_and_store_nothing() {
-    let node = Node::start();
+    let node = Node::start().await;
     let large = format!(r#"{{"data":"{}"}}"#, "x".repeat(1023));
     let larger = format!(r#"{{"data":"{}"}}"#, "x".repeat(110_000));
     let bytes = format!(r#"{{"b64data":"{}"}}"#, "AAAA".repeat(342));
@@ -184,7 +184,7 @@ async fn bad_bodies_are_told_apart_and_store_nothing() {
 
 #[tokio::test]
 async fn bad_heads_are_told_apart() {
-    let node = Node::start();
+    let node = Node::start().await;
     let path = publications("chat:x");
     let good = r#"{"data":1}"#;
     let long = "k".repeat(256);
@@ -251,7 +251,7 @@ async fn bad_heads_are_told_apart() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_long() {
-    let node = Node::with(&APPS.replacen("[http]", "[http]\nbody_timeout = \"100ms\"", 1));
+    let node = Node::with(&APPS.replacen("[http]", "[http]\nbody_timeout = \"100ms\"", 1)).await;
     let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
     let reply = node
         .send(request("POST", &publications("chat:x"), A, &[], endless))
@@ -272,7 +272,7 @@ async fn a_body_that_does_not_come_is_not_waited_for_long() {
 
 #[tokio::test]
 async fn l14_a_batch_is_ordered_and_not_atomic() {
-    let node = Node::start();
+    let node = Node::start().await;
     let large = "x".repeat(2000);
     let body = format!(
         r#"{{"publications":[{{"data":1,"idempotency_key":"k"}},{{"data":"{large}"}},{{"b64data":"?"}},{{}},
@@ -309,7 +309,7 @@ async fn l14_a_batch_is_ordered_and_not_atomic() {
 
 #[tokio::test]
 async fn l14_an_unknown_outcome_is_told_and_a_key_makes_it_safe() {
-    let node = Node::start();
+    let node = Node::start().await;
     node.faults.lose_acks(Target::all(), 1);
     let keyed = r#"{"data":1,"idempotency_key":"k"}"#;
     let reply = node.post(A, "chat:x", keyed).await;
@@ -322,7 +322,7 @@ async fn l14_an_unknown_outcome_is_told_and_a_key_makes_it_safe() {
 
 #[tokio::test]
 async fn l14_a_batch_ends_where_the_log_fails() {
-    let node = Node::start();
+    let node = Node::start().await;
     node.faults.lose_acks(Target::all(), 1);
     let items: Vec<_> = (0..200).map(|n| format!(r#"{{"data":{n}}}"#)).collect();
     let body = format!(r#"{{"publications":[{}]}}"#, items.join(","));
@@ -345,7 +345,7 @@ async fn l14_a_batch_ends_where_the_log_fails() {
 
 #[tokio::test]
 async fn what_was_not_sent_may_be_tried_again() {
-    let node = Node::start();
+    let node = Node::start().await;
     let unavailable = PublishError::Unavailable("full");
     node.faults.refuse_publishes(Target::all(), unavailable, 1);
     let reply = node.post(A, "chat:x", r#"{"data":1}"#).await;
@@ -364,7 +364,7 @@ async fn what_was_not_sent_may_be_tried_again() {
 
 #[tokio::test]
 async fn rates_hold_by_channel_and_by_app() {
-    let node = Node::start();
+    let node = Node::start().await;
     let throttled = (429, "too_many_requests".to_owned());
     // One a second on each channel of this namespace.
     node.post(A, "slow:x", r#"{"data":1}"#).await.ok(201);
@@ -388,7 +388,7 @@ async fn rates_hold_by_channel_and_by_app() {
 
 #[tokio::test]
 async fn bytes_hold_by_app() {
-    let node = Node::start();
+    let node = Node::start().await;
     let large = format!(r#"{{"data":"{}"}}"#, "x".repeat(2000));
     node.post(SMALL, "chat:x", &large).await.ok(201);
     let reply = node.post(SMALL, "chat:x", r#"{"data":1}"#).await;
@@ -402,7 +402,7 @@ async fn bytes_hold_by_app() {
 /// L2: the store has more to keep of a publication than its payload.
 #[tokio::test]
 async fn l2_bytes_are_charged_as_they_are_stored() {
-    let node = Node::with(&APPS.replace("limits.publish_rate = 1\n    limits.publish_burst = 2\n", ""));
+    let node = Node::with(&APPS.replace("limits.publish_rate = 1\n    limits.publish_burst = 2\n", "")).await;
     let batch = format!(r#"{{"publications":[{}]}}"#, vec![r#"{"data":1}"#; 500].join(","));
     let reply = node.post(SMALL, "chat:x", &batch).await;
     let answer = reply.ok(200);
@@ -413,7 +413,7 @@ async fn l2_bytes_are_charged_as_they_are_stored() {
 
 #[tokio::test]
 async fn an_acknowledgement_is_waited_for() {
-    let node = Node::start();
+    let node = Node::start().await;
     node.faults.hold_acks(Target::all());
     let publishing = node.post(A, "chat:x", r#"{"data":1}"#);
     tokio::pin!(publishing);

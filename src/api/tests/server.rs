@@ -19,7 +19,7 @@ fn code(answer: &Value) -> u64 {
 
 #[tokio::test]
 async fn what_is_published_is_in_history() {
-    let node = Node::start();
+    let node = Node::start().await;
     let first = call(
         &node,
         "publish",
@@ -45,7 +45,7 @@ async fn what_is_published_is_in_history() {
 
 #[tokio::test]
 async fn a_repeat_has_the_first_result() {
-    let node = Node::start();
+    let node = Node::start().await;
     let keyed = r#"{"channel":"chat:x","data":1,"idempotency_key":"k"}"#;
     let first = call(&node, "publish", keyed).await;
     assert_eq!(call(&node, "publish", keyed).await, first);
@@ -61,7 +61,7 @@ async fn a_repeat_has_the_first_result() {
 /// The table of `reference/centrifuge-protocol.md` section 5, "History semantics".
 #[tokio::test]
 async fn history_is_as_the_reference_has_it() {
-    let node = Node::start();
+    let node = Node::start().await;
     let mut offsets = Vec::new();
     for n in 0..5 {
         let body = format!(r#"{{"channel":"chat:x","data":{n}}}"#);
@@ -131,7 +131,7 @@ async fn history_is_as_the_reference_has_it() {
 
 #[tokio::test]
 async fn all_of_a_long_history_is_in_one_answer() {
-    let node = Node::start();
+    let node = Node::start().await;
     for chunk in 0..3 {
         let items: Vec<_> = (0..600)
             .map(|n| format!(r#"{{"data":{}}}"#, chunk * 600 + n))
@@ -158,7 +158,7 @@ async fn all_of_a_long_history_is_in_one_answer() {
 /// Issue 3, "Bad input": errors stand in the body of a 200, or have a status if the caller asks.
 #[tokio::test]
 async fn errors_have_numbers_or_statuses() {
-    let node = Node::start();
+    let node = Node::start().await;
     let large = format!(r#"{{"channel":"chat:x","data":"{}"}}"#, "x".repeat(2000));
     let long = format!(
         r#"{{"channel":"chat:x","data":1,"idempotency_key":"{}"}}"#,
@@ -240,7 +240,7 @@ async fn errors_have_numbers_or_statuses() {
 
 #[tokio::test]
 async fn errors_of_the_log_have_their_own_codes() {
-    let node = Node::start();
+    let node = Node::start().await;
     let body = r#"{"channel":"chat:x","data":1}"#;
     let transport = [("X-Centrifugo-Error-Mode", "transport")];
     let refuse = |error: PublishError| node.faults.refuse_publishes(Target::all(), error, 1);
@@ -269,7 +269,7 @@ async fn errors_of_the_log_have_their_own_codes() {
 
 #[tokio::test]
 async fn what_is_not_understood_has_a_status() {
-    let node = Node::start();
+    let node = Node::start().await;
     let many = format!(
         r#"{{"channels":[{}],"data":1}}"#,
         vec![r#""chat:x""#; 1001].join(",")
@@ -321,7 +321,7 @@ async fn what_is_not_understood_has_a_status() {
 
 #[tokio::test]
 async fn a_broadcast_answers_for_each_channel() {
-    let node = Node::start();
+    let node = Node::start().await;
     let body = r#"{"channels":["chat:a","nope:x","live:x","","chat:b","chat:a"],"data":{"n":1},"idempotency_key":"k"}"#;
     let answer = call(&node, "broadcast", body).await;
     let responses = answer["result"]["responses"].as_array().unwrap();
@@ -336,7 +336,7 @@ async fn a_broadcast_answers_for_each_channel() {
 
 #[tokio::test]
 async fn a_batch_answers_for_each_command_in_order() {
-    let node = Node::start();
+    let node = Node::start().await;
     for parallel in [false, true] {
         let channel = format!("chat:{parallel}");
         let body = format!(
@@ -368,7 +368,7 @@ async fn a_batch_answers_for_each_command_in_order() {
 
 #[tokio::test]
 async fn the_older_form_has_a_command_on_each_line() {
-    let node = Node::start();
+    let node = Node::start().await;
     let body = r#"{"id":7,"method":"publish","params":{"channel":"chat:x","data":1}}
 {"id":8,"method":"HISTORY","params":{"channel":"chat:x","limit":1}}
 
@@ -415,7 +415,7 @@ async fn the_older_form_has_a_command_on_each_line() {
 async fn an_answer_grows_no_further_than_it_may() {
     let http = "[http]\nmax_answer_bytes = \"1KiB\"\nmax_history_bytes = \"1B\"";
     let http = format!("[catchup]\npage_bytes = \"2KiB\"\n{http}");
-    let node = Node::with(&APPS.replacen("[http]", &http, 1));
+    let node = Node::with(&APPS.replacen("[http]", &http, 1)).await;
     let items = vec![r#"{"data":"0123456789"}"#; 600].join(",");
     node.post(A, "chat:x", &format!(r#"{{"publications":[{items}]}}"#))
         .await

@@ -12,16 +12,22 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    api::{ApiState, Front, Readiness, document, router},
+    api::{ApiState, Front, Readiness, Services, document, router},
     apps::Apps,
     channel::{Budgets, Encoder, Entry, Hub},
+    cluster::{About, Nodes},
     config::{Config, Sources},
-    log::memory::{ClassSpec, Faults, MemoryLog},
-    model::{AppId, ChannelName, ClassName, Publication},
+    log::{
+        Log,
+        memory::{ClassSpec, Faults, MemoryLog},
+    },
+    model::{AppId, ChannelName, ClassName, Publication, TokenFacts},
     protocol::centrifuge::encode_publication_body,
     publish::{Publisher, Target},
+    revocation::Revocations,
     task::Tasks,
     telemetry::Metrics,
+    users::{Index, Users},
 };
 
 /// Long enough for any answer; nothing is measured by it.
@@ -96,6 +102,7 @@ pub(super) struct Node {
     pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) apps: Apps,
+    pub(super) index: Arc<Index>,
     service: Front,
     document: Value,
     tasks: Tasks,
@@ -108,11 +115,11 @@ pub(super) struct Reply {
 }
 
 impl Node {
-    pub(super) fn start() -> Self {
-        Self::with(APPS)
+    pub(super) async fn start() -> Self {
+        Self::with(APPS).await
     }
 
-    pub(super) fn with(file: &str) -> Self {
+    pub(super) async fn with(file: &str) -> Self {
         let file = Some(("test.toml".into(), file.to_owned()));
         let config = Config::load(&Sources {
             file,
@@ -124,9 +131,42 @@ impl Node {
         let faults = log.faults();
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
         faults.advance(i64::try_from(now).unwrap() - faults.now_ms());
+        let log: Arc<dyn Log> = Arc::new(log);
         let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::default());
+        let about = About {
+            name: "node-1".to_owned(),
+            address: String::new(),
+        };
+        let nodes = Nodes::start(
+            log.clone(),
+            &config.cluster,
+            about,
+            PATIENCE,
+            metrics.clone(),
+            &tasks,
+        )
+        .await;
+        let index = Arc::new(Index::default());
+        let enforce = Box::new(|_: &AppId, _: Option<&str>, _: &dyn Fn(&str, &TokenFacts) -> bool| {});
+        let revocations = Revocations::start(
+            &log,
+            &config.revocations,
+            enforce,
+            PATIENCE,
+            metrics.clone(),
+            &tasks,
+        );
+        let revocations = revocations.await.unwrap();
+        let users = Users::start(
+            log.clone(),
+            nodes,
+            index.clone(),
+            &config.users,
+            metrics.clone(),
+            &tasks,
+        );
         let hub = Hub::start(
-            Arc::new(log),
+            log,
             &config.log,
             &config.channel,
             &config.catchup,
@@ -142,10 +182,14 @@ impl Node {
         let readiness = Arc::new(Readiness::default());
         let state = ApiState::new(
             "node-1",
-            &config.http,
-            apps.clone(),
-            Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone()),
-            hub.clone(),
+            (&config.http, &config.users),
+            Services {
+                apps: apps.clone(),
+                publisher: Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone()),
+                hub: hub.clone(),
+                users,
+                revocations,
+            },
             readiness.clone(),
             metrics.clone(),
         );
@@ -156,6 +200,7 @@ impl Node {
             readiness,
             metrics,
             apps,
+            index,
             service,
             document: serde_json::from_str(&document()).unwrap(),
             tasks,
