@@ -8,3 +8,4 @@ mod operations;
 mod publish;
 mod server;
 mod support;
+mod users;

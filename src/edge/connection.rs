@@ -279,7 +279,7 @@ impl Connection {
         loop {
             if self.writer.is_empty() {
                 let taken = self.mailbox.take(cx.waker());
-                let nothing = taken.frames.is_empty();
+                let nothing = taken.frames.is_empty() && taken.notices.is_empty();
                 self.writer.push(taken.frames, taken.begun);
                 for notice in taken.notices {
                     let out = &mut self.effects;
@@ -291,7 +291,7 @@ impl Connection {
                         }
                         Notice::Order(order) => self.session.on_order(order, self.gateway.now(), out),
                     }
-                    if let Some(ended) = self.carry_out() {
+                    if let Some(ended) = self.carry_out().or_else(|| self.poll_orders(cx)) {
                         return Ok(Some(ended));
                     }
                 }

@@ -13,6 +13,7 @@ use std::{
 use tokio::time::sleep;
 
 use super::{
+    deliver::order,
     index::Index,
     wire::{Action, Answer, Request},
 };
@@ -122,8 +123,8 @@ impl Users {
     fn do_here(&self, request: &Request) -> usize {
         let mut local = self.index.local(&request.app, &request.user);
         local.retain(|connection| request.means(&connection.client));
-        for connection in &local {
-            super::deliver::deliver(&connection.mailbox, &request.action);
+        if let Some(order) = order(&request.action) {
+            local.retain(|connection| connection.mailbox.order(order.clone()));
         }
         local.len()
     }

@@ -22,4 +22,5 @@ mod recovery_model;
 mod recovery_rules;
 mod rpc;
 mod support;
+mod users;
 mod websocket;

@@ -102,7 +102,6 @@ pub(super) struct Node {
     pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) apps: Apps,
-    pub(super) index: Arc<Index>,
     service: Front,
     document: Value,
     tasks: Tasks,
@@ -146,7 +145,6 @@ impl Node {
             &tasks,
         )
         .await;
-        let index = Arc::new(Index::default());
         let enforce = Box::new(|_: &AppId, _: Option<&str>, _: &dyn Fn(&str, &TokenFacts) -> bool| {});
         let revocations = Revocations::start(
             &log,
@@ -160,7 +158,7 @@ impl Node {
         let users = Users::start(
             log.clone(),
             nodes,
-            index.clone(),
+            Arc::new(Index::default()),
             &config.users,
             metrics.clone(),
             &tasks,
@@ -200,7 +198,6 @@ impl Node {
             readiness,
             metrics,
             apps,
-            index,
             service,
             document: serde_json::from_str(&document()).unwrap(),
             tasks,

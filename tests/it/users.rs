@@ -1,0 +1,235 @@
+//! What backends do to the connections of a user, on two nodes; and revoked tokens.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
+
+use crate::support::{edge::Edge, holds, http::request, nats::NatsServer, token, within};
+
+struct Raw {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    client: String,
+}
+
+impl Raw {
+    /// Connects; why not, if the server closes.
+    async fn try_connect(addr: SocketAddr, claims: &Value) -> Result<Self, (u16, String)> {
+        let url = format!("ws://{addr}/connection/websocket");
+        let (socket, _) = within(tokio_tungstenite::connect_async(url)).await.unwrap();
+        let mut raw = Self {
+            socket,
+            client: String::new(),
+        };
+        let token = token::token(claims);
+        raw.send(json!({"id": 1, "connect": {"token": token}})).await;
+        let reply = raw.hear().await?;
+        raw.client = reply["connect"]["client"].as_str().unwrap().to_owned();
+        Ok(raw)
+    }
+
+    async fn connect(addr: SocketAddr, claims: &Value) -> Self {
+        Self::try_connect(addr, claims)
+            .await
+            .unwrap_or_else(|why| panic!("{why:?}"))
+    }
+
+    async fn send(&mut self, command: Value) {
+        within(self.socket.send(Message::text(command.to_string())))
+            .await
+            .unwrap();
+    }
+
+    /// The next that is no ping, or how it was closed.
+    async fn hear(&mut self) -> Result<Value, (u16, String)> {
+        loop {
+            match within(self.socket.next()).await.unwrap().unwrap() {
+                Message::Text(text) if text.as_str() == "{}" => self.send(json!({})).await,
+                Message::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
+                Message::Close(Some(frame)) => {
+                    return Err((frame.code.into(), frame.reason.to_string()));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn closed(&mut self) -> (u16, String) {
+        loop {
+            if let Err(why) = self.hear().await {
+                return why;
+            }
+        }
+    }
+}
+
+async fn rest(addr: SocketAddr, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let reply = request(addr, method, path, &body.to_string()).await.unwrap();
+    (reply.status, reply.body)
+}
+
+async fn command(addr: SocketAddr, path: &str, body: Value) -> Value {
+    let (status, answer) = rest(addr, "POST", path, body).await;
+    assert!(status < 300, "{path}: {answer}");
+    answer
+}
+
+async fn two(nats: &NatsServer) -> (Edge, Edge) {
+    let urls = [nats.url()];
+    let (a, b) = (Edge::start(&urls).await, Edge::start(&urls).await);
+    for edge in [&a, &b] {
+        holds("the nodes know each other", || edge.nodes().live().len() == 2).await;
+    }
+    (a, b)
+}
+
+#[tokio::test]
+async fn a_disconnect_reaches_all_nodes_and_spares_whom_it_should() {
+    let nats = NatsServer::start().await;
+    let (a, b) = two(&nats).await;
+    let ann = json!({"sub": "ann"});
+    let (mut on_a, mut on_b) = (Raw::connect(a.addr, &ann).await, Raw::connect(b.addr, &ann).await);
+    let spared = Raw::connect(b.addr, &ann).await;
+    let (_, online) = rest(a.addr, "GET", "/v1/users/ann", Value::Null).await;
+    assert_eq!(
+        online,
+        json!({"status": "online", "connections": 3, "missing_nodes": []})
+    );
+    let body = json!({"code": 4500, "reason": "for good", "whitelist": [spared.client]});
+    let done = command(a.addr, "/v1/users/ann/disconnect", body).await;
+    assert_eq!(done, json!({"connections": 2, "missing_nodes": []}));
+    for client in [&mut on_a, &mut on_b] {
+        assert_eq!(client.closed().await, (4500, "for good".to_owned()));
+    }
+    let (_, online) = rest(a.addr, "GET", "/v1/users/ann", Value::Null).await;
+    assert_eq!(online["connections"], 1);
+    let (_, offline) = rest(a.addr, "GET", "/v1/users/bob", Value::Null).await;
+    assert_eq!(offline["status"], "offline");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn subscriptions_messages_and_refreshes_reach_the_other_node() {
+    let nats = NatsServer::start().await;
+    let (a, b) = two(&nats).await;
+    let mut ann = Raw::connect(b.addr, &json!({"sub": "ann"})).await;
+    let publish = |text: &str| {
+        let body = json!({"data": text});
+        command(a.addr, "/v1/channels/public:x/publications", body)
+    };
+    let first = publish("one").await;
+    publish("two").await;
+    let since = json!({"offset": first["offset"], "epoch": first["epoch"]});
+    let body = json!({"channel": "public:x", "data": {"d": 1}, "recover_since": since});
+    let done = command(a.addr, "/v1/users/ann/subscribe", body).await;
+    assert_eq!(done["connections"], 1);
+    let push = ann.hear().await.unwrap();
+    assert_eq!(push["push"]["channel"], "public:x");
+    assert_eq!(push["push"]["subscribe"]["recoverable"], true);
+    assert_eq!(push["push"]["subscribe"]["data"]["d"], 1);
+    assert_eq!(ann.hear().await.unwrap()["push"]["pub"]["data"], "two");
+    publish("three").await;
+    assert_eq!(ann.hear().await.unwrap()["push"]["pub"]["data"], "three");
+    command(a.addr, "/v1/users/ann/messages", json!({"data": {"m": 1}})).await;
+    assert_eq!(ann.hear().await.unwrap()["push"]["message"]["data"]["m"], 1);
+    command(
+        a.addr,
+        "/v1/users/ann/unsubscribe",
+        json!({"channel": "public:x"}),
+    )
+    .await;
+    assert_eq!(ann.hear().await.unwrap()["push"]["unsubscribe"]["code"], 2000);
+    command(a.addr, "/v1/users/ann/refresh", json!({})).await;
+    assert!(ann.hear().await.unwrap()["push"]["refresh"].is_object());
+    command(a.addr, "/v1/users/ann/refresh", json!({"expired": true})).await;
+    assert_eq!(ann.closed().await.0, 3005);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_disconnect_leaves_no_connection_that_was_there_before() {
+    let nats = NatsServer::start().await;
+    let (a, b) = two(&nats).await;
+    for round in 0..10 {
+        let user = format!("user{round}");
+        let claims = json!({"sub": user});
+        let connecting = (0..6).map(|index| {
+            let addr = if index % 2 == 0 { a.addr } else { b.addr };
+            Raw::try_connect(addr, &claims)
+        });
+        let connecting = futures_util::future::join_all(connecting);
+        let path = format!("/v1/users/{user}/disconnect");
+        let early = command(a.addr, &path, json!({}));
+        let (connected, _) = tokio::join!(connecting, early);
+        command(b.addr, &path, json!({})).await;
+        for mut client in connected.into_iter().flatten() {
+            assert_eq!(client.closed().await.0, 3503);
+        }
+        let (_, left) = rest(a.addr, "GET", &format!("/v1/users/{user}"), Value::Null).await;
+        assert_eq!(left["status"], "offline");
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_worth_nothing_on_any_node() {
+    let nats = NatsServer::start().await;
+    let (a, b) = two(&nats).await;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    for (revocation, revoked, good) in [
+        (
+            json!({"kind": "token", "value": "t1"}),
+            json!({"sub": "ann", "jti": "t1", "iat": now + 9}),
+            json!({"sub": "ann", "jti": "t2", "iat": now + 9}),
+        ),
+        (
+            json!({"kind": "user", "value": "ann", "before": now}),
+            json!({"sub": "ann", "iat": now - 1}),
+            json!({"sub": "ann", "iat": now}),
+        ),
+        (
+            json!({"kind": "before", "before": now - 50}),
+            json!({"sub": "bob"}),
+            json!({"sub": "bob", "iat": now - 50}),
+        ),
+    ] {
+        let mut spared = Raw::connect(b.addr, &good).await;
+        let (mut on_a, mut on_b) = (
+            Raw::connect(a.addr, &revoked).await,
+            Raw::connect(b.addr, &revoked).await,
+        );
+        let until = now + 60;
+        let mut body = revocation.clone();
+        body["until"] = until.into();
+        let entry = command(a.addr, "/v1/revocations", body).await;
+        for client in [&mut on_a, &mut on_b] {
+            assert_eq!(client.closed().await.0, 3500, "{revocation}");
+        }
+        for edge in [&a, &b] {
+            let refused = Raw::try_connect(edge.addr, &revoked).await;
+            assert_eq!(refused.err().map(|why| why.0), Some(3500), "{revocation}");
+        }
+        let late = Edge::start(&[nats.url()]).await;
+        let refused = Raw::try_connect(late.addr, &revoked).await;
+        assert_eq!(
+            refused.err().map(|why| why.0),
+            Some(3500),
+            "a node that came later"
+        );
+        spared
+            .send(json!({"id": 2, "history": {"channel": "public:x"}}))
+            .await;
+        assert!(spared.hear().await.is_ok(), "{revocation}");
+        let path = format!("/v1/revocations/{}", entry["id"].as_str().unwrap());
+        assert_eq!(rest(late.addr, "DELETE", &path, Value::Null).await.0, 200);
+        Raw::connect(late.addr, &revoked).await;
+        late.stop().await;
+    }
+    a.stop().await;
+    b.stop().await;
+}
