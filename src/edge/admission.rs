@@ -91,6 +91,15 @@ impl Admission {
             Ended::Gone => None,
             Ended::Closed(code, _) => Some(code),
         };
+        // Backends choose codes: a label must not have as many values.
+        let known = |code: u16| code < 3_000 || DisconnectCode::ALL.iter().any(|known| known.code() == code);
+        let code = code.map(|code| {
+            if known(code) {
+                code
+            } else {
+                DisconnectCode::ForceDisconnect.code()
+            }
+        });
         self.gateway.metrics.connection_closed(&self.app.id, code);
     }
 }
