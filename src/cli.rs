@@ -15,15 +15,16 @@ use clap::Parser;
 use crate::{
     app::{App, Roles, StartError},
     bench::{self, BenchError},
+    cluster,
     config::{Config, ConfigErrors, Secret, Sources},
     dev::{self, DataDir, DataDirError, DevError, DevKeys},
-    log::nats,
+    log::{Log, nats},
     model::Epoch,
     task::Tasks,
     telemetry::{self, TelemetryError},
 };
 
-use args::{Args, Command, ConfigCommand, DevArgs, LogArgs, LogCommand, Role, ServeArgs};
+use args::{Args, Command, ConfigCommand, DevArgs, LogArgs, LogCommand, NodesArgs, Role, ServeArgs};
 
 /// Wrong arguments or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
@@ -47,6 +48,8 @@ enum CliError {
     Start(#[from] StartError),
     #[error(transparent)]
     Log(#[from] nats::StartError),
+    #[error("NATS does not tell the nodes; try again")]
+    Nodes,
     #[error("bench: {0}")]
     Bench(#[from] BenchError),
 }
@@ -80,6 +83,7 @@ impl CliError {
             | Self::Dev(_)
             | Self::Start(_)
             | Self::Log(_)
+            | Self::Nodes
             | Self::Bench(_) => 1,
         }
     }
@@ -93,6 +97,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Bench(args) => Ok(bench::run(*args)?),
         Command::Config(command) => run_config(&command),
         Command::Log(command) => run_log(&command),
+        Command::Nodes(args) => run_nodes(&args),
     }
 }
 
@@ -163,6 +168,26 @@ fn run_log(command: &LogCommand) -> Result<(), CliError> {
                 let say = |stream: &str, bytes| println!("{stream} has room for {bytes} bytes");
                 nats::resize(&config.nats, &config.log, &tasks, say).await?;
             }
+        }
+        tasks.stop();
+        Ok(())
+    })
+}
+
+fn run_nodes(args: &NodesArgs) -> Result<(), CliError> {
+    let config = Config::load(&sources(Some(&args.config))?)?;
+    telemetry::init(&config.telemetry)?;
+    let tasks = Tasks::default();
+    runtime()?.block_on(async {
+        let secret = config.cluster.secret.as_ref();
+        let log = nats::NatsLog::start(&config.nats, &config.log, secret, &[], &tasks).await?;
+        let nodes = cluster::list(log.clone(), config.nats.start_timeout).await;
+        let nodes = nodes.ok_or(CliError::Nodes)?;
+        if args.json {
+            // Plain data: it can be written.
+            println!("{}", serde_json::to_string_pretty(&nodes).unwrap_or_default());
+        } else {
+            print!("{}", cluster::table(&nodes, log.now_ms()));
         }
         tasks.stop();
         Ok(())

@@ -22,6 +22,8 @@ pub(super) enum Command {
     /// Do to a deployment what no node does by itself.
     #[command(subcommand)]
     Log(LogCommand),
+    /// List the nodes of a deployment.
+    Nodes(NodesArgs),
     /// Measure a server that speaks the Centrifuge protocol.
     Bench(Box<BenchArgs>),
 }
@@ -89,6 +91,17 @@ pub(super) struct LogArgs {
     /// The configuration file of its nodes.
     #[arg(long, value_name = "FILE")]
     pub(super) config: PathBuf,
+}
+
+/// Which deployment, and in what form.
+#[derive(Debug, clap::Args)]
+pub(super) struct NodesArgs {
+    /// The configuration file of its nodes.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// As JSON instead of a table.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Which configuration.

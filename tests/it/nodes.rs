@@ -275,3 +275,40 @@ async fn what_others_say_in_a_nodes_name_is_ignored_and_counted() {
     holds("malformed", || refused("malformed") == 3.0).await;
     assert_eq!((refused("forged"), refused("repeated")), (1.0, 1.0));
 }
+
+#[tokio::test]
+async fn an_operator_can_list_them() {
+    let nats = NatsServer::start().await;
+    let one = quick(&[nats.url()]).set("node.name", "one").start().await;
+    let two = quick(&[nats.url()]).set("node.name", "two").start().await;
+    see(one.nodes(), 2).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, quick(&[nats.url()]).toml()).unwrap();
+    let list = async |more: &'static str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_slipstream"));
+        command
+            .args(["nodes", "--config", file.to_str().unwrap()])
+            .args(more.split_whitespace());
+        command.env("SLIPSTREAM__NATS__SERVERS", nats.url());
+        let output = within(command.output()).await.unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = list("").await;
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    for (line, edge) in lines[1..].iter().zip([&one, &two]) {
+        assert!(line.starts_with(&edge.nodes().me().0.to_string()), "{table}");
+        assert!(line.contains(&edge.addr.to_string()), "{table}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&list("--json").await).unwrap();
+    assert_eq!(
+        (&json[0]["name"], &json[1]["state"]),
+        (&"one".into(), &"ready".into())
+    );
+}

@@ -177,7 +177,8 @@ impl Builder {
         EdgeProcess::spawn(&self.toml(), &self.keys(), self.env.clone()).await
     }
 
-    fn toml(&self) -> String {
+    /// Its configuration file.
+    pub(crate) fn toml(&self) -> String {
         format!("{CONFIG}\n{}", self.more)
     }
 
