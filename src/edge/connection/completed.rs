@@ -1,0 +1,111 @@
+//! What orders came to: handed to the session, and a connection's place among those of its user.
+
+use super::Connection;
+use crate::{
+    edge::orders::Completion,
+    model::{ConnectClaims, TokenError, TokenFacts},
+};
+
+impl Connection {
+    pub(super) fn complete(&mut self, completion: Completion) {
+        let completion = match completion {
+            Completion::ConnectVerified(Ok(claims)) => Completion::ConnectVerified(self.entered(claims)),
+            Completion::RefreshVerified {
+                id,
+                result: Ok(claims),
+            } => {
+                let result = self.renewed(claims);
+                Completion::RefreshVerified { id, result }
+            }
+            other => other,
+        };
+        self.hand_on(completion);
+        if self.session.accepts_commands() && !self.session.is_connected() {
+            // The connect was refused.
+            self.place = None;
+        }
+    }
+
+    /// Among the connections of its user, from before its connect is answered on: what a backend does
+    /// to the user from then on reaches it.
+    pub(super) fn enter(&mut self, user: &str, facts: Option<TokenFacts>) {
+        let (app, client, mailbox) = (
+            &self.admission.app().id,
+            self.session.client(),
+            self.mailbox.clone(),
+        );
+        self.place = Some(self.gateway.users.enter(app, user, client, facts, mailbox));
+    }
+
+    fn entered(&mut self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {
+        self.enter(&claims.user, Some(claims.facts.clone()));
+        self.still_good(claims)
+    }
+
+    fn renewed(&mut self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {
+        if let Some(place) = self.place.as_ref().filter(|_| claims.user == self.session.user()) {
+            place.renew(claims.facts.clone());
+        }
+        self.still_good(claims)
+    }
+
+    /// Once more, now that a revocation would find the connection: the one that came between the check
+    /// and this looked for it in vain.
+    fn still_good(&self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {
+        let app = &self.admission.app().id;
+        self.gateway.revocations.check(app, &claims.user, &claims.facts)?;
+        Ok(claims)
+    }
+
+    fn hand_on(&mut self, completion: Completion) {
+        let now = self.gateway.now();
+        let (session, out) = (&mut self.session, &mut self.effects);
+        match completion {
+            Completion::ConnectVerified(result) => session.on_connect_verified(result, now, out),
+            Completion::RefreshVerified { id, result } => session.on_refresh_verified(id, result, now, out),
+            Completion::SubscribeVerified {
+                channel,
+                generation,
+                result,
+            } => {
+                session.on_subscribe_verified(&channel, generation, result, now, out);
+            }
+            Completion::SubRefreshVerified {
+                id,
+                channel,
+                generation,
+                result,
+            } => {
+                session.on_sub_refresh_verified(id, &channel, generation, result, now, out);
+            }
+            Completion::Subscribed {
+                channel,
+                generation,
+                result,
+            } => {
+                let result = self.joins.joined(generation, result, &self.metrics);
+                session.on_subscribed(&channel, generation, result, out);
+            }
+            Completion::ServerSubscribed(result) => {
+                let result = result.map(|joined| {
+                    let told = joined.into_iter().map(|(generation, subscription, told)| {
+                        // The order is all or none, so none of them can have been left since.
+                        let _ = self.joins.joined(generation, Ok(subscription), &self.metrics);
+                        told
+                    });
+                    told.collect()
+                });
+                session.on_server_subscribed(result, now, out);
+            }
+            Completion::Published { id, result } => session.on_published(id, result, out),
+            Completion::History { id, result } => session.on_history(id, result, out),
+            Completion::Presence { id, result } => session.on_presence(id, result, out),
+            Completion::Rpc { id, result } => {
+                session.on_handled();
+                session.on_rpc(id, result, out);
+            }
+            Completion::Told => session.on_handled(),
+            Completion::Abandoned => {}
+        }
+    }
+}
