@@ -29,6 +29,7 @@ use crate::{
     apps::Apps,
     channel::Hub,
     config::{HttpConfig, UsersConfig},
+    presence::Presence,
     publish::Publisher,
     revocation::Revocations,
     telemetry::Metrics,
@@ -47,6 +48,7 @@ pub struct ApiState(Arc<Shared>);
 /// The parts of [`ApiState`].
 pub struct Shared {
     hub: Arc<Hub>,
+    presence: Arc<Presence>,
     apps: Apps,
     publisher: Publisher,
     users: Arc<Users>,
@@ -72,6 +74,8 @@ pub struct Services {
     pub publisher: Publisher,
     /// Reads history.
     pub hub: Arc<Hub>,
+    /// Knows who is on a channel.
+    pub presence: Arc<Presence>,
     /// Reaches the connections of a user.
     pub users: Arc<Users>,
     /// Revokes tokens.
@@ -99,6 +103,7 @@ impl ApiState {
             apps,
             publisher,
             hub,
+            presence,
             users: commands,
             revocations,
         } = services;
@@ -107,6 +112,7 @@ impl ApiState {
             revocations,
             max_user_payload_bytes: users.max_payload_bytes,
             hub,
+            presence,
             apps,
             publisher,
             metrics,
@@ -157,6 +163,8 @@ fn routes() -> Routes {
     let publications = post(v1::publish).get(v1::history).delete(v1::remove);
     vec![
         ("/v1/channels/{channel}/publications", publications),
+        ("/v1/channels/{channel}/presence", get(v1::presence)),
+        ("/v1/channels/{channel}/presence/stats", get(v1::presence_stats)),
         ("/v1/users/{user}", get(v1::online)),
         ("/v1/users/{user}/disconnect", post(v1::disconnect)),
         ("/v1/users/{user}/unsubscribe", post(v1::unsubscribe)),

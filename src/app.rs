@@ -258,6 +258,7 @@ impl App {
                 apps,
                 publisher,
                 hub: hub.clone(),
+                presence: presence.clone(),
                 users,
                 revocations,
             },

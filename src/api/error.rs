@@ -50,6 +50,9 @@ pub enum ApiError {
     /// The channel is ephemeral.
     #[error("the channel keeps no history")]
     NoHistory,
+    /// The namespace has no presence.
+    #[error("the channel has no presence")]
+    NoPresence,
     /// The app has no revocation with this id.
     #[error("the app has no revocation with this id")]
     UnknownRevocation,
@@ -142,6 +145,7 @@ impl ApiError {
             Self::NotFound,
             Self::UnknownChannel,
             Self::NoHistory,
+            Self::NoPresence,
             Self::UnknownRevocation,
             Self::TooManyRevocations,
             Self::MethodNotAllowed,
@@ -186,6 +190,7 @@ impl ApiError {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::UnknownChannel => (StatusCode::NOT_FOUND, "unknown_channel"),
             Self::NoHistory => (StatusCode::NOT_FOUND, "no_history"),
+            Self::NoPresence => (StatusCode::NOT_FOUND, "no_presence"),
             Self::UnknownRevocation => (StatusCode::NOT_FOUND, "unknown_revocation"),
             Self::TooManyRevocations => (StatusCode::CONFLICT, "too_many_revocations"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),

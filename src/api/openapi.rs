@@ -24,6 +24,8 @@ use super::{ApiState, operations, server, v1};
         v1::publish,
         v1::history,
         v1::remove,
+        v1::presence,
+        v1::presence_stats,
         v1::online,
         v1::disconnect,
         v1::unsubscribe,

@@ -5,6 +5,7 @@ mod history;
 mod isolation;
 mod openapi;
 mod operations;
+mod presence;
 mod publish;
 mod server;
 mod support;

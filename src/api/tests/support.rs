@@ -22,6 +22,7 @@ use crate::{
         memory::{ClassSpec, Faults, MemoryLog},
     },
     model::{AppId, ChannelName, ClassName, Publication, TokenFacts},
+    presence::{Encoders, Member, Membership, Presence},
     protocol::centrifuge::encode_publication_body,
     publish::{Publisher, Target},
     revocation::Revocations,
@@ -99,6 +100,7 @@ pub(super) const SMALL: &str = "key-of-small-0123456789";
 pub(super) struct Node {
     pub(super) faults: Faults,
     pub(super) hub: Arc<Hub>,
+    presence: Arc<Presence>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) apps: Apps,
@@ -155,6 +157,19 @@ impl Node {
             &tasks,
         );
         let revocations = revocations.await.unwrap();
+        let presence = Presence::start(
+            nodes.clone(),
+            log.clone(),
+            &config.presence,
+            Encoders {
+                join: |_, _| Bytes::new(),
+                leave: |_, _| Bytes::new(),
+                update: |_, _| Bytes::new(),
+            },
+            metrics.clone(),
+            &tasks,
+        )
+        .await;
         let users = Users::start(
             log.clone(),
             nodes,
@@ -185,6 +200,7 @@ impl Node {
                 apps: apps.clone(),
                 publisher: Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone()),
                 hub: hub.clone(),
+                presence: presence.clone(),
                 users,
                 revocations,
             },
@@ -195,6 +211,7 @@ impl Node {
         Self {
             faults,
             hub,
+            presence,
             readiness,
             metrics,
             apps,
@@ -202,6 +219,19 @@ impl Node {
             document: serde_json::from_str(&document()).unwrap(),
             tasks,
         }
+    }
+
+    /// Makes a connection a member of a channel of an app.
+    pub(super) fn member(&self, app: &str, channel: &str, client: &str, user: &str) -> Membership {
+        let member = Member {
+            client: client.into(),
+            user: user.into(),
+            conn_info: Some("{\"n\":1}".into()),
+            chan_info: None,
+            state: None,
+        };
+        let (app, channel) = (AppId::new(app).unwrap(), ChannelName::new(channel).unwrap());
+        self.presence.admit(&app, &channel, member).unwrap().join(None)
     }
 
     /// Calls, and holds the answer to what the OpenAPI document says of it.

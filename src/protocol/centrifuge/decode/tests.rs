@@ -187,7 +187,7 @@ fn commands_are_read() {
         (
             r#"{"id":6,"rpc":{"method":"m","data":{}}}"#,
             6,
-            r#"Rpc { method: "m", data: "null" }"#,
+            r#"Rpc { method: "m", data: "{}" }"#,
         ),
         (r#"{"id":6,"refresh":{}}"#, 6, "Refresh { token: Token(..) }"),
         (
