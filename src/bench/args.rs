@@ -274,7 +274,7 @@ pub(crate) struct NatsPublishArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PresenceArgs {
     /// The nats-server; streams and buckets of their own prefix are made there.
-    #[arg(long, value_name = "URL", default_value = "127.0.0.1:4222")]
+    #[arg(long, value_name = "URL", default_value = "nats://127.0.0.1:4222")]
     pub(crate) nats: String,
     /// Nodes.
     #[arg(long, default_value_t = 3)]

@@ -82,7 +82,9 @@ impl Session {
         self.identity.conn_info = claims.info.map(one_line);
         (pending.ttl, pending.until) = (expiry.ttl, expiry.until);
         let personal = self.app.personal.as_ref();
-        let personal = personal.filter(|_| !self.identity.user.is_empty());
+        // In the name of a channel these divide users: it would be others' as well.
+        let user = self.identity.user.as_str();
+        let personal = personal.filter(|_| !user.is_empty() && !user.contains(['#', ',']));
         let personal = personal.map(|namespace| format!("{namespace}:#{}", self.identity.user));
         let more = usize::from(personal.is_some());
         if claims.subs.len() + more > self.limits.max_channels {

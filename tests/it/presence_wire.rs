@@ -442,6 +442,9 @@ user_limited = true
         105,
         "it is already"
     );
+    // Whose id would divide in the name has no channel that others are named by.
+    let mut both = Raw::connect(edge.addr, "ann,bob").await;
+    assert_eq!(both.subscribe("user:#ann,bob").await["error"]["code"], 103);
     for client in [&mut ann, &mut bob] {
         assert!(client.subscribe("user:dialog#ann,bob").await["error"].is_null());
     }

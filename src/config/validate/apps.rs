@@ -11,6 +11,19 @@ use crate::{
 /// HS256 needs a key of at least its hash's length (RFC 7518, section 3.2).
 const MIN_HMAC_BYTES: usize = 32;
 
+/// A user's own channel must be nobody else's.
+fn personal(app: &AppConfig, path: &str, checks: &mut Checks<'_>) {
+    let Some(personal) = &app.personal_namespace else {
+        return;
+    };
+    let rule = app.namespaces.iter().find(|(name, _)| name == personal);
+    checks.that(
+        rule.is_some_and(|(_, rule)| rule.user_limited),
+        &[&format!("{path}.personal_namespace")],
+        || "must be the name of one of the app's namespaces that has user_limited = true".to_owned(),
+    );
+}
+
 pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
     let named = config.node.default_app.as_ref();
     let exists = named.is_none_or(|id| config.apps.iter().any(|app| app.id == *id));
@@ -47,6 +60,7 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
             tokens(auth, &format!("{path}.auth"), checks);
         }
         namespaces(config, app, &path, checks);
+        personal(app, &path, checks);
     }
     let promised = config
         .apps
