@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::{
     auth::{ApiKeys, AuthError, HttpClient, PresentedKey, Verifier},
     config::{AppConfig, LimitsConfig},
+    limits::ConductRules,
     model::{AppId, ChannelName, ConnectClaims, Rules, SubscribeClaims, TokenError},
     session::AppView,
     task::Tasks,
@@ -36,6 +37,8 @@ pub struct App {
     pub allowed_origins: Vec<String>,
     /// Its share of this node.
     pub limits: LimitsConfig,
+    /// What each of its connections may do.
+    pub conduct: ConductRules,
     publishing: Mutex<Publishing>,
 }
 
@@ -79,6 +82,10 @@ impl App {
             id: config.id.clone(),
             anonymous: config.anonymous,
             personal: config.personal_namespace,
+            max_channels: match config.limits.max_channels {
+                0 => usize::MAX,
+                most => most,
+            },
             rules: rules.clone(),
         };
         Ok(Self {
@@ -89,6 +96,7 @@ impl App {
             verifier,
             api_keys: ApiKeys::new(&config.api_keys),
             allowed_origins: config.allowed_origins,
+            conduct: conduct(&config.limits),
             limits: config.limits,
         })
     }
@@ -105,12 +113,14 @@ impl App {
                 id: id.clone(),
                 anonymous: false,
                 personal: None,
+                max_channels: usize::MAX,
                 rules: Rules::default(),
             }),
             id,
             verifier: None,
             api_keys: ApiKeys::new(&[]),
             allowed_origins: Vec::new(),
+            conduct: conduct(&limits),
             limits,
         }
     }
@@ -139,8 +149,8 @@ impl App {
         }
     }
 
-    /// Admits `count` publications of `bytes` together to `channel`, by the rates of the channel and of
-    /// the app: all or none. To be asked once for each attempt to publish, by whatever door.
+    /// Admits `count` publications of `bytes` together to `channel`, by the rates of the channel, of the
+    /// user `by` (none: a backend) and of the app: all or none. To be asked once for each attempt to publish, by whatever door.
     ///
     /// # Errors
     ///
@@ -148,12 +158,18 @@ impl App {
     pub fn admit(
         &self,
         channel: &ChannelName,
+        by: Option<&str>,
         count: u64,
         bytes: u64,
         now: Instant,
     ) -> Result<(), Throttled> {
-        self.publishing.lock().admit(channel, count, bytes, now)
+        self.publishing.lock().admit(channel, by, count, bytes, now)
     }
+}
+
+fn conduct(limits: &LimitsConfig) -> ConductRules {
+    let (commands, refusals) = (limits.command_rate.into(), limits.max_refusals.into());
+    ConductRules::new(commands, limits.command_bytes, refusals)
 }
 
 impl fmt::Debug for App {

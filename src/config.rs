@@ -231,6 +231,16 @@ pub struct CatchupConfig {
 pub struct EdgeConfig {
     /// Connections of this node.
     pub max_connections: usize,
+    /// Connections from one address (IPv6: one /64); 0 = unlimited.
+    pub max_connections_per_ip: u32,
+    /// Proxies whose `X-Forwarded-For` is believed: addresses and networks.
+    pub trusted_proxies: Vec<String>,
+    /// New connections a second; 0 = unlimited.
+    pub connect_rate: u32,
+    /// How long a new connection may wait for its first turn while more are let in; 0 = any time.
+    pub connect_delay_target: Duration,
+    /// For how long the waits must have been longer, and how often one is let in then.
+    pub connect_delay_interval: Duration,
     /// From the upgrade to a valid `connect`.
     pub connect_timeout: Duration,
     /// How often the server pings.
@@ -410,8 +420,22 @@ pub struct LimitsConfig {
     pub publish_bytes: u64,
     /// Channels whose own rate (`rate` of their namespace) is told apart at once; never 0.
     pub rate_channels: usize,
+    /// Publications a second of each user, over its connections.
+    pub user_publish_rate: u32,
+    /// Users whose rate is told apart at once; never 0.
+    pub rate_users: usize,
+    /// Commands a second of each connection.
+    pub command_rate: u32,
+    /// Bytes of commands a second of each connection.
+    pub command_bytes: u64,
+    /// Commands refused for either in a minute, beyond which a connection is closed (3509).
+    pub max_refusals: u32,
     /// Bytes of rings.
     pub ring_bytes: u64,
     /// Connections.
     pub max_connections: usize,
+    /// Connections of each user.
+    pub max_connections_per_user: usize,
+    /// Channels a connection may be subscribed to, if less than `edge.max_channels`.
+    pub max_channels: usize,
 }

@@ -1,6 +1,7 @@
 //! The rim towards clients: sockets, transports and the write path.
 
 mod admission;
+mod arrivals;
 mod bounds;
 mod connection;
 pub mod frames;

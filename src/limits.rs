@@ -5,50 +5,91 @@
 
 use std::time::{Duration, Instant};
 
+mod address;
+mod conduct;
+mod delay;
 mod keyed;
+mod places;
 
+pub use address::{Address, Proxies};
+pub use conduct::{Conduct, ConductRules, Verdict};
+pub use delay::DelayGate;
 pub use keyed::Keyed;
+pub use places::Places;
 
-const NANOS_PER_SECOND: u128 = 1_000_000_000;
-
-/// How much may come: a rate a second, and how much of it at once.
+/// How much may come: so much in a period, and how much of it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     rate: u64,
     burst: u64,
+    period: u64,
 }
 
 impl Quota {
     /// `rate` units a second, of which `burst` (at least 1) may come at once. A rate of 0 is
     /// unlimited.
     pub fn new(rate: u64, burst: u64) -> Self {
+        Self::within(rate, burst, Duration::from_secs(1))
+    }
+
+    /// The same, `count` units in `period`.
+    pub fn within(count: u64, burst: u64, period: Duration) -> Self {
         Self {
-            rate,
+            rate: count,
             burst: burst.max(1),
+            period: u64::try_from(period.as_nanos()).unwrap_or(u64::MAX),
         }
+    }
+
+    /// `rate` units a second, and what comes in a second may come at once: whoever sends in batches
+    /// is held to the same rate as who does not.
+    pub fn a_second_at_once(rate: u64) -> Self {
+        Self::new(rate, rate)
+    }
+
+    /// Whether nothing is limited.
+    pub fn is_unlimited(&self) -> bool {
+        self.rate == 0
     }
 
     /// How long `units` take at the rate. The rate is not 0 here. Rounded down: the times of all that
     /// may come at once then never add up to more than the time of the burst, whatever its parts, and
     /// what is admitted too much is less than a nanosecond's worth each time.
-    fn time_of(&self, units: u64) -> Duration {
-        let nanos = u128::from(units) * NANOS_PER_SECOND / u128::from(self.rate.max(1));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    fn time_of(&self, units: u64) -> u64 {
+        let rate = self.rate.max(1);
+        match units.checked_mul(self.period) {
+            Some(product) => product / rate,
+            None => {
+                let exact = u128::from(units) * u128::from(self.period) / u128::from(rate);
+                u64::try_from(exact).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    /// If `units` may come when all that was admitted is due in `ahead` nanoseconds: when it is due with
+    /// them. Or else how many nanoseconds to wait. More units than the burst are admitted once the whole
+    /// burst is free, and are paid off afterwards: a large item is delayed, never locked out.
+    fn ahead(&self, ahead: u64, units: u64) -> Result<u64, u64> {
+        if self.rate == 0 || units == 0 {
+            return Ok(ahead);
+        }
+        let full = ahead.saturating_add(self.time_of(units.min(self.burst)));
+        match full.saturating_sub(self.time_of(self.burst)) {
+            0 => Ok(ahead.saturating_add(self.time_of(units))),
+            wait => Err(wait),
+        }
     }
 
     /// If `units` may come at `now`, when everything admitted is due with them; or else how long to
-    /// wait. `due` is what the last call returned. More units than the burst are admitted once the
-    /// whole burst is free, and are paid off afterwards: a large item is delayed, never locked out.
+    /// wait. `due` is what the last call returned.
     fn admit(&self, due: Option<Instant>, now: Instant, units: u64) -> Result<Option<Instant>, Duration> {
         if self.rate == 0 || units == 0 {
             return Ok(due);
         }
-        let start = due.map_or(now, |due| due.max(now));
-        let ahead = start.saturating_duration_since(now) + self.time_of(units.min(self.burst));
-        match ahead.checked_sub(self.time_of(self.burst)) {
-            None | Some(Duration::ZERO) => Ok(Some(start.checked_add(self.time_of(units)).unwrap_or(start))),
-            Some(wait) => Err(wait),
-        }
+        let ahead = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now));
+        let ahead = u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX);
+        let ahead = self.ahead(ahead, units).map_err(Duration::from_nanos)?;
+        Ok(Some(now.checked_add(Duration::from_nanos(ahead)).unwrap_or(now)))
     }
 }
 

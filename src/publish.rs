@@ -218,7 +218,12 @@ impl Publisher {
             .route(&app.id, channel, &rule.history)
             .ok_or(PublishError::NoClass)?;
         let bytes = self.hub.stored_bytes(&route, record, idempotency_key);
-        app.admit(channel, 1, bytes, now)?;
+        // A client without a user counts as one of its own.
+        let by = record.info.as_ref().map(|info| match info.user.as_str() {
+            "" => info.client.as_str(),
+            user => user,
+        });
+        app.admit(channel, by, 1, bytes, now)?;
         Ok(route)
     }
 }

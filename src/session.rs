@@ -158,6 +158,10 @@ impl Session {
             .map(|subscription| &subscription.channel)
     }
 
+    fn max_channels(&self) -> usize {
+        self.limits.max_channels.min(self.app.max_channels)
+    }
+
     /// When [`Session::on_tick`] must be called at the latest, by the monotonic clock in ms; `None` =
     /// never.
     pub fn next_deadline(&self) -> Option<u64> {
@@ -180,6 +184,14 @@ impl Session {
             (Stage::Fresh, Request::Connect(request)) => self.connect(id, *request, now, out),
             (Stage::Connected, request) => self.serve(id, request, out),
             _ => self.close(DisconnectCode::BadRequest, out),
+        }
+    }
+
+    /// A command that the owner refuses for the connection's rate: answered as such, if it can be. Ignored
+    /// while the session is not connected.
+    pub fn on_refused(&mut self, id: u32, out: &mut Vec<Effect>) {
+        if id > 0 && self.is_connected() {
+            fail(id, ErrorCode::TooManyRequests, out);
         }
     }
 

@@ -53,7 +53,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "bench",
-        "cluster config log model presence protocol task telemetry",
+        "apps cluster config limits log model presence protocol task telemetry",
     ),
     // Knows everything below, and is known by the commands alone.
     (

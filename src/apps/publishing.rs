@@ -27,22 +27,28 @@ pub(super) struct Publishing {
     bytes: Gcra,
     /// By namespace, where a namespace has a rate.
     channels: HashMap<String, Keyed<ChannelName>>,
+    users: Option<Keyed<String>>,
 }
 
 impl Publishing {
     pub(super) fn new(limits: &LimitsConfig, namespaces: &[(String, Rule)]) -> Self {
         let limited = namespaces.iter().filter(|(_, rule)| rule.rate > 0);
         let channels = limited.map(|(name, rule)| {
-            let quota = a_second_at_once(rule.rate.into());
+            let quota = Quota::a_second_at_once(rule.rate.into());
             (name.clone(), Keyed::new(quota, limits.rate_channels))
         });
         let messages = match (limits.publish_rate, limits.publish_burst) {
-            (rate, 0) => a_second_at_once(rate.into()),
+            (rate, 0) => Quota::a_second_at_once(rate.into()),
             (rate, burst) => Quota::new(rate.into(), burst.into()),
         };
+        let users = (limits.user_publish_rate > 0).then(|| {
+            let quota = Quota::a_second_at_once(limits.user_publish_rate.into());
+            Keyed::new(quota, limits.rate_users)
+        });
         Self {
+            users,
             messages: Gcra::new(messages),
-            bytes: Gcra::new(a_second_at_once(limits.publish_bytes)),
+            bytes: Gcra::new(Quota::a_second_at_once(limits.publish_bytes)),
             channels: channels.collect(),
         }
     }
@@ -50,6 +56,7 @@ impl Publishing {
     pub(super) fn admit(
         &mut self,
         channel: &ChannelName,
+        by: Option<&str>,
         count: u64,
         bytes: u64,
         now: Instant,
@@ -65,6 +72,15 @@ impl Publishing {
             };
             own.peek(channel, now, count).map_err(refused(limit))?;
         }
+        let mut user = self.users.as_mut().zip(by);
+        if let Some((users, by)) = &user {
+            let limit = if users.shares(*by) {
+                Limit::RateUsers
+            } else {
+                Limit::UserPublishRate
+            };
+            users.peek(*by, now, count).map_err(refused(limit))?;
+        }
         self.messages
             .peek(now, count)
             .map_err(refused(Limit::PublishRate))?;
@@ -74,6 +90,11 @@ impl Publishing {
         self.messages
             .check(now, count)
             .map_err(refused(Limit::PublishRate))?;
+        if let Some((users, by)) = &mut user {
+            users
+                .check(*by, now, count)
+                .map_err(refused(Limit::UserPublishRate))?;
+        }
         match &mut own {
             Some(own) => own
                 .check(channel, now, count)
@@ -81,10 +102,4 @@ impl Publishing {
             None => Ok(()),
         }
     }
-}
-
-/// `rate` a second, and what comes in a second may come at once: whoever sends in batches is held to
-/// the same rate as who does not.
-fn a_second_at_once(rate: u64) -> Quota {
-    Quota::new(rate, rate)
 }

@@ -142,7 +142,7 @@ async fn publishing_is_held_to_every_rate() {
     ] {
         let now = start + Duration::from_millis(ms);
         assert_eq!(
-            app.admit(channel, count, bytes, now),
+            app.admit(channel, None, count, bytes, now),
             outcome,
             "{channel} at {ms} ms"
         );
@@ -169,7 +169,7 @@ fn what_may_come_at_once_is_a_second_s_worth_unless_it_is_said() {
         let apps = apps(&format!("[[apps]]\nid = \"a\"\nanonymous = true\n{limits}"));
         let app = apps.get("a").unwrap();
         // One byte each, so that all limits count alike.
-        let admitted = (0..100).filter(|_| app.admit(&free, 1, 1, now).is_ok());
+        let admitted = (0..100).filter(|_| app.admit(&free, None, 1, 1, now).is_ok());
         assert_eq!(admitted.count(), at_once, "{limits}");
     }
 }
@@ -185,13 +185,42 @@ fn channels_beyond_those_told_apart_share_a_rate_and_are_counted_as_such() {
         "#,
     );
     let (app, now) = (apps.get("a").unwrap(), Instant::now());
-    let limited = |name: &str| app.admit(&channel(name), 1, 1, now).map_err(|it| it.limit);
+    let limited = |name: &str| app.admit(&channel(name), None, 1, 1, now).map_err(|it| it.limit);
     assert_eq!([limited("slow:1"), limited("slow:2")], [Ok(()), Ok(())]);
     assert_eq!(limited("slow:1"), Err(Limit::ChannelRate));
     assert_eq!(
         [limited("slow:2"), limited("slow:3")],
         [Err(Limit::RateChannels); 2]
     );
+}
+
+#[test]
+fn each_user_has_a_rate_and_backends_have_none() {
+    let apps = apps(
+        r#"
+        [[apps]]
+        id = "a"
+        limits.user_publish_rate = 2
+        limits.rate_users = 2
+        [[apps]]
+        id = "b"
+        "#,
+    );
+    let (a, b, now) = (apps.get("a").unwrap(), apps.get("b").unwrap(), Instant::now());
+    let free = channel("free:1");
+    let admitted = |app: &App, by: Option<&str>| {
+        let admitted = (0..10).map(|_| app.admit(&free, by, 1, 1, now).map_err(|it| it.limit));
+        let mut refused = None;
+        let count = admitted.filter(|it| it.inspect_err(|limit| refused = Some(*limit)).is_ok());
+        (count.count(), refused)
+    };
+    assert_eq!(admitted(&a, Some("ann")), (2, Some(Limit::UserPublishRate)));
+    assert_eq!(admitted(&a, Some("bob")), (2, Some(Limit::UserPublishRate)));
+    // Beyond the capacity they share one.
+    assert_eq!(admitted(&a, Some("cid")), (2, Some(Limit::RateUsers)));
+    assert_eq!(admitted(&a, Some("dan")), (0, Some(Limit::RateUsers)));
+    assert_eq!(admitted(&a, None), (10, None));
+    assert_eq!(admitted(&b, Some("ann")), (10, None));
 }
 
 #[test]

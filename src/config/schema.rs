@@ -136,6 +136,11 @@ section!(CatchupConfig {
 
 section!(EdgeConfig {
     max_connections: Count,
+    max_connections_per_ip: Count,
+    trusted_proxies: Texts,
+    connect_rate: Count,
+    connect_delay_target: Time,
+    connect_delay_interval: Time,
     connect_timeout: Time,
     ping_interval: Time,
     pong_timeout: Time,
@@ -230,8 +235,15 @@ section!(LimitsConfig {
     publish_burst: Count,
     publish_bytes: Size,
     rate_channels: Count,
+    user_publish_rate: Count,
+    rate_users: Count,
+    command_rate: Count,
+    command_bytes: Size,
+    max_refusals: Count,
     ring_bytes: Size,
     max_connections: Count,
+    max_connections_per_user: Count,
+    max_channels: Count,
 });
 
 section!(Rule {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -282,7 +283,15 @@ fn edge(config: &Config, checks: &mut Checks<'_>) {
         ("edge.write_timeout", edge.write_timeout),
         ("edge.close_timeout", edge.close_timeout),
         ("edge.drain_window", edge.drain_window),
+        ("edge.connect_delay_interval", edge.connect_delay_interval),
     ]);
+    for (index, proxy) in edge.trusted_proxies.iter().enumerate() {
+        checks.that(
+            is_network(proxy),
+            &[&format!("edge.trusted_proxies[{index}]")],
+            || "must be an address or a network, like \"10.0.0.7\" or \"10.0.0.0/8\"".to_owned(),
+        );
+    }
     checks.shorter(
         ("edge.pong_timeout", edge.pong_timeout),
         ("edge.ping_interval", edge.ping_interval),
@@ -343,6 +352,16 @@ fn presence(config: &Config, checks: &mut Checks<'_>) {
         &["presence.linger", "presence.digest_interval"],
         || "must be longer than presence.digest_interval, so that all hear that nobody is left".to_owned(),
     );
+}
+
+fn is_network(text: &str) -> bool {
+    let (address, length) = text.split_once('/').unwrap_or((text, "0"));
+    let most = match address.parse() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    length.parse::<u8>().is_ok_and(|length| length <= most)
 }
 
 fn drain(config: &Config, checks: &mut Checks<'_>) {

@@ -6,12 +6,14 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::http::HeaderValue;
 
 use super::{connection::Ended, gateway::Gateway, origin};
-use crate::{apps::App, auth, protocol::DisconnectCode, telemetry::Limit};
+use crate::{apps::App, auth, limits::Address, protocol::DisconnectCode, telemetry::Limit};
 
 /// A connection's place. It is counted as open, and as its app's, as long as this lives.
 pub(super) struct Admission {
     gateway: Arc<Gateway>,
     app: Arc<App>,
+    /// Where it comes from, if that is counted.
+    address: Option<Address>,
     /// Only while the app is open.
     provisional: Option<Box<Provisional>>,
 }
@@ -32,13 +34,14 @@ impl Admission {
         room(gateway, app)
     }
 
-    /// Takes a place.
-    pub(super) fn new(gateway: Arc<Gateway>, app: Arc<App>) -> Self {
+    /// Takes a place. `address` is where it comes from, if a place of that was taken.
+    pub(super) fn new(gateway: Arc<Gateway>, app: Arc<App>, address: Option<Address>) -> Self {
         gateway.open.fetch_add(1, Ordering::Relaxed);
         count(&gateway, &app);
         Self {
             gateway,
             app,
+            address,
             provisional: None,
         }
     }
@@ -107,6 +110,9 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.gateway.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = &self.address {
+            self.gateway.arrivals.gone(address);
+        }
         self.gateway.metrics.app(&self.app.id).connections.dec();
     }
 }

@@ -2,6 +2,7 @@
 //! carries the session's decisions to the hub and back.
 
 mod completed;
+mod conduct;
 
 use std::{
     cell::RefCell,
@@ -23,6 +24,7 @@ use tokio::{
 
 use crate::{
     channel::{Mailbox, Notice, Wire},
+    limits::Conduct,
     protocol::{DisconnectCode, UnsubscribeCode, centrifuge},
     session::{Effect, Generation, Now, Refusal, Session},
     telemetry::AppMetrics,
@@ -70,6 +72,7 @@ pub(super) struct Connection {
     joins: Joins,
     orders: Option<Box<FuturesUnordered<Order>>>,
     effects: Vec<Effect>,
+    conduct: Conduct,
     /// Among the connections of its user.
     place: Option<Place>,
     /// Commands that came before the connect was answered.
@@ -99,6 +102,7 @@ impl Connection {
             joins: Joins::default(),
             orders: None,
             effects: Vec::new(),
+            conduct: Conduct::default(),
             place: None,
             held: None,
             opened: false,
@@ -237,8 +241,10 @@ impl Connection {
             Event::Text(text) => self.on_text(text),
             Event::Binary(_) => Some(ended(DisconnectCode::InappropriateProtocol)),
             Event::Ping(payload) => {
-                self.mailbox.send(encoder::pong(payload));
-                None
+                if !self.is_flooded(payload.len()) {
+                    self.mailbox.send(encoder::pong(payload));
+                }
+                self.carry_out()
             }
             Event::Pong(_) => None,
             Event::Close { code, .. } => Some(Ended::Closed(code.unwrap_or(close::NORMAL), "")),
@@ -258,14 +264,23 @@ impl Connection {
                 return None;
             }
             let now = self.gateway.now();
-            match commands.next() {
+            let before = commands.rest().map_or(0, str::len);
+            let command = commands.next();
+            let bytes = before - commands.rest().map_or(0, str::len);
+            match command {
+                Some(Ok(command)) if self.is_too_much(&command, bytes, now) => {
+                    if let Some(ended) = self.carry_out() {
+                        return Some(ended);
+                    }
+                    continue;
+                }
                 Some(Ok(command)) => self.session.on_command(command, now, &mut self.effects),
                 Some(Err(_)) => self.session.close(DisconnectCode::BadRequest, &mut self.effects),
                 None => return None,
             }
             if self.place.is_none() && self.session.is_connected() {
                 // Without a token.
-                self.enter("", None);
+                let _ = self.enter("", None);
             }
             bounds::count_command(&self.effects, &self.metrics);
             if let Some(ended) = self.carry_out() {

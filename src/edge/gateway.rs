@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, Path, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -32,13 +32,13 @@ use crate::{
     revocation::Revocations,
     session::{Limits, Session},
     task::Tasks,
-    telemetry::{Metrics, RefusedHandshake},
+    telemetry::{Limit, Metrics, RefusedHandshake},
     users::Index,
 };
 
 use super::{
-    admission::Admission, connection::Connection, handler::Handler, sockopt::ClientOptions,
-    upgrade::accept_websocket,
+    admission::Admission, arrivals::Arrivals, connection::Connection, handler::Handler,
+    sockopt::ClientOptions, upgrade::accept_websocket,
 };
 
 /// All client connections of a node.
@@ -53,6 +53,7 @@ pub struct Gateway {
     pub(super) apps: Apps,
     pub(super) users: Arc<Index>,
     pub(super) revocations: Arc<Revocations>,
+    pub(super) arrivals: Arrivals,
     default_app: Option<AppId>,
     limits: Arc<Limits>,
     mailboxes: Mutex<slab::Slab<Arc<Mailbox>>>,
@@ -85,6 +86,7 @@ impl Gateway {
             metrics,
             limits: Arc::new(Limits::new(config, catchup, handler.is_some())),
             handler,
+            arrivals: Arrivals::new(config),
             config: config.clone(),
             started: Instant::now(),
             apps,
@@ -173,6 +175,7 @@ impl Gateway {
             .get::<ConnectInfo<SocketAddr>>()
             .map(|peer| peer.0);
         let (mut parts, _) = request.into_parts();
+        let arrived = std::time::Instant::now();
         let options = ClientOptions::from(&self.config);
         let accepted = match accept_websocket(&mut parts, &app.allowed_origins, options) {
             Ok(accepted) => accepted,
@@ -185,16 +188,31 @@ impl Gateway {
                 return refuse(why, error.into_response());
             }
         };
+        // Last, so that only what would have been a connection counts.
+        let from = peer.map(|peer| peer.ip());
+        let address = match self.arrivals.admit(from, &parts.headers, arrived) {
+            Ok(address) => address,
+            Err((limit, wait)) => {
+                self.metrics.app(&app.id).limits_hit.of(limit).inc();
+                return refuse(RefusedHandshake::Limit, later(limit, wait));
+            }
+        };
         let gateway = self.clone();
         // Counted from here on: a storm of handshakes meets the limit, too.
-        let mut admission = Admission::new(gateway.clone(), app);
+        let mut admission = Admission::new(gateway.clone(), app, address);
         if by_token {
             admission.leave_open(parts.headers.get(header::ORIGIN));
         }
         self.tasks.spawn_unstopped(async move {
             match accepted.socket.ready().await {
                 // A task of its own: this one's future has the size of the handshake.
-                Ok((stream, first)) => gateway.serve(stream, first, admission),
+                Ok((stream, first)) => {
+                    // To the end of the queue: a task that is made here would have its turn at once,
+                    // however long the others have to wait.
+                    tokio::task::yield_now().await;
+                    gateway.arrivals.served(arrived, &gateway.metrics);
+                    gateway.serve(stream, first, admission);
+                }
                 Err(error) => debug!(%error, peer = peer.map(|peer| peer.ip().to_string()), "handshake lost"),
             }
         });
@@ -249,7 +267,24 @@ fn unavailable(message: &'static str) -> Response {
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
     response
         .headers_mut()
-        .insert("retry-after", axum::http::HeaderValue::from_static("1"));
+        .insert("retry-after", HeaderValue::from_static("1"));
+    response
+}
+
+/// The answer to a handshake that is one too many.
+fn later(limit: Limit, wait: Duration) -> Response {
+    let mut response = match limit {
+        Limit::IpConnections => error(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_connections",
+            "too many connections from this address",
+        ),
+        _ => unavailable("too many connect at once"),
+    };
+    let seconds = wait.as_millis().div_ceil(1000).max(1);
+    if let Ok(seconds) = HeaderValue::from_str(&seconds.to_string()) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
     response
 }
 

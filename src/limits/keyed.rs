@@ -1,4 +1,5 @@
 use std::{
+    borrow::Borrow,
     collections::HashMap,
     hash::Hash,
     time::{Duration, Instant},
@@ -8,7 +9,7 @@ use super::Quota;
 
 /// How often at most all keys are looked through for idle ones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Below so many keys nothing is swept. How many there may be is `apps.limits.rate_channels`.
+/// Below so many keys nothing is swept. How many there may be is for the configuration to say.
 const FEW: usize = 64;
 
 /// The same rate limit on each of many things, in bounded memory: a key that has been quiet long
@@ -25,7 +26,7 @@ pub struct Keyed<K> {
     pub(super) sweep_at: usize,
 }
 
-impl<K: Eq + Hash + Clone> Keyed<K> {
+impl<K: Eq + Hash> Keyed<K> {
     /// Limits each key to `quota` and tells at most `capacity` (at least 1) apart at once.
     pub fn new(quota: Quota, capacity: usize) -> Self {
         let capacity = capacity.max(1);
@@ -44,7 +45,11 @@ impl<K: Eq + Hash + Clone> Keyed<K> {
     /// # Errors
     ///
     /// How long to wait until it would, if nothing else comes.
-    pub fn peek(&self, key: &K, now: Instant, units: u64) -> Result<(), Duration> {
+    pub fn peek<Q>(&self, key: &Q, now: Instant, units: u64) -> Result<(), Duration>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         let due = if self.shares(key) {
             self.overflow
         } else {
@@ -54,7 +59,11 @@ impl<K: Eq + Hash + Clone> Keyed<K> {
     }
 
     /// Whether `key` is one of those beyond the capacity, which share one limit.
-    pub fn shares(&self, key: &K) -> bool {
+    pub fn shares<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         self.due.len() >= self.capacity && !self.due.contains_key(key)
     }
 
@@ -63,12 +72,16 @@ impl<K: Eq + Hash + Clone> Keyed<K> {
     /// # Errors
     ///
     /// How long to wait until they are admitted, if nothing else comes. Refused units cost nothing.
-    pub fn check(&mut self, key: &K, now: Instant, units: u64) -> Result<(), Duration> {
+    pub fn check<Q>(&mut self, key: &Q, now: Instant, units: u64) -> Result<(), Duration>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
         if let Some(due) = self.due.get_mut(key) {
             *due = self.quota.admit(Some(*due), now, units)?.unwrap_or(*due);
         } else if self.has_room(now) {
             if let Some(due) = self.quota.admit(None, now, units)? {
-                self.due.insert(key.clone(), due);
+                self.due.insert(key.to_owned(), due);
             }
         } else {
             self.overflow = self.quota.admit(self.overflow, now, units)?;

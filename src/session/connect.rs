@@ -87,7 +87,7 @@ impl Session {
         let personal = personal.filter(|_| !user.is_empty() && !user.contains(['#', ',']));
         let personal = personal.map(|namespace| format!("{namespace}:#{}", self.identity.user));
         let more = usize::from(personal.is_some());
-        if claims.subs.len() + more > self.limits.max_channels {
+        if claims.subs.len() + more > self.max_channels() {
             return self.close(DisconnectCode::ChannelLimit, out);
         }
         let mut orders = Vec::with_capacity(claims.subs.len());
@@ -128,7 +128,7 @@ impl Session {
         let state = State::Joining { id: 0 };
         let Ok(subscription) = self
             .subscriptions
-            .add(channel.clone(), state, self.limits.max_channels)
+            .add(channel.clone(), state, self.max_channels())
         else {
             return Ok(None);
         };

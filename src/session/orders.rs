@@ -64,7 +64,7 @@ impl Session {
         let state = State::Joining { id: 0 };
         let added = self
             .subscriptions
-            .add(channel.clone(), state, self.limits.max_channels);
+            .add(channel.clone(), state, self.max_channels());
         let Ok(subscription) = added else { return };
         subscription.server_side = true;
         subscription.by_token = true;

@@ -21,6 +21,8 @@ pub struct AppView {
     pub anonymous: bool,
     /// The namespace of each user's own channel, if there is one.
     pub personal: Option<String>,
+    /// Subscriptions, where that is less than [`Limits::max_channels`].
+    pub max_channels: usize,
     /// Its namespaces.
     pub rules: Rules,
 }

@@ -73,7 +73,7 @@ impl Session {
                 let state = State::Verifying(Box::new(pending));
                 let added = self
                     .subscriptions
-                    .add(channel.clone(), state, self.limits.max_channels)?;
+                    .add(channel.clone(), state, self.max_channels())?;
                 added.by_token = true;
                 let generation = added.generation;
                 out.push(Effect::VerifySubscribe {
@@ -86,7 +86,7 @@ impl Session {
                 let state = State::Joining { id };
                 let added = self
                     .subscriptions
-                    .add(channel.clone(), state, self.limits.max_channels)?;
+                    .add(channel.clone(), state, self.max_channels())?;
                 let generation = added.generation;
                 out.push(Effect::Subscribe(Box::new(SubscribeOrder {
                     id,

@@ -154,6 +154,24 @@ labels! {
         ChannelRate = "channel_rate",
         /// `apps.limits.rate_channels`: the rate that the channels beyond it share.
         RateChannels = "rate_channels",
+        /// `apps.limits.user_publish_rate`.
+        UserPublishRate = "user_publish_rate",
+        /// `apps.limits.rate_users`: the rate that the users beyond it share.
+        RateUsers = "rate_users",
+        /// `apps.limits.command_rate`.
+        CommandRate = "command_rate",
+        /// `apps.limits.command_bytes`.
+        CommandBytes = "command_bytes",
+        /// `apps.limits.max_refusals`.
+        Refusals = "refusals",
+        /// `apps.limits.max_connections_per_user`.
+        UserConnections = "user_connections",
+        /// `edge.max_connections_per_ip`.
+        IpConnections = "ip_connections",
+        /// `edge.connect_rate`.
+        ConnectRate = "connect_rate",
+        /// `edge.connect_delay_target`.
+        ConnectDelay = "connect_delay",
         /// A rule's `max_size`.
         MessageSize = "message_size",
         /// `http.max_json_depth`.
@@ -164,7 +182,7 @@ labels! {
         AppConnections = "app_connections",
         /// `edge.max_connections`.
         NodeConnections = "node_connections",
-        /// `edge.max_channels`.
+        /// `edge.max_channels`, or `apps.limits.max_channels`.
         Channels = "channels",
         /// `edge.max_in_flight`.
         ConnectionInFlight = "connection_in_flight",

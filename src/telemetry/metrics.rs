@@ -39,6 +39,8 @@ pub struct Metrics {
     pub tasks: Gauge,
     /// Handshakes turned away.
     pub handshakes_refused: ByLabel<RefusedHandshake, Counter>,
+    /// From a handshake to the turn of its connection, seconds.
+    pub connect_delay_seconds: Histogram,
     /// Bodies of requests that were not read.
     pub bodies_refused: ByLabel<RefusedBody, Counter>,
     /// HTTP requests, WebSocket handshakes included.
@@ -223,6 +225,11 @@ impl Metrics {
             ready: b.gauge("slipstream_ready", "1 while the node is ready."),
             tasks: b.gauge("slipstream_tasks", "Tasks running."),
             handshakes_refused: b.counters("slipstream_handshakes_refused_total", "Handshakes turned away."),
+            connect_delay_seconds: b.histogram(
+                "slipstream_connect_delay_seconds",
+                "From a handshake to the turn of its connection.",
+                &LATENCY,
+            ),
             bodies_refused: b.counters(
                 "slipstream_http_bodies_refused_total",
                 "Bodies of requests not read.",

@@ -86,6 +86,36 @@ impl Index {
     ) -> Place {
         let hash = self.hash(app, user);
         let mut shard = self.shard(hash).lock();
+        self.put(&mut shard, hash, app, user, client, facts, mailbox)
+    }
+
+    /// The same, unless the user has `most` connections that are not about to end.
+    pub fn enter_within(
+        self: &Arc<Self>,
+        most: usize,
+        app: &AppId,
+        user: &str,
+        client: &str,
+        facts: Option<TokenFacts>,
+        mailbox: Arc<Mailbox>,
+    ) -> Option<Place> {
+        let hash = self.hash(app, user);
+        let mut shard = self.shard(hash).lock();
+        let there = shard.of(hash, app, user).take(most).count();
+        (there < most).then(|| self.put(&mut shard, hash, app, user, client, facts, mailbox))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what an entry is made of")]
+    fn put(
+        self: &Arc<Self>,
+        shard: &mut Shard,
+        hash: u64,
+        app: &AppId,
+        user: &str,
+        client: &str,
+        facts: Option<TokenFacts>,
+        mailbox: Arc<Mailbox>,
+    ) -> Place {
         let after = shard.heads.get(&hash).copied().unwrap_or(NONE);
         let slot = shard.entries.insert(Entry {
             app: app.clone(),
@@ -114,10 +144,7 @@ impl Index {
     pub fn local(&self, app: &AppId, user: &str) -> Vec<Local> {
         let hash = self.hash(app, user);
         let shard = self.shard(hash).lock();
-        let of_user = shard
-            .with_hash(hash)
-            .filter(|entry| entry.app == *app && *entry.user == *user && !entry.mailbox.closing());
-        let local = of_user.map(|entry| Local {
+        let local = shard.of(hash, app, user).map(|entry| Local {
             client: entry.client.clone(),
             mailbox: entry.mailbox.clone(),
         });
@@ -180,6 +207,12 @@ impl Shard {
         let first = self.heads.get(&hash).copied().unwrap_or(NONE);
         let entry = |at: u32| self.entries.get(at as usize);
         std::iter::successors(entry(first), move |known| entry(known.after))
+    }
+
+    /// The connections of a user that are not about to end.
+    fn of(&self, hash: u64, app: &AppId, user: &str) -> impl Iterator<Item = &Entry> {
+        self.with_hash(hash)
+            .filter(move |entry| entry.app == *app && *entry.user == *user && !entry.mailbox.closing())
     }
 
     fn entry(&mut self, slot: u32) -> Option<&mut Entry> {
@@ -284,6 +317,25 @@ mod tests {
         assert_eq!(index.local(&app("a"), "ann").len(), 1);
         mailbox.end();
         assert!(index.local(&app("a"), "ann").is_empty());
+    }
+
+    #[test]
+    fn a_user_has_no_more_than_the_most_and_another_is_another() {
+        let index = Arc::new(Index::default());
+        let enter = |id: &str, user: &str| index.enter_within(2, &app(id), user, "c", None, mailbox());
+        let (one, _two) = (enter("a", "ann").unwrap(), enter("a", "ann").unwrap());
+        assert!(enter("a", "ann").is_none());
+        let _others = (enter("a", "bob").unwrap(), enter("b", "ann").unwrap());
+        drop(one);
+        assert!(enter("a", "ann").is_some());
+        // One that is about to end counts no more.
+        let going = mailbox();
+        let _going = index
+            .enter_within(2, &app("a"), "ann", "c", None, going.clone())
+            .unwrap();
+        assert!(enter("a", "ann").is_none());
+        going.end();
+        assert!(enter("a", "ann").is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod faults;
 mod hubs;
 mod isolation;
 mod jwks;
+mod limits;
 mod listener;
 mod log_conformance;
 mod log_nats;

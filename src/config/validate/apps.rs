@@ -105,6 +105,19 @@ fn limits(config: &Config, app: &AppConfig, path: &str, checks: &mut Checks<'_>)
     checks.that(limits.rate_channels > 0, &[&key("rate_channels")], || {
         "must not be 0".to_owned()
     });
+    checks.that(limits.rate_users > 0, &[&key("rate_users")], || {
+        "must not be 0".to_owned()
+    });
+    checks.that(
+        limits.max_channels <= config.edge.max_channels,
+        &[&key("max_channels"), "edge.max_channels"],
+        || {
+            format!(
+                "must not be more than edge.max_channels ({})",
+                config.edge.max_channels
+            )
+        },
+    );
     let ring = config.channel.ring_bytes as u64;
     checks.that(
         limits.ring_bytes == 0 || limits.ring_bytes >= ring,

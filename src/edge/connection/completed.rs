@@ -4,12 +4,22 @@ use super::Connection;
 use crate::{
     edge::orders::Completion,
     model::{ConnectClaims, TokenError, TokenFacts},
+    protocol::DisconnectCode,
+    telemetry::Limit,
 };
 
 impl Connection {
     pub(super) fn complete(&mut self, completion: Completion) {
         let completion = match completion {
-            Completion::ConnectVerified(Ok(claims)) => Completion::ConnectVerified(self.entered(claims)),
+            Completion::ConnectVerified(Ok(claims)) => {
+                if !self.enter(&claims.user, Some(claims.facts.clone())) {
+                    self.metrics.limits_hit.of(Limit::UserConnections).inc();
+                    return self
+                        .session
+                        .close(DisconnectCode::ConnectionLimit, &mut self.effects);
+                }
+                Completion::ConnectVerified(self.still_good(claims))
+            }
             Completion::RefreshVerified {
                 id,
                 result: Ok(claims),
@@ -27,19 +37,21 @@ impl Connection {
     }
 
     /// Among the connections of its user, from before its connect is answered on: what a backend does
-    /// to the user from then on reaches it.
-    pub(super) fn enter(&mut self, user: &str, facts: Option<TokenFacts>) {
+    /// to the user from then on reaches it. False if the user has as many as it may.
+    pub(super) fn enter(&mut self, user: &str, facts: Option<TokenFacts>) -> bool {
+        let most = self.admission.app().limits.max_connections_per_user;
         let (app, client, mailbox) = (
             &self.admission.app().id,
             self.session.client(),
             self.mailbox.clone(),
         );
-        self.place = Some(self.gateway.users.enter(app, user, client, facts, mailbox));
-    }
-
-    fn entered(&mut self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {
-        self.enter(&claims.user, Some(claims.facts.clone()));
-        self.still_good(claims)
+        let users = &self.gateway.users;
+        self.place = if most == 0 || user.is_empty() {
+            Some(users.enter(app, user, client, facts, mailbox))
+        } else {
+            users.enter_within(most, app, user, client, facts, mailbox)
+        };
+        self.place.is_some()
     }
 
     fn renewed(&mut self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {

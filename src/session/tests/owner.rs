@@ -125,6 +125,7 @@ pub(super) fn app(anonymous: bool) -> AppView {
         id: AppId::new("dev").unwrap(),
         anonymous,
         personal: None,
+        max_channels: usize::MAX,
         rules,
     }
 }
