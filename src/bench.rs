@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `engine` | the client: one epoll thread for all sockets |
 //! | `fanout` `idle` `publish` `resume` | the workloads: what the engine is made to do, and when it is measured |
+//! | `limits` | what the limits cost a publication, without a network |
 //! | `presence` | nodes in this process with nothing but presence |
 //! | `floor`, `floor_nats` | the floors: an epoll broadcaster; raw JetStream |
 //! | `worker` | connections in other processes, where the file limit of one is not enough |
@@ -23,6 +24,7 @@ mod floor;
 mod floor_nats;
 mod frame;
 mod idle;
+mod limits;
 mod payload;
 mod presence;
 mod process;
@@ -90,6 +92,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         BenchCommand::FloorServer(args) => floor::serve_child(&args),
         BenchCommand::Worker => worker::run(),
         BenchCommand::Presence(args) => presence::run(&args),
+        BenchCommand::Limits(args) => limits::run(&args),
         BenchCommand::Suite(args) => suite::run(&args),
     }
 }

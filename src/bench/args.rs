@@ -25,6 +25,8 @@ pub(crate) enum BenchCommand {
     Resume(ResumeArgs),
     /// Members of channels on several nodes in this process: joins, bytes, queries, memory, idleness.
     Presence(PresenceArgs),
+    /// What the limits cost a publication, in nanoseconds, without a network.
+    Limits(LimitsArgs),
     /// What is possible on this machine: the same work without a product.
     #[command(subcommand)]
     Floor(FloorCommand),
@@ -154,6 +156,22 @@ pub(crate) struct FanoutArgs {
     /// Measured.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) duration: Duration,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LimitsArgs {
+    /// Publications of a run.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) publications: u32,
+    /// Channels, users and connections they are spread over, beside one of each.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
+    pub(crate) keys: u32,
+    /// How often; the medians count.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Where the result is written as JSON; standard output if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
