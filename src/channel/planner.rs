@@ -98,6 +98,7 @@ pub struct Window {
     /// unseen, between two pages or while one was put together. Ascending; as many as messages, at
     /// most.
     breaks: Vec<Offset>,
+    trimmed: bool,
 }
 
 impl Window {
@@ -111,6 +112,7 @@ impl Window {
             bytes: 0,
             limit,
             breaks: Vec::new(),
+            trimmed: false,
         }
     }
 
@@ -133,6 +135,11 @@ impl Window {
     /// Whether another page may push out what it has.
     pub fn is_full(&self, page_bytes: usize) -> bool {
         self.bytes + page_bytes > self.limit
+    }
+
+    /// Whether messages were pushed out since this was asked last.
+    pub fn was_trimmed(&mut self) -> bool {
+        std::mem::take(&mut self.trimmed)
     }
 
     /// Whether a sweep that goes on from here will come by everything after `position`.
@@ -250,6 +257,7 @@ impl Window {
             return;
         };
         self.bytes -= stored.size() + OVERHEAD;
+        self.trimmed = true;
         self.from = stored.seq + 1;
         if let Some(channel) = self.channels.get_mut(&address) {
             channel.pop_front();
@@ -432,6 +440,7 @@ mod tests {
         let mut window = Window::new(1, 3 * size);
         window.on_page(page(&[("a", 1), ("b", 2), ("a", 3), ("b", 4)]));
         assert_eq!((window.span(), window.bytes()), ((2, 4), 3 * size));
+        assert!(window.was_trimmed() && !window.was_trimmed());
         assert_eq!(
             window.serve(
                 "a",

@@ -135,7 +135,14 @@ impl Reader {
         let mut pause = RETRY_FIRST;
         loop {
             let answer = {
-                let _grant = self.enter(&self.leaders, route, 1).await?;
+                let free = self.leaders.try_enter(1);
+                let _grant = match free {
+                    Some(grant) => grant,
+                    None => {
+                        self.metrics.catchup_leader_waits.inc();
+                        self.enter(&self.leaders, route, 1).await?
+                    }
+                };
                 self.log.read_leader(route, from).await
             };
             if let Ok(found) = answer {

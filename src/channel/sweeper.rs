@@ -353,6 +353,9 @@ async fn sweep(
     for rider in riders {
         drop(rider.answer.send(None));
     }
+    if window.was_trimmed() {
+        hub.metrics.catchup_windows_trimmed.inc();
+    }
     *sweeper.window.lock() = Some(Kept {
         window,
         incarnation,

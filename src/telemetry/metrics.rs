@@ -67,6 +67,10 @@ pub struct Metrics {
     pub catchup_in_flight_bytes: Gauge,
     /// Pages kept for readers that keep up.
     pub catchup_pages_ahead: Gauge,
+    /// Reads from leaders that found `catchup.leader_reads` in use.
+    pub catchup_leader_waits: Counter,
+    /// Sweeps whose window lost messages to `catchup.sweep_bytes`.
+    pub catchup_windows_trimmed: Counter,
     /// Gaps of tails.
     pub gaps: ByLabel<GapOutcome, Counter>,
     /// Checks of shards.
@@ -273,6 +277,14 @@ impl Metrics {
             catchup_pages_ahead: b.gauge(
                 "slipstream_catchup_pages_ahead",
                 "Pages kept for readers that keep up.",
+            ),
+            catchup_leader_waits: b.counter(
+                "slipstream_catchup_leader_waits_total",
+                "Reads from leaders that had to wait for their turn.",
+            ),
+            catchup_windows_trimmed: b.counter(
+                "slipstream_catchup_windows_trimmed_total",
+                "Sweeps whose window was too small for what they read.",
             ),
             gaps: b.counters("slipstream_gaps_total", "Gaps in the live copies of a tail."),
             checks: b.counters("slipstream_checks_total", "Checks of shards for lost copies."),
