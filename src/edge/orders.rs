@@ -12,7 +12,7 @@ use crate::{
         HistoryError, HistoryRead, Hub, Mailbox, Outlet, Published, Resume, SubscribeError, Subscription,
     },
     model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError, TokenFacts},
-    presence::{Admitted, Listening, Member, Membership, PresenceError},
+    presence::{Admitted, Member, Membership, PresenceError},
     protocol::{ErrorCode, HistoryPage, PublishResult, Push, Reply, ServerSubscription},
     publish::Target,
     session::{
@@ -93,7 +93,6 @@ pub(super) struct Attached {
     /// Leaves the tail.
     _subscription: Subscription,
     membership: Option<Membership>,
-    _listening: Option<Listening>,
 }
 
 impl Joins {
@@ -336,7 +335,7 @@ async fn subscribe(
     let subscription = subscribing
         .await
         .map_err(|error| subscribe_error(&error, gateway, app))?;
-    Ok(attach(gateway, app, mailbox, order, subscription, admitted))
+    Ok(attach(mailbox, order, subscription, admitted))
 }
 
 /// A place among the members of a channel, if there are any.
@@ -357,28 +356,21 @@ fn admit(gateway: &Gateway, app: &App, order: &SubscribeOrder) -> Result<Option<
 
 /// What a subscription holds, once the client has been told of it.
 fn attach(
-    gateway: &Gateway,
-    app: &App,
     mailbox: &Arc<Mailbox>,
     order: &SubscribeOrder,
     subscription: Subscription,
     admitted: Option<Admitted>,
 ) -> Attached {
-    let listener = || order.listens.then(|| mailbox.clone());
-    let (membership, listening) = match admitted {
-        Some(admitted) => (Some(admitted.join(listener())), None),
-        None => {
-            // Without members there is nothing to be told of: as many channels as there may be are known.
-            let listen = |mailbox| gateway.presence.listen(&app.id, &order.channel, mailbox).ok();
-            (None, listener().and_then(listen))
-        }
-    };
+    // Without members there is nothing to hear of: `join_leave` needs `presence`.
+    let membership = admitted.map(|admitted| admitted.join(order.listens.then(|| mailbox.clone())));
     Attached {
         _subscription: subscription,
         membership,
-        _listening: listening,
     }
 }
+
+/// The codes of an application's own errors: others mean something else to SDKs.
+const OWN_CODES: std::ops::RangeInclusive<u32> = 400..=1_999;
 
 /// A call of the application: what it answers is one line of JSON for the client, or it is its mistake.
 pub(super) fn call(gateway: &Gateway, caller: Caller, id: u32, method: Box<str>, data: Bytes) -> Order {
@@ -393,6 +385,9 @@ pub(super) fn call(gateway: &Gateway, caller: Caller, id: u32, method: Box<str>,
                 Ok(session::one_line(answer))
             }
             Ok(_) => Err(Refusal::Code(ErrorCode::Internal)),
+            Err(HandlerError { code, .. }) if !OWN_CODES.contains(&code) => {
+                Err(Refusal::Code(ErrorCode::Internal))
+            }
             Err(HandlerError {
                 code,
                 message,
@@ -477,7 +472,7 @@ async fn subscribe_server_side(
         .await
         .map_err(|error| subscribe_error(&error, gateway, app))?;
     let told = told.into_inner().ok_or(ErrorCode::Internal)?;
-    let attached = attach(gateway, app, mailbox, order, subscription, admitted);
+    let attached = attach(mailbox, order, subscription, admitted);
     Ok((attached, told))
 }
 

@@ -18,6 +18,9 @@ pub struct Owner {
     version: u64,
     /// Not told yet: connections that are as `members` has them.
     changed: Vec<Box<str>>,
+    /// The lost connections of each user, so that a join in a storm looks at its own user's alone.
+    /// Anonymous ones are nobody's.
+    lost: HashMap<Box<str>, Vec<Box<str>>>,
 }
 
 #[derive(Debug)]
@@ -53,34 +56,45 @@ impl Owner {
     /// A connection has come, or is as given from now on.
     pub fn put(&mut self, member: Arc<Member>) {
         let client = member.client.clone();
-        self.members.insert(client.clone(), Held { member, until: None });
+        let before = self.members.insert(client.clone(), Held { member, until: None });
+        if let Some(held) = before {
+            self.found(&held);
+        }
         self.changed.push(client);
     }
 
     /// A connection has gone; what it was, if it was there.
     pub fn leave(&mut self, client: &str) -> Option<Arc<Member>> {
         let (client, held) = self.members.remove_entry(client)?;
+        self.found(&held);
         self.changed.push(client);
         Some(held.member)
     }
 
     /// A connection is lost: it counts as there until `until`. False if it is not there.
     pub fn linger(&mut self, client: &str, until: u64) -> bool {
-        let held = self.members.get_mut(client);
-        held.is_some_and(|held| {
-            held.until = Some(until);
-            true
-        })
+        let Some(held) = self.members.get_mut(client) else {
+            return false;
+        };
+        let user = &held.member.user;
+        if held.until.replace(until).is_none() && !user.is_empty() {
+            self.lost.entry(user.clone()).or_default().push(client.into());
+        }
+        true
     }
 
-    /// Ends the lost connections whose time is over.
-    pub fn end_lingering(&mut self, now: u64) -> Vec<Arc<Member>> {
-        self.end_where(|held| held.until.is_some_and(|until| until <= now))
+    /// Ends a lost connection if its time is over.
+    pub fn end_lingering(&mut self, client: &str, now: u64) -> Option<Arc<Member>> {
+        let held = self.members.get(client)?;
+        let over = held.until.is_some_and(|until| until <= now);
+        over.then(|| self.leave(client)).flatten()
     }
 
-    /// Ends the lost connections of a user who is there with another one.
+    /// Ends the lost connections of a user who is there with another one. Of anonymous ones nobody knows
+    /// whose they are.
     pub fn end_lingering_of(&mut self, user: &str) -> Vec<Arc<Member>> {
-        self.end_where(|held| held.until.is_some() && *held.member.user == *user)
+        let lost = self.lost.remove(user).unwrap_or_default();
+        lost.iter().filter_map(|client| self.leave(client)).collect()
     }
 
     /// A connection, lost ones included.
@@ -145,14 +159,17 @@ impl Owner {
         }
     }
 
-    fn end_where(&mut self, ends: impl Fn(&Held) -> bool) -> Vec<Arc<Member>> {
-        let ended: Vec<_> = self
-            .members
-            .extract_if(|_, held| ends(held))
-            .map(|(_, held)| held.member)
-            .collect();
-        self.changed
-            .extend(ended.iter().map(|member| member.client.clone()));
-        ended
+    /// A connection that may have been lost is not any more.
+    fn found(&mut self, held: &Held) {
+        if held.until.is_none() {
+            return;
+        }
+        let Held { member, .. } = held;
+        if let Some(lost) = self.lost.get_mut(&member.user) {
+            lost.retain(|client| *client != member.client);
+            if lost.is_empty() {
+                self.lost.remove(&member.user);
+            }
+        }
     }
 }

@@ -272,7 +272,7 @@ impl Presence {
         let until = self.now().saturating_add(grace);
         let lingers = self.channels.with(key, |entry| entry.owner.linger(client, until));
         if lingers == Some(true) {
-            self.lost.lock().push(until, key.clone());
+            self.lost.lock().push(until, key.clone(), client.into());
         }
     }
 }
@@ -289,10 +289,8 @@ impl Admitted {
             let mut seen = Vec::new();
             entry.owner.put(member.clone());
             entry.view.put_own(me, member, &mut seen);
-            if !member.user.is_empty() {
-                for ended in entry.owner.end_lingering_of(&member.user) {
-                    entry.view.remove_own(me, &ended.client, &mut seen);
-                }
+            for ended in entry.owner.end_lingering_of(&member.user) {
+                entry.view.remove_own(me, &ended.client, &mut seen);
             }
             presence.show(&self.key, entry, &seen);
             presence.tell_later(&self.key, entry);

@@ -161,6 +161,12 @@ impl Session {
         }))
     }
 
+    /// Whether the result of [`Effect::SubscribeAll`] is waited for. If not, the connect has been answered
+    /// meanwhile, and nothing that was joined may stay.
+    pub fn awaits_server_subscriptions(&self) -> bool {
+        matches!(self.stage, Stage::Joining(_))
+    }
+
     /// The result of [`Effect::SubscribeAll`]: every one of them, or why not all could be joined. In
     /// that case the client is told so, and [`Effect::Unsubscribe`] undoes those that were.
     pub fn on_server_subscribed(

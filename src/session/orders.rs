@@ -1,9 +1,9 @@
 use super::{
-    Effect, Generation, Now, Session, Stage, SubscribeOrder, connect::Expiry, one_line, subscribe::listens,
+    Effect, Now, Session, Stage, SubscribeOrder, connect::Expiry, one_line, subscribe::listens,
     subscriptions::State,
 };
 use crate::{
-    model::{BackendOrder, BackendSubscribe, ChannelName},
+    model::{BackendOrder, BackendSubscribe},
     protocol::{DisconnectCode, Push, Reply, UnsubscribeCode},
 };
 
@@ -19,7 +19,9 @@ impl Session {
                 out.push(Effect::CloseWith { code, reason });
             }
             BackendOrder::Unsubscribe(channel) => {
-                if let Some(generation) = self.generation(&channel) {
+                // Also one that is not there yet: it would be, after the backend was told that it ended.
+                let known = self.subscriptions.find(channel.as_str());
+                if let Some(generation) = known.map(|subscription| subscription.generation) {
                     self.on_unsubscribed_by_server(&channel, generation, UnsubscribeCode::Server, out);
                 }
             }
@@ -85,10 +87,5 @@ impl Session {
             ttl: expiry.ttl,
             data: data.map(one_line),
         })));
-    }
-
-    fn generation(&self, channel: &ChannelName) -> Option<Generation> {
-        let subscription = self.subscriptions.find(channel.as_str())?;
-        matches!(subscription.state, State::Active).then_some(subscription.generation)
     }
 }

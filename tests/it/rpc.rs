@@ -31,6 +31,11 @@ impl Handler for Echo {
                     // On lines of its own, as some would write it.
                     Ok(serde_json::to_vec_pretty(&answer).unwrap().into())
                 }
+                "odd" => Err(HandlerError {
+                    code: 109,
+                    message: "token expired".to_owned(),
+                    temporary: true,
+                }),
                 "broken" => Ok(Bytes::from_static(b"{")),
                 _ => Err(HandlerError {
                     code: 404,
@@ -65,6 +70,8 @@ async fn calls_reach_the_application_and_its_answers_the_client() {
     assert_eq!(reply["error"], json!({ "code": 404, "message": "no \"other\"" }));
     let reply = client.command(call("broken")).await;
     assert_eq!(reply["error"]["code"], 100, "what is no JSON reaches nobody");
+    let reply = client.command(call("odd")).await;
+    assert_eq!(reply["error"]["code"], 100, "an SDK would fetch another token");
     // Messages have no reply; the next command proves that the connection is there.
     for sent in 1..=3 {
         client.say(json!({ "send": { "data": [1] } })).await;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Checks, format_size};
 use crate::{
     config::{AppConfig, AuthConfig, Config},
-    model::{Access, AppId, History, MAX_CHANNEL_BYTES, Rule},
+    model::{Access, AppId, History, JoinLeave, MAX_CHANNEL_BYTES, Rule},
 };
 
 /// HS256 needs a key of at least its hash's length (RFC 7518, section 3.2).
@@ -225,7 +225,10 @@ fn namespaces(config: &Config, app: &AppConfig, path: &str, checks: &mut Checks<
     let closed = app
         .namespaces
         .iter()
-        .all(|(_, rule)| accesses(rule).iter().all(|(_, access)| *access == Access::Nobody));
+        // Where nobody may subscribe, nobody is a subscriber.
+        .all(|(_, rule)| {
+            accesses(rule).all(|(_, access)| matches!(access, Access::Nobody | Access::Subscriber))
+        });
     checks.that(closed || app.anonymous || app.auth.is_some(), &[path], || {
         "lets nobody connect: set anonymous = true or add [apps.auth]".to_owned()
     });
@@ -237,12 +240,16 @@ fn auth_key(path: &str) -> String {
     format!("{app}.auth")
 }
 
-fn accesses(rule: &Rule) -> [(&'static str, Access); 3] {
+/// Who may do what, of what can be done at all.
+fn accesses(rule: &Rule) -> impl Iterator<Item = (&'static str, Access)> {
+    let presence = rule.presence.then_some(("read_presence", rule.read_presence));
     [
         ("subscribe", rule.subscribe),
         ("publish", rule.publish),
         ("read_history", rule.read_history),
     ]
+    .into_iter()
+    .chain(presence)
 }
 
 /// What a rule says must be possible.
@@ -264,6 +271,11 @@ fn rule_alone(config: &Config, rule: &Rule, path: &str, checks: &mut Checks<'_>)
         || "needs history; name a class, or set recovery = false".to_owned(),
     );
     checks.that(
+        rule.presence || rule.join_leave == JoinLeave::None,
+        &[&key("join_leave"), &key("presence")],
+        || "needs presence; set presence = true, or join_leave = \"none\"".to_owned(),
+    );
+    checks.that(
         durable || rule.read_history == Access::Nobody,
         &[&key("read_history"), &key("history")],
         || "must be nobody where history is none: there is nothing to read".to_owned(),
@@ -271,7 +283,7 @@ fn rule_alone(config: &Config, rule: &Rule, path: &str, checks: &mut Checks<'_>)
     checks.that(rule.subscribe != Access::Subscriber, &[&key("subscribe")], || {
         "cannot be subscriber: nobody is before subscribing; choose token or another".to_owned()
     });
-    for (name, access) in accesses(rule).into_iter().skip(1) {
+    for (name, access) in accesses(rule).skip(1) {
         let possible = access != Access::Subscriber || rule.subscribe != Access::Nobody;
         checks.that(possible, &[&key(name), &key("subscribe")], || {
             "is for subscribers, but subscribe is nobody".to_owned()

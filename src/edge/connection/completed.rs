@@ -98,6 +98,8 @@ impl Connection {
                 let result = self.joins.joined(generation, result, &self.metrics);
                 session.on_subscribed(&channel, generation, result, out);
             }
+            // Too late: dropping them leaves their tails.
+            Completion::ServerSubscribed(_) if !session.awaits_server_subscriptions() => {}
             Completion::ServerSubscribed(result) => {
                 let result = result.map(|joined| {
                     let told = joined.into_iter().map(|(generation, subscription, told)| {

@@ -72,11 +72,20 @@ fn a_lost_connection_stays_until_its_time_is_over_or_its_user_is_back() {
     owner.linger("a", 100);
     owner.linger("b", 200);
     assert_eq!(owner.snapshot(0).members.len(), 3);
-    assert_eq!(names(&owner.end_lingering(99)), [] as [&str; 0]);
-    assert_eq!(names(&owner.end_lingering(100)), ["a"]);
+    assert_eq!(owner.end_lingering("a", 99), None);
+    assert_eq!(owner.end_lingering("c", 1_000), None, "it is not lost");
+    assert_eq!(&*owner.end_lingering("a", 100).unwrap().client, "a");
+    assert_eq!(owner.end_lingering("a", 100), None);
     assert_eq!(names(&owner.end_lingering_of("bob")), ["b"], "c is not lost");
     // Back before the time is over: the same connection cannot be, but its entry can.
     owner.linger("c", 300);
     owner.put(test_member("c", "bob"));
-    assert_eq!(owner.end_lingering(400), []);
+    assert_eq!(owner.end_lingering("c", 400), None);
+    assert_eq!(owner.end_lingering_of("bob"), []);
+    // Of anonymous ones nobody knows whose they are.
+    owner.put(test_member("d", ""));
+    owner.linger("d", 500);
+    assert_eq!(owner.end_lingering_of(""), []);
+    assert!(owner.end_lingering("d", 500).is_some());
+    assert!(owner.lost.is_empty());
 }

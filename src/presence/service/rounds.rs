@@ -24,20 +24,23 @@ const GRACE_TICK: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub(super) struct Lost(BinaryHeap<Reverse<(u64, Due)>>);
 
-/// A channel, without an order of its own.
-struct Due(ChannelKey);
+/// A connection on a channel, without an order of its own.
+struct Due {
+    key: ChannelKey,
+    client: Box<str>,
+}
 
 impl Lost {
-    pub(super) fn push(&mut self, until: u64, key: ChannelKey) {
-        self.0.push(Reverse((until, Due(key))));
+    pub(super) fn push(&mut self, until: u64, key: ChannelKey, client: Box<str>) {
+        self.0.push(Reverse((until, Due { key, client })));
     }
 
-    fn due(&mut self, now: u64) -> Option<ChannelKey> {
+    fn due(&mut self, now: u64) -> Option<Due> {
         let Reverse((until, _)) = self.0.peek()?;
         if *until > now {
             return None;
         }
-        self.0.pop().map(|Reverse((_, Due(key)))| key)
+        self.0.pop().map(|Reverse((_, due))| due)
     }
 }
 
@@ -73,10 +76,10 @@ async fn end_grace(presence: Arc<Presence>) {
         sleep(GRACE_TICK).await;
         loop {
             let now = presence.now();
-            let Some(key) = presence.lost.lock().due(now) else {
+            let Some(due) = presence.lost.lock().due(now) else {
                 break;
             };
-            presence.end_lingering(&key, now);
+            presence.end_lingering(&due.key, &due.client, now);
         }
     }
 }
@@ -149,10 +152,10 @@ impl Presence {
         self.log.tell(&wire::topic(partition), message);
     }
 
-    fn end_lingering(&self, key: &ChannelKey, now: u64) {
+    fn end_lingering(&self, key: &ChannelKey, client: &str, now: u64) {
         self.channels.with(key, |entry| {
             let mut seen = Vec::new();
-            for ended in entry.owner.end_lingering(now) {
+            if let Some(ended) = entry.owner.end_lingering(client, now) {
                 entry.view.remove_own(self.nodes.me().0, &ended.client, &mut seen);
             }
             self.show(key, entry, &seen);

@@ -150,3 +150,30 @@ fn a_subscription_may_begin_in_the_past() {
         assert_eq!(ordered.recover.is_some(), recovers, "{name}");
     }
 }
+
+#[test]
+fn what_is_still_being_joined_ends_as_well() {
+    let push = r#"{"push":{"channel":"CHANNEL","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}"#;
+    let error = r#"{"id":2,"error":{"code":100,"message":"internal server error","temporary":true}}"#;
+    // By a client without and with a token, and by a backend.
+    for (name, token) in [("public:a", ""), ("chat:a", "user=ann;channel=chat:a;slow")] {
+        let mut owner = Owner::connected(CONNECT);
+        owner.receive(&format!(
+            r#"{{"id":2,"subscribe":{{"channel":"{name}","token":"{token}"}}}}"#
+        ));
+        let ended = order(&mut owner, BackendOrder::Unsubscribe(channel(name)));
+        let push = message(&push.replace("CHANNEL", name));
+        assert!(
+            ended.contains(&push) && ended.contains(&message(error)),
+            "{ended:?}"
+        );
+        assert_eq!(owner.session.channels().count(), 0);
+        assert!(owner.joins.is_empty());
+    }
+    let mut owner = Owner::connected(CONNECT);
+    order(&mut owner, subscribe("public:a"));
+    let generation = owner.joins[0].generation;
+    order(&mut owner, BackendOrder::Unsubscribe(channel("public:a")));
+    assert!(!owner.tails.iter().any(|(_, known)| *known == generation));
+    assert_eq!(owner.session.channels().count(), 0);
+}

@@ -234,8 +234,10 @@ impl Owner {
                 self.server_joins.retain(|order| order.generation != generation);
                 // The owner knows best whether the reply has been queued.
                 if waiting > self.joins.len() {
-                    let (id, code) = unanswered.unwrap();
-                    self.perform_one(Effect::Send(Reply::Error { id, code }));
+                    // Nobody waits for what a backend has subscribed.
+                    if let Some((id, code)) = unanswered {
+                        self.perform_one(Effect::Send(Reply::Error { id, code }));
+                    }
                 }
                 self.events.push_back(Event::Left(channel));
             }

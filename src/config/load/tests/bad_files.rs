@@ -131,6 +131,18 @@ fn all_problems_at_once() {
             ],
         ),
         (
+            namespace("join_leave = \"all\""),
+            &["apps[0].namespaces[0].join_leave (s.toml:6): needs presence"],
+        ),
+        (
+            namespace("presence = true\nread_presence = \"token\""),
+            &["apps[0].namespaces[0].read_presence (s.toml:7): wants a token"],
+        ),
+        (
+            app("personal_namespace = \"me\"\n[[apps.namespaces]]\nsubscribe = \"anyone\"\nname = \"me\""),
+            &["apps[0].personal_namespace (s.toml:4): must be the name of one of the app's namespaces"],
+        ),
+        (
             namespace("recovery = true\nread_history = \"anyone\""),
             &[
                 "apps[0].namespaces[0].recovery (s.toml:6): needs history",
