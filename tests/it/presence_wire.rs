@@ -205,20 +205,18 @@ async fn what_was_lost_on_the_way_is_found_by_the_digest() {
     let two = builder(&[nats.url()]).start().await;
     let _ann = Raw::member(one.addr, "ann").await;
     count(&[&one, &two], "here:a", (1, 1)).await;
-    // Long enough for the change and some digests.
-    let lose_some = async || {
-        let lost = proxy.lost();
-        holds("lost", || proxy.lost() >= lost + 3).await;
+    let lose = async |number| {
+        holds("lost", || proxy.losses().deltas() >= number).await;
         proxy.losses().presence(false);
     };
     proxy.losses().presence(true);
     let bob = Raw::member(two.addr, "bob").await;
-    lose_some().await;
+    lose(1).await;
     count(&[&one], "here:a", (2, 2)).await;
     // And a leave.
     proxy.losses().presence(true);
     bob.close().await;
-    lose_some().await;
+    lose(2).await;
     count(&[&one], "here:a", (1, 1)).await;
     assert!(one.metric("slipstream_presence_holes_total") >= 1.0);
 }

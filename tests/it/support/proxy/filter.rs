@@ -10,6 +10,7 @@ pub(crate) struct Losses {
     presence: AtomicBool,
     all: AtomicBool,
     pub(super) lost: AtomicU64,
+    deltas: AtomicU64,
 }
 
 impl Losses {
@@ -21,6 +22,11 @@ impl Losses {
     /// What other nodes tell of members is lost, or not any more; answers are not.
     pub(crate) fn presence(&self, lose: bool) {
         self.presence.store(lose, Ordering::SeqCst);
+    }
+
+    /// How many messages with changes of members were lost.
+    pub(crate) fn deltas(&self) -> u64 {
+        self.deltas.load(Ordering::SeqCst)
     }
 
     /// All messages are lost (answers and acknowledgements, too), or not any more. The connection
@@ -50,10 +56,14 @@ impl Filter {
         let mut passed = Vec::new();
         let mut at = 0;
         while let Some((end, subject)) = frame(&self.kept[at..]) {
+            let frame = &self.kept[at..at + end];
             if subject.is_some_and(|subject| self.loses(subject)) {
                 self.losses.lost.fetch_add(1, Ordering::SeqCst);
+                if frame.windows(8).any(|word| word == b"\"deltas\"") {
+                    self.losses.deltas.fetch_add(1, Ordering::SeqCst);
+                }
             } else {
-                passed.extend_from_slice(&self.kept[at..at + end]);
+                passed.extend_from_slice(frame);
             }
             at += end;
         }
