@@ -91,7 +91,7 @@ pub struct Window {
     from: Offset,
     to: Offset,
     messages: VecDeque<(Arc<str>, Arc<Stored>)>,
-    channels: HashMap<Arc<str>, VecDeque<Arc<Stored>>>,
+    channels: HashMap<Arc<str>, Kept>,
     bytes: usize,
     limit: usize,
     /// Behind these sequences something is not there: it had gone before the sweep began, or has gone
@@ -99,6 +99,13 @@ pub struct Window {
     /// most.
     breaks: Vec<Offset>,
     trimmed: bool,
+}
+
+/// What a window has of one channel.
+#[derive(Debug)]
+struct Kept {
+    address: Arc<str>,
+    messages: VecDeque<Arc<Stored>>,
 }
 
 impl Window {
@@ -213,7 +220,7 @@ impl Window {
     /// The channel's messages after `position`; `None` if there is a tombstone or an unreadable one
     /// among them.
     fn after(&self, address: &str, position: Offset) -> Option<After> {
-        let Some(all) = self.channels.get(address) else {
+        let Some(Kept { messages: all, .. }) = self.channels.get(address) else {
             return Some(After::default());
         };
         let at = all.partition_point(|stored| stored.seq < position);
@@ -236,16 +243,21 @@ impl Window {
     }
 
     fn keep(&mut self, address: String, stored: Stored) {
-        let (address, channel) = match self.channels.get_key_value(address.as_str()) {
-            Some((known, _)) => (known.clone(), stored),
-            None => (Arc::from(address), stored),
-        };
-        let stored = Arc::new(channel);
+        let stored = Arc::new(stored);
         self.bytes += stored.size() + OVERHEAD;
-        self.channels
-            .entry(address.clone())
-            .or_default()
-            .push_back(stored.clone());
+        // Most are of a channel that is known: one look, and no text of its own.
+        let address = if let Some(kept) = self.channels.get_mut(address.as_str()) {
+            kept.messages.push_back(stored.clone());
+            kept.address.clone()
+        } else {
+            let address: Arc<str> = address.into();
+            let kept = Kept {
+                address: address.clone(),
+                messages: VecDeque::from([stored.clone()]),
+            };
+            self.channels.insert(address.clone(), kept);
+            address
+        };
         self.messages.push_back((address, stored));
         while self.bytes > self.limit && self.messages.len() > 1 {
             self.drop_first();
@@ -260,8 +272,8 @@ impl Window {
         self.trimmed = true;
         self.from = stored.seq + 1;
         if let Some(channel) = self.channels.get_mut(&address) {
-            channel.pop_front();
-            if channel.is_empty() {
+            channel.messages.pop_front();
+            if channel.messages.is_empty() {
                 self.channels.remove(&address);
             }
         }

@@ -1,6 +1,8 @@
 //! The headers of a message that the log reads, found in one pass and without allocating: NATS's
 //! own and ours.
 
+use memchr::memchr;
+
 use super::{envelope, stamp};
 use crate::model::Offset;
 
@@ -32,9 +34,14 @@ impl<'a> Headers<'a> {
     pub(super) fn parse(block: &'a [u8]) -> Self {
         let mut headers = Self::default();
         let text = std::str::from_utf8(block).unwrap_or_default();
-        for line in text.split("\r\n").skip(1) {
-            if let Some((name, value)) = line.split_once(':') {
-                headers.take(name, value.trim());
+        let mut rest = text;
+        // Every message of a sweep comes by here, and `str::split` was a tenth of the edge's time.
+        // What `memchr` finds is ASCII: every cut is between characters.
+        while let Some(end) = memchr(b'\n', rest.as_bytes()) {
+            let line = &rest[..end];
+            rest = &rest[end + 1..];
+            if let Some(colon) = memchr(b':', line.as_bytes()) {
+                headers.take(&line[..colon], line[colon + 1..].trim_ascii());
             }
         }
         headers
@@ -101,5 +108,9 @@ mod tests {
         assert_eq!((headers.sequence(), headers.last_sequence()), (Some(7), Some(6)));
         assert_eq!((headers.info, headers.time_ms()), (None, None));
         assert_eq!(Headers::parse(b"").slip, None);
+        let odd = "NATS/1.0\r\nno colon\r\n: \r\nSlip:\t\u{e9}:\u{1f642} \r\nNats-Sequence: 8".as_bytes();
+        let headers = Headers::parse(odd);
+        assert_eq!(headers.slip, Some("\u{e9}:\u{1f642}"));
+        assert_eq!(headers.sequence(), None, "a line that does not end is none");
     }
 }
