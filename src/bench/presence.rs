@@ -231,6 +231,7 @@ impl Bench {
         let member = Member {
             client: format!("{number:08x}-6c1f-4d0e-9d5e-1f0c5a7b9e21").into(),
             user: format!("user-{number}").into(),
+            joined_ms: 0,
             conn_info: Some(Bytes::from(format!("{{\"name\":\"Member number {number}\"}}"))),
             chan_info: None,
             state: None,

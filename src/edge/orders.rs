@@ -346,6 +346,7 @@ fn admit(gateway: &Gateway, app: &App, order: &SubscribeOrder) -> Result<Option<
     let member = Member {
         client: info.client.as_str().into(),
         user: info.user.as_str().into(),
+        joined_ms: 0,
         conn_info: info.conn_info.clone(),
         chan_info: info.chan_info.clone(),
         state: None,

@@ -9,6 +9,9 @@ pub struct Member {
     pub client: Box<str>,
     /// Its user; empty = anonymous.
     pub user: Box<str>,
+    /// When it came, ms since 1970 by its node's clock; no two of a node came at the same time. Given by
+    /// [`Presence::admit`](super::Presence::admit).
+    pub joined_ms: u64,
     /// Raw JSON of its connection token.
     pub conn_info: Option<Bytes>,
     /// Raw JSON of its subscription token.
@@ -31,6 +34,11 @@ impl Member {
     pub fn size(&self) -> usize {
         let state = self.state.as_ref().map_or(0, Bytes::len);
         48 + self.client.len() + self.user.len() + self.info_bytes() + state
+    }
+
+    /// Whether it came after another, in an order that all nodes share.
+    pub fn came_after(&self, other: &Self) -> bool {
+        (self.joined_ms, &self.client) > (other.joined_ms, &other.client)
     }
 
     /// The same member with another state.
@@ -56,6 +64,7 @@ pub(super) fn test_member(client: &str, user: &str) -> Arc<Member> {
     Arc::new(Member {
         client: client.into(),
         user: user.into(),
+        joined_ms: 0,
         conn_info: None,
         chan_info: None,
         state: None,

@@ -90,11 +90,19 @@ impl Owner {
         over.then(|| self.leave(client)).flatten()
     }
 
-    /// Ends the lost connections of a user who is there with another one. Of anonymous ones nobody knows
-    /// whose they are.
-    pub fn end_lingering_of(&mut self, user: &str) -> Vec<Arc<Member>> {
-        let lost = self.lost.remove(user).unwrap_or_default();
-        lost.iter().filter_map(|client| self.leave(client)).collect()
+    /// Ends the lost connections of a user who has come `back` with another one. Of anonymous ones nobody
+    /// knows whose they are.
+    ///
+    /// Only those that had come before it end: what is heard of another node may be old, and two
+    /// connections that are both lost must not end for each other's sake.
+    pub fn end_lingering_of(&mut self, back: &Member) -> Vec<Arc<Member>> {
+        let lost = self.lost.get(&back.user).into_iter().flatten();
+        let before = lost.filter(|client| {
+            let held = self.members.get(*client);
+            held.is_some_and(|held| back.came_after(&held.member))
+        });
+        let before: Vec<_> = before.cloned().collect();
+        before.iter().filter_map(|client| self.leave(client)).collect()
     }
 
     /// A connection, lost ones included.

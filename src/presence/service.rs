@@ -14,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant as StdInstant,
+    time::{Instant as StdInstant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -57,6 +57,8 @@ pub struct Presence {
     partitions: Partitions,
     lost: Mutex<Lost>,
     started: Instant,
+    /// What [`Presence::stamp`] gave last.
+    stamped: AtomicU64,
 }
 
 /// How events become frames. Presence does not know the dialects.
@@ -142,6 +144,7 @@ impl Presence {
             partitions: Partitions::default(),
             lost: Mutex::default(),
             started: Instant::now(),
+            stamped: AtomicU64::new(0),
         });
         hearing::start(&presence).await;
         asking::start(&presence);
@@ -175,7 +178,10 @@ impl Presence {
             Ok(true) => Ok(Admitted {
                 presence: self.clone(),
                 key,
-                member: Arc::new(member),
+                member: Arc::new(Member {
+                    joined_ms: self.stamp(),
+                    ..member
+                }),
             }),
             Ok(false) => {
                 let error = PresenceError::TooManyMembers;
@@ -248,6 +254,16 @@ impl Presence {
         }
     }
 
+    /// When a member comes: now, or just behind the one before it.
+    fn stamp(&self) -> u64 {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let next = |last: u64| now.max(last.saturating_add(1));
+        let stamped = &self.stamped;
+        let last = stamped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        next(last.unwrap_or_else(|last| last))
+    }
+
     /// Milliseconds since the start.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -289,7 +305,7 @@ impl Admitted {
             let mut seen = Vec::new();
             entry.owner.put(member.clone());
             entry.view.put_own(me, member, &mut seen);
-            for ended in entry.owner.end_lingering_of(&member.user) {
+            for ended in entry.owner.end_lingering_of(member) {
                 entry.view.remove_own(me, &ended.client, &mut seen);
             }
             presence.show(&self.key, entry, &seen);

@@ -94,6 +94,8 @@ pub(super) struct MemberText<'a> {
     client: Box<str>,
     #[serde(rename = "u", default, skip_serializing_if = "str::is_empty")]
     user: Box<str>,
+    #[serde(rename = "t", default)]
+    joined_ms: u64,
     #[serde(borrow, rename = "i", default, skip_serializing_if = "Option::is_none")]
     conn_info: Option<&'a RawValue>,
     #[serde(borrow, rename = "h", default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +161,7 @@ impl<'a> MemberText<'a> {
         Some(Self {
             client: member.client.clone(),
             user: member.user.clone(),
+            joined_ms: member.joined_ms,
             conn_info: raw(&member.conn_info)?,
             chan_info: raw(&member.chan_info)?,
             state: raw(&member.state)?,
@@ -171,6 +174,7 @@ impl<'a> MemberText<'a> {
         Arc::new(Member {
             client: self.client,
             user: self.user,
+            joined_ms: self.joined_ms,
             conn_info: bytes(self.conn_info),
             chan_info: bytes(self.chan_info),
             state: bytes(self.state),

@@ -226,6 +226,7 @@ impl Node {
         let member = Member {
             client: client.into(),
             user: user.into(),
+            joined_ms: 0,
             conn_info: Some("{\"n\":1}".into()),
             chan_info: None,
             state: None,

@@ -76,16 +76,44 @@ fn a_lost_connection_stays_until_its_time_is_over_or_its_user_is_back() {
     assert_eq!(owner.end_lingering("c", 1_000), None, "it is not lost");
     assert_eq!(&*owner.end_lingering("a", 100).unwrap().client, "a");
     assert_eq!(owner.end_lingering("a", 100), None);
-    assert_eq!(names(&owner.end_lingering_of("bob")), ["b"], "c is not lost");
+    assert_eq!(
+        names(&owner.end_lingering_of(&test_member("e", "bob"))),
+        ["b"],
+        "c is not lost"
+    );
     // Back before the time is over: the same connection cannot be, but its entry can.
     owner.linger("c", 300);
     owner.put(test_member("c", "bob"));
     assert_eq!(owner.end_lingering("c", 400), None);
-    assert_eq!(owner.end_lingering_of("bob"), []);
+    assert_eq!(owner.end_lingering_of(&test_member("e", "bob")), []);
     // Of anonymous ones nobody knows whose they are.
     owner.put(test_member("d", ""));
     owner.linger("d", 500);
-    assert_eq!(owner.end_lingering_of(""), []);
+    assert_eq!(owner.end_lingering_of(&test_member("e", "")), []);
     assert!(owner.end_lingering("d", 500).is_some());
     assert!(owner.lost.is_empty());
+}
+
+#[test]
+fn of_two_lost_connections_only_the_earlier_one_gives_way() {
+    let at = |client: &str, joined_ms| {
+        Arc::new(Member {
+            joined_ms,
+            ..(*test_member(client, "bob")).clone()
+        })
+    };
+    // Each is heard of, late, where the other is lost.
+    let (early, late) = (at("z", 1), at("a", 2));
+    for (holds, hears, ends) in [(&early, &late, true), (&late, &early, false)] {
+        let mut owner = Owner::default();
+        owner.put(holds.clone());
+        owner.linger(&holds.client, 100);
+        assert_eq!(owner.end_lingering_of(hears).len() == 1, ends);
+        assert_eq!(owner.end_lingering(&holds.client, 100).is_none(), ends);
+    }
+    // At the same time at two nodes: the names decide, the same everywhere.
+    assert_ne!(
+        at("a", 1).came_after(&at("b", 1)),
+        at("b", 1).came_after(&at("a", 1))
+    );
 }

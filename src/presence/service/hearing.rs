@@ -214,7 +214,7 @@ pub(super) fn react(
             if let Seen::Joined(member) = joined
                 && !member.user.is_empty()
             {
-                ended.extend(entry.owner.end_lingering_of(&member.user));
+                ended.extend(entry.owner.end_lingering_of(member));
             }
         }
         for member in ended {

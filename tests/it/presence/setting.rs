@@ -271,6 +271,7 @@ pub(super) fn member(client: &str, user: &str) -> Member {
     Member {
         client: client.into(),
         user: user.into(),
+        joined_ms: 0,
         conn_info: None,
         chan_info: None,
         state: None,
