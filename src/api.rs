@@ -32,6 +32,7 @@ use crate::{
     presence::Presence,
     publish::Publisher,
     revocation::Revocations,
+    survey::Survey,
     telemetry::Metrics,
     users::Users,
 };
@@ -52,6 +53,7 @@ pub struct Shared {
     apps: Apps,
     publisher: Publisher,
     users: Arc<Users>,
+    survey: Arc<Survey>,
     revocations: Arc<Revocations>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
@@ -78,6 +80,8 @@ pub struct Services {
     pub presence: Arc<Presence>,
     /// Reaches the connections of a user.
     pub users: Arc<Users>,
+    /// Asks all nodes what they have.
+    pub survey: Arc<Survey>,
     /// Revokes tokens.
     pub revocations: Arc<Revocations>,
 }
@@ -105,10 +109,12 @@ impl ApiState {
             hub,
             presence,
             users: commands,
+            survey,
             revocations,
         } = services;
         Self(Arc::new(Shared {
             users: commands,
+            survey,
             revocations,
             max_user_payload_bytes: users.max_payload_bytes,
             hub,
@@ -162,9 +168,11 @@ type Routes = Vec<(&'static str, MethodRouter<ApiState>)>;
 fn routes() -> Routes {
     let publications = post(v1::publish).get(v1::history).delete(v1::remove);
     vec![
+        ("/v1/channels", get(v1::channels)),
         ("/v1/channels/{channel}/publications", publications),
         ("/v1/channels/{channel}/presence", get(v1::presence)),
         ("/v1/channels/{channel}/presence/stats", get(v1::presence_stats)),
+        ("/v1/nodes", get(v1::nodes)),
         ("/v1/users/{user}", get(v1::online)),
         ("/v1/users/{user}/disconnect", post(v1::disconnect)),
         ("/v1/users/{user}/unsubscribe", post(v1::unsubscribe)),
@@ -179,6 +187,14 @@ fn routes() -> Routes {
         ("/api/broadcast", post(server::broadcast)),
         ("/api/history", post(server::history)),
         ("/api/history_remove", post(server::history_remove)),
+        ("/api/subscribe", post(server::subscribe)),
+        ("/api/unsubscribe", post(server::unsubscribe)),
+        ("/api/disconnect", post(server::disconnect)),
+        ("/api/refresh", post(server::refresh)),
+        ("/api/presence", post(server::presence)),
+        ("/api/presence_stats", post(server::presence_stats)),
+        ("/api/channels", post(server::channels)),
+        ("/api/info", post(server::info)),
         ("/api/batch", post(server::batch)),
         ("/api/{method}", post(server::other)),
     ]

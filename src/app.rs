@@ -28,6 +28,7 @@ use crate::{
     protocol::DisconnectCode,
     publish::Publisher,
     revocation::{Enforce, NotRead, Revocations},
+    survey::Survey,
     task::Tasks,
     telemetry::{Metrics, RefusedHandshake, RefusedMessage},
     users::{Index, Users},
@@ -248,6 +249,14 @@ impl App {
             metrics.clone(),
             &background,
         );
+        let survey = Survey::start(
+            log.clone(),
+            nodes.clone(),
+            (hub.clone(), index.clone()),
+            config.http.max_surveys,
+            metrics.clone(),
+            &background,
+        );
         let addr = listener.local_addr();
         let stop_accepting = CancellationToken::new();
         let readiness = Arc::new(Readiness::default());
@@ -260,6 +269,7 @@ impl App {
                 hub: hub.clone(),
                 presence: presence.clone(),
                 users,
+                survey,
                 revocations,
             },
             readiness.clone(),

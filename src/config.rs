@@ -95,6 +95,8 @@ pub struct HttpConfig {
     pub max_history_bytes: usize,
     /// Publications of one request on the way to the log at once.
     pub max_in_flight: usize,
+    /// Questions for channels or nodes, under way at once.
+    pub max_surveys: usize,
     /// Whether `/metrics`, `/healthz` and `/readyz` are served on `listen` too.
     pub expose_operations: bool,
 }
@@ -293,6 +295,8 @@ pub struct UsersConfig {
     pub max_payload_bytes: usize,
     /// Commands to users at once, all requests of the node.
     pub max_in_flight: usize,
+    /// Commands that may wait for a connection.
+    pub max_waiting: usize,
 }
 
 /// `[revocations]`

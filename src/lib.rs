@@ -22,6 +22,7 @@ pub mod publish;
 pub mod random;
 pub mod revocation;
 pub mod session;
+pub mod survey;
 pub mod task;
 pub mod telemetry;
 pub mod users;

@@ -15,7 +15,7 @@ use crate::config::TelemetryConfig;
 
 pub use labels::{
     AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Label, Limit,
-    PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage, RingEviction,
+    NodeState, PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage, RingEviction,
     StatusClass, UserCommand,
 };
 pub use metrics::{AppMetrics, Held, Metrics, ShardMetrics};

@@ -42,6 +42,7 @@ const MODULES: &[(&str, &str)] = &[
         "users",
         "channel cluster config log model protocol revocation session task telemetry",
     ),
+    ("survey", "channel cluster log model task telemetry users"),
     // The rim.
     (
         "edge",
@@ -49,7 +50,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "apps auth channel cluster config limits log model presence protocol publish random revocation task telemetry users",
+        "apps auth channel cluster config limits log model presence protocol publish random revocation survey task telemetry users",
     ),
     (
         "bench",
@@ -58,7 +59,7 @@ const MODULES: &[(&str, &str)] = &[
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation session task telemetry users",
+        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation session survey task telemetry users",
     ),
     ("dev", "app config model task"),
     ("cli", "app bench cluster config dev log model task telemetry"),

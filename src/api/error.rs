@@ -218,7 +218,8 @@ impl ApiError {
         self.parts().1
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    /// When to come again, if that helps.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { retry_after } => Some(*retry_after),
             Self::Unavailable => Some(PAUSE),

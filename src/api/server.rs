@@ -9,6 +9,8 @@ mod command;
 mod error;
 mod history;
 mod legacy;
+mod survey;
+mod users;
 
 use std::sync::Arc;
 
@@ -20,9 +22,14 @@ use axum::{
 use bytes::Bytes;
 
 use self::{
-    answers::{BroadcastAnswer, EmptyAnswer, HistoryAnswer, PublishAnswer},
+    answers::{
+        BroadcastAnswer, ChannelsAnswer, CommandAnswer, EmptyAnswer, HistoryAnswer, InfoAnswer,
+        PresenceAnswer, PresenceStatsAnswer, PublishAnswer,
+    },
     command::{BroadcastParams, Command, HistoryParams, HistoryRemoveParams, PublishParams, run},
     error::{ErrorAnswer, ErrorMode},
+    survey::{ChannelsParams, InfoParams, PresenceParams},
+    users::{DisconnectParams, RefreshParams, SubscribeParams, UnsubscribeParams},
 };
 use super::{
     ApiState,
@@ -166,6 +173,77 @@ pub(super) async fn history(State(state): State<ApiState>, call: Call) -> Respon
 pub(super) async fn history_remove(State(state): State<ApiState>, call: Call) -> Response {
     answer(&state, "history_remove", call).await
 }
+
+macro_rules! method {
+    ($(#[doc = $doc:literal])+ $name:ident, $path:literal, $id:literal, $params:ty, $answer:ty) => {
+        $(#[doc = $doc])+
+        #[utoipa::path(
+            post, path = $path, operation_id = $id, tag = "server API",
+            params(
+                ("X-App" = Option<String>, Header, description = "Must be the key's app"),
+                ("X-Centrifugo-Error-Mode" = Option<String>, Header, description = "`transport`: errors have their own status"),
+            ),
+            request_body = $params,
+            responses(
+                (status = 200, description = "`result`, or `error`", body = $answer),
+                (status = 400, description = "Not readable; with transport errors also codes 107 and 108", body = String, content_type = "text/plain"),
+                (status = 401, description = "No key, or a wrong one"),
+                (status = 404, description = "With transport errors: code 102", body = ErrorAnswer),
+                (status = 408, description = "The body took too long"),
+                (status = 413, description = "Body too large; with transport errors also code 106"),
+                (status = 429, description = "With transport errors: code 111", body = ErrorAnswer),
+                (status = 500, description = "With transport errors: code 100", body = ErrorAnswer),
+            ),
+            security(("api_key" = []), ("bearer" = []), ("api_key_query" = [])),
+        )]
+        pub(super) async fn $name(State(state): State<ApiState>, call: Call) -> Response {
+            answer(&state, stringify!($name), call).await
+        }
+    };
+}
+
+method!(
+    /// Subscribes connections of a user
+    ///
+    /// Server-side, on all nodes. Those that are subscribed stay as they are.
+    subscribe, "/api/subscribe", "server_subscribe", SubscribeParams, CommandAnswer
+);
+method!(
+    /// Ends subscriptions of a user
+    unsubscribe, "/api/unsubscribe", "server_unsubscribe", UnsubscribeParams, CommandAnswer
+);
+method!(
+    /// Closes connections of a user
+    disconnect, "/api/disconnect", "server_disconnect", DisconnectParams, CommandAnswer
+);
+method!(
+    /// Prolongs or ends connections of a user
+    refresh, "/api/refresh", "server_refresh", RefreshParams, CommandAnswer
+);
+method!(
+    /// Lists who is on a channel
+    ///
+    /// An answer that is not complete is error 100.
+    presence, "/api/presence", "server_presence", PresenceParams, PresenceAnswer
+);
+method!(
+    /// Counts who is on a channel
+    ///
+    /// An answer that is not complete is error 100.
+    presence_stats, "/api/presence_stats", "server_presence_stats", PresenceParams, PresenceStatsAnswer
+);
+method!(
+    /// Lists channels with subscribers
+    ///
+    /// At most 10,000, else error 106. An answer that is not complete is error 100.
+    channels, "/api/channels", "server_channels", ChannelsParams, ChannelsAnswer
+);
+method!(
+    /// Lists nodes
+    ///
+    /// With what they have of the caller's app.
+    info, "/api/info", "server_info", InfoParams, InfoAnswer
+);
 
 /// Any other method
 ///

@@ -4,12 +4,9 @@
 //! after. Its state has one owner, [`Channel`], behind a short lock that is never held across an
 //! await; tasks that wait for the log hold none.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use futures_util::future::join_all;
@@ -35,6 +32,7 @@ use super::{
     entry::Entry,
     keeper::Keeper,
     linger::Lingering,
+    listing::Known,
     outlet::Outlet,
     peers::asking::Asking,
     reader::Reader,
@@ -56,18 +54,18 @@ pub struct Hub {
     pub(super) budgets: Budgets,
     pub(super) encoder: Encoder,
     /// By shard; the last one is for ephemeral channels.
-    partitions: Vec<Partition>,
+    pub(super) partitions: Vec<Partition>,
     tails: AtomicUsize,
     pub(super) lingering: Lingering,
     pub(super) asking: Asking,
     channels_made: AtomicU64,
 }
 
-struct Partition {
+pub(super) struct Partition {
     keeper: Option<Arc<Keeper>>,
     checks: Option<Checks>,
     sweeper: Option<Sweeper>,
-    channels: Mutex<HashMap<ChannelKey, Arc<Channel>>>,
+    pub(super) channels: Mutex<Known>,
 }
 
 /// One channel with a tail.
@@ -251,7 +249,7 @@ impl Hub {
             self.tails.fetch_add(1, Ordering::Relaxed);
             let channel = Arc::new(self.channel(route, partition));
             channel.app.tails.inc();
-            channels.insert(route.key().clone(), channel.clone());
+            channels.insert(route.key(), channel.clone());
             drop(channels);
             self.tasks
                 .spawn(super::interest::pump(self.clone(), channel.clone()));

@@ -70,9 +70,6 @@ pub enum Notice {
     Order(BackendOrder),
 }
 
-/// Orders of backends that wait for a connection. One that is so far behind gets no more of them.
-const MAX_ORDERS: usize = 64;
-
 /// See the module's documentation.
 pub struct Mailbox {
     wire: Option<Arc<dyn Wire>>,
@@ -89,7 +86,7 @@ struct State {
     /// What the writer has taken and not yet written.
     writing: usize,
     close: Option<DisconnectCode>,
-    /// At most one per subscription, and [`MAX_ORDERS`] of backends.
+    /// At most one per subscription, and those of backends, whose number [`Mailbox::order`] bounds.
     notices: Vec<Notice>,
     /// Until the connect reply is known, nothing goes out.
     held: bool,
@@ -214,12 +211,12 @@ impl Mailbox {
         }
     }
 
-    /// Has the connection do what a backend wants. False if it is ending, or has too many to do.
-    pub fn order(&self, order: BackendOrder) -> bool {
+    /// Has the connection do what a backend wants. False if it is ending, or has `most` to do.
+    pub fn order(&self, order: BackendOrder, most: usize) -> bool {
         let mut state = self.state.lock();
         let orders = state.notices.iter();
         let orders = orders.filter(|notice| matches!(notice, Notice::Order(_))).count();
-        if state.gone || state.close.is_some() || orders >= MAX_ORDERS {
+        if state.gone || state.close.is_some() || orders >= most {
             return false;
         }
         state.notices.push(Notice::Order(order));

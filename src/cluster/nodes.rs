@@ -23,7 +23,7 @@ use crate::{
     log::{Bucket, BucketEntry, BucketName, Change, Changes, Log, NodeMessage, ReadError},
     model::{Incarnation, NodeId},
     task::Tasks,
-    telemetry::Metrics,
+    telemetry::{self, Label, Metrics},
 };
 
 /// Events that a listener may lag behind. One that lags more reads [`Nodes::live`] again.
@@ -169,6 +169,7 @@ impl Nodes {
     /// What this node does from now on; told to the others at once.
     pub fn set_state(&self, does: NodeState) {
         self.state.lock().does = does;
+        self.count();
         self.renew.notify_one();
     }
 
@@ -279,6 +280,9 @@ impl Nodes {
                         state.clock.acknowledged(begun);
                         state.own.on_renewed(revision)
                     };
+                    if first {
+                        self.count();
+                    }
                     if first && info.incarnation != Incarnation::FIRST {
                         warn!(incarnation = %info.incarnation, "the lease of this node had ended; beginning anew");
                         self.emit(vec![NodeEvent::Me(info.incarnation)]);
@@ -358,12 +362,24 @@ impl Nodes {
             let mut state = self.state.lock();
             let now = state.clock.now();
             change(&mut state.leases, now, &mut events);
-            let others = state.leases.live().count();
-            self.metrics
-                .nodes
-                .set(i64::try_from(others + 1).unwrap_or(i64::MAX));
         }
+        self.count();
         self.emit(events);
+    }
+
+    /// Sets the metrics of who is there.
+    fn count(&self) {
+        let state = self.state.lock();
+        let mut counts = [0; telemetry::NodeState::ALL.len()];
+        let mine = std::iter::once(state.does);
+        for does in state.leases.live().map(|node| node.state).chain(mine) {
+            counts[label(does).index()] += 1;
+        }
+        for (state, count) in telemetry::NodeState::ALL.iter().zip(counts) {
+            self.metrics.nodes.of(*state).set(count);
+        }
+        let incarnation = state.own.incarnation.number();
+        self.metrics.incarnation.set(incarnation.into());
     }
 
     fn emit(&self, events: Vec<NodeEvent>) {
@@ -405,4 +421,12 @@ fn read(entry: &BucketEntry) -> Option<NodeInfo> {
 fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn label(does: NodeState) -> telemetry::NodeState {
+    match does {
+        NodeState::Starting => telemetry::NodeState::Starting,
+        NodeState::Ready => telemetry::NodeState::Ready,
+        NodeState::Draining => telemetry::NodeState::Draining,
+    }
 }

@@ -65,6 +65,7 @@ section!(HttpConfig {
     max_answer_bytes: Size,
     max_history_bytes: Size,
     max_in_flight: Count,
+    max_surveys: Count,
     expose_operations: Flag,
 });
 
@@ -168,6 +169,7 @@ section!(ClusterConfig {
 section!(UsersConfig {
     max_payload_bytes: Size,
     max_in_flight: Count,
+    max_waiting: Count,
 });
 
 section!(RevocationsConfig {

@@ -124,6 +124,7 @@ fn users(config: &Config, checks: &mut Checks<'_>) {
     checks.not_zero(&[
         ("users.max_payload_bytes", users.max_payload_bytes),
         ("users.max_in_flight", users.max_in_flight),
+        ("users.max_waiting", users.max_waiting),
         ("revocations.max_per_app", revocations.max_per_app),
     ]);
     checks.that(
@@ -163,6 +164,7 @@ fn http(config: &Config, checks: &mut Checks<'_>) {
         ("http.max_answer_bytes", http.max_answer_bytes),
         ("http.max_history_bytes", http.max_history_bytes),
         ("http.max_in_flight", http.max_in_flight),
+        ("http.max_surveys", http.max_surveys),
     ]);
     checks.that(
         http.max_header_bytes >= MIN_HEADER_BYTES,

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use super::AppId;
 
@@ -58,6 +58,13 @@ impl ChannelName {
     /// What stands behind the namespace: the whole name if it has none.
     pub fn rest(&self) -> &str {
         self.0.split_once(':').map_or(&self.0, |(_, rest)| rest)
+    }
+}
+
+// They are equal, ordered and hashed as the text is.
+impl Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -210,10 +210,24 @@ labels! {
         PresenceChannels = "presence_channels",
         /// `users.max_in_flight`.
         UserCommands = "user_commands",
+        /// `users.max_waiting`.
+        UserWaiting = "user_waiting",
         /// `users.max_payload_bytes`.
         UserPayload = "user_payload",
+        /// `http.max_surveys`.
+        Surveys = "surveys",
         /// `revocations.max_per_app`.
         Revocations = "revocations",
+    }
+
+    /// What a node does.
+    NodeState("state") {
+        /// It is getting ready.
+        Starting = "starting",
+        /// It serves.
+        Ready = "ready",
+        /// It takes no new connections, and closes those it has.
+        Draining = "draining",
     }
 
     /// Why publications left a ring.

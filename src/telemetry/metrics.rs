@@ -9,8 +9,8 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use super::{
     labels::{
         AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
-        PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage, RingEviction,
-        StatusClass, UserCommand,
+        NodeState, PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage,
+        RingEviction, StatusClass, UserCommand,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
 };
@@ -83,8 +83,10 @@ pub struct Metrics {
     pub nats_connected: Gauge,
     /// Connections made to NATS again.
     pub nats_reconnects: Counter,
-    /// Nodes that hold a lease, this one included.
-    pub nodes: Gauge,
+    /// Nodes that hold a lease, this one included, by what they do.
+    pub nodes: ByLabel<NodeState, Gauge>,
+    /// Which life this node is in: 1, and one more each time its lease had ended.
+    pub incarnation: Gauge,
     /// Renewals of this node's lease that failed.
     pub lease_renewals_failed: Counter,
     /// Leases of other nodes that this one has ended.
@@ -109,6 +111,8 @@ pub struct Metrics {
     pub user_commands_unanswered: Counter,
     /// Messages of other nodes about users that could not be read.
     pub user_messages_unreadable: Counter,
+    /// Nodes that did not say what they have of an app.
+    pub survey_unanswered: Counter,
     /// Revocations that hold.
     pub revocations: Gauge,
     /// Connections closed because their token was revoked.
@@ -298,7 +302,11 @@ impl Metrics {
                 "slipstream_nats_reconnects_total",
                 "Connections made to NATS again.",
             ),
-            nodes: b.gauge("slipstream_nodes", "Nodes that hold a lease, this one included."),
+            nodes: b.gauges("slipstream_nodes", "Nodes that hold a lease, this one included."),
+            incarnation: b.gauge(
+                "slipstream_incarnation",
+                "Which life this node is in: one more each time its lease had ended.",
+            ),
             lease_renewals_failed: b.counter(
                 "slipstream_lease_renewals_failed_total",
                 "Renewals of this node's lease that failed.",
@@ -340,6 +348,10 @@ impl Metrics {
             user_messages_unreadable: b.counter(
                 "slipstream_user_messages_unreadable_total",
                 "Messages of other nodes about users that could not be read.",
+            ),
+            survey_unanswered: b.counter(
+                "slipstream_survey_unanswered_total",
+                "Nodes that did not say which channels or numbers of an app they have.",
             ),
             revocations: b.gauge("slipstream_revocations", "Revocations that are known."),
             revoked_connections: b.counter(

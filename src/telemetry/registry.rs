@@ -50,6 +50,11 @@ impl Builder {
         by_label(&self.family(name, help), &Vec::new())
     }
 
+    /// One gauge per value of `L`.
+    pub(super) fn gauges<L: Label>(&mut self, name: &'static str, help: &'static str) -> ByLabel<L, Gauge> {
+        by_label(&self.family(name, help), &Vec::new())
+    }
+
     /// Metrics whose labels become known later (apps, shards).
     pub(super) fn family<M>(&mut self, name: &'static str, help: &'static str) -> Family<Labels, M>
     where

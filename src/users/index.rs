@@ -185,6 +185,20 @@ impl Index {
         self.shards.iter().map(|shard| shard.lock().heads.len()).sum()
     }
 
+    /// The same of one app, at a look at every user of the node.
+    pub fn users_of(&self, app: &AppId) -> usize {
+        let of_app = |shard: &Mutex<Shard>| {
+            let shard = shard.lock();
+            let first = |slot: &&u32| shard.entries.get(**slot as usize);
+            shard
+                .heads
+                .values()
+                .filter(|slot| first(slot).is_some_and(|entry| entry.app == *app))
+                .count()
+        };
+        self.shards.iter().map(of_app).sum()
+    }
+
     /// How many connections are in it.
     pub fn connections(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().entries.len()).sum()

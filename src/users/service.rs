@@ -23,7 +23,7 @@ use crate::{
     log::{Log, NodeMessage},
     model::NodeId,
     task::Tasks,
-    telemetry::{Metrics, UserCommand},
+    telemetry::{Limit, Metrics, UserCommand},
 };
 
 /// What nodes listen on.
@@ -37,6 +37,7 @@ pub struct Users {
     nodes: Arc<Nodes>,
     log: Arc<dyn Log>,
     max_in_flight: usize,
+    max_waiting: usize,
     in_flight: AtomicUsize,
     metrics: Arc<Metrics>,
 }
@@ -70,6 +71,7 @@ impl Users {
             nodes,
             log,
             max_in_flight: config.max_in_flight,
+            max_waiting: config.max_waiting,
             in_flight: AtomicUsize::new(0),
             metrics,
         });
@@ -124,7 +126,14 @@ impl Users {
         let mut local = self.index.local(&request.app, &request.user);
         local.retain(|connection| request.means(&connection.client));
         if let Some(order) = order(&request.action) {
-            local.retain(|connection| connection.mailbox.order(order.clone()));
+            local.retain(|connection| {
+                let taken = connection.mailbox.order(order.clone(), self.max_waiting);
+                if !taken && !connection.mailbox.closing() {
+                    let app = self.metrics.app(&request.app);
+                    app.limits_hit.of(Limit::UserWaiting).inc();
+                }
+                taken
+            });
         }
         local.len()
     }

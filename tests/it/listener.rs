@@ -75,6 +75,7 @@ fn config() -> HttpConfig {
         max_answer_bytes: 1024 * 1024,
         max_history_bytes: 1024 * 1024,
         max_in_flight: 64,
+        max_surveys: 8,
         expose_operations: true,
     }
 }

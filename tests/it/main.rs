@@ -22,6 +22,7 @@ mod presence_wire;
 mod recovery_model;
 mod recovery_rules;
 mod rpc;
+mod server_api;
 mod support;
 mod users;
 mod websocket;

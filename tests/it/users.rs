@@ -2,48 +2,59 @@
 
 use std::net::SocketAddr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::{SinkExt, StreamExt};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 
-use crate::support::{edge::Edge, holds, http::request, nats::NatsServer, token, within};
+use crate::support::{
+    edge::{Edge, TOKEN_SECRET},
+    holds,
+    http::request,
+    nats::NatsServer,
+    token, within,
+};
 
-struct Raw {
+pub(crate) struct Raw {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    client: String,
+    pub(crate) client: String,
 }
 
 impl Raw {
     /// Connects; why not, if the server closes.
     async fn try_connect(addr: SocketAddr, claims: &Value) -> Result<Self, (u16, String)> {
+        Self::with_token(addr, &token::token(claims)).await
+    }
+
+    async fn with_token(addr: SocketAddr, token: &str) -> Result<Self, (u16, String)> {
         let url = format!("ws://{addr}/connection/websocket");
         let (socket, _) = within(tokio_tungstenite::connect_async(url)).await.unwrap();
         let mut raw = Self {
             socket,
             client: String::new(),
         };
-        let token = token::token(claims);
         raw.send(json!({"id": 1, "connect": {"token": token}})).await;
         let reply = raw.hear().await?;
         raw.client = reply["connect"]["client"].as_str().unwrap().to_owned();
         Ok(raw)
     }
 
-    async fn connect(addr: SocketAddr, claims: &Value) -> Self {
+    pub(crate) async fn connect(addr: SocketAddr, claims: &Value) -> Self {
         Self::try_connect(addr, claims)
             .await
             .unwrap_or_else(|why| panic!("{why:?}"))
     }
 
-    async fn send(&mut self, command: Value) {
+    pub(crate) async fn send(&mut self, command: Value) {
         within(self.socket.send(Message::text(command.to_string())))
             .await
             .unwrap();
     }
 
     /// The next that is no ping, or how it was closed.
-    async fn hear(&mut self) -> Result<Value, (u16, String)> {
+    pub(crate) async fn hear(&mut self) -> Result<Value, (u16, String)> {
         loop {
             match within(self.socket.next()).await.unwrap().unwrap() {
                 Message::Text(text) if text.as_str() == "{}" => self.send(json!({})).await,
@@ -56,7 +67,7 @@ impl Raw {
         }
     }
 
-    async fn closed(&mut self) -> (u16, String) {
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
         loop {
             if let Err(why) = self.hear().await {
                 return why;
@@ -65,7 +76,7 @@ impl Raw {
     }
 }
 
-async fn rest(addr: SocketAddr, method: &str, path: &str, body: Value) -> (u16, Value) {
+pub(crate) async fn rest(addr: SocketAddr, method: &str, path: &str, body: Value) -> (u16, Value) {
     let reply = request(addr, method, path, &body.to_string()).await.unwrap();
     (reply.status, reply.body)
 }
@@ -76,7 +87,7 @@ async fn command(addr: SocketAddr, path: &str, body: Value) -> Value {
     answer
 }
 
-async fn two(nats: &NatsServer) -> (Edge, Edge) {
+pub(crate) async fn two(nats: &NatsServer) -> (Edge, Edge) {
     let urls = [nats.url()];
     let (a, b) = (Edge::start(&urls).await, Edge::start(&urls).await);
     for edge in [&a, &b] {
@@ -232,4 +243,146 @@ async fn a_revoked_token_is_worth_nothing_on_any_node() {
     }
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_key_takes_its_tokens_with_it_and_no_others() {
+    let nats = NatsServer::start().await;
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let start = async || {
+        let builder = Edge::builder().nats(&[nats.url()]);
+        let builder = builder.set("apps.0.auth.public_keys", &pair.public_key_pem());
+        builder.start().await
+    };
+    let (a, b) = (start().await, start().await);
+    let claims = json!({"sub": "ann"});
+    let old = token::token(&claims);
+    let new = jsonwebtoken::encode(
+        &Header::new(Algorithm::EdDSA),
+        &claims,
+        &EncodingKey::from_ed_der(&pair.serialize_der()),
+    );
+    let new = new.unwrap();
+    let mut revoked = Raw::with_token(b.addr, &old)
+        .await
+        .unwrap_or_else(|why| panic!("{why:?}"));
+    let mut spared = Raw::with_token(b.addr, &new)
+        .await
+        .unwrap_or_else(|why| panic!("{why:?}"));
+    let hash = digest(&SHA256, TOKEN_SECRET);
+    let fingerprint: String = hash.as_ref()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let body = json!({"kind": "key", "value": fingerprint});
+    command(a.addr, "/v1/revocations", body).await;
+    assert_eq!(revoked.closed().await.0, 3500);
+    for edge in [&a, &b] {
+        let refused = Raw::with_token(edge.addr, &old).await;
+        assert_eq!(refused.err().map(|why| why.0), Some(3500));
+        assert!(Raw::with_token(edge.addr, &new).await.is_ok());
+    }
+    spared
+        .send(json!({"id": 2, "history": {"channel": "public:x"}}))
+        .await;
+    assert!(spared.hear().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_revocation_leaves_no_connection_that_raced_with_it() {
+    let nats = NatsServer::start().await;
+    let (a, b) = two(&nats).await;
+    for round in 0..10 {
+        let claims = json!({"sub": "ann", "jti": format!("race{round}")});
+        let connecting = (0..8).map(|index| {
+            let addr = if index % 2 == 0 { a.addr } else { b.addr };
+            Raw::try_connect(addr, &claims)
+        });
+        let body = json!({"kind": "token", "value": claims["jti"]});
+        let (connected, _) = tokio::join!(
+            futures_util::future::join_all(connecting),
+            command(a.addr, "/v1/revocations", body)
+        );
+        for client in connected {
+            let code = match client {
+                Ok(mut client) => client.closed().await.0,
+                Err((code, _)) => code,
+            };
+            assert_eq!(code, 3500);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_ends_when_it_says() {
+    let nats = NatsServer::start().await;
+    let (a, b) = two(&nats).await;
+    let claims = json!({"sub": "ann", "jti": "t1"});
+    let until = token::in_seconds(3);
+    let body = json!({"kind": "token", "value": "t1", "until": until});
+    command(a.addr, "/v1/revocations", body).await;
+    let refused = Raw::try_connect(b.addr, &claims).await;
+    assert_eq!(refused.err().map(|why| why.0), Some(3500));
+    holds("its time is over", || token::in_seconds(0) > until).await;
+    for edge in [&a, &b] {
+        Raw::connect(edge.addr, &claims).await;
+        let (_, listed) = rest(edge.addr, "GET", "/v1/revocations", Value::Null).await;
+        assert_eq!(listed["revocations"], json!([]), "nothing of it is left");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_named_and_the_others_have_done_it() {
+    let nats = NatsServer::start().await;
+    let urls = [nats.url()];
+    // A lease of an hour: it is silent, not gone.
+    let builder = || {
+        let builder = Edge::builder().nats(&urls).set("cluster.lease", "1h");
+        builder.set("cluster.ask_timeout", "500ms")
+    };
+    let (a, b) = (builder().start().await, builder().start().await);
+    let silent = builder().spawn().await;
+    for edge in [&a, &b] {
+        holds("three nodes", || edge.nodes().live().len() == 3).await;
+    }
+    let known = [a.nodes().me().0, b.nodes().me().0];
+    let live = a.nodes().live();
+    let id = live.iter().find(|node| !known.contains(&node.id)).unwrap().id;
+    let ann = json!({"sub": "ann"});
+    let (mut on_b, mut on_silent) = (
+        Raw::connect(b.addr, &ann).await,
+        Raw::connect(silent.addr, &ann).await,
+    );
+    silent.pause(true);
+    let missing = json!([id.to_string()]);
+    let (_, unknown) = rest(a.addr, "GET", "/v1/users/bob", Value::Null).await;
+    assert_eq!(
+        unknown,
+        json!({"status": "unknown", "connections": 0, "missing_nodes": missing})
+    );
+    let body = json!({"code": 4500, "reason": "now"});
+    let done = command(a.addr, "/v1/users/ann/disconnect", body).await;
+    assert_eq!(done, json!({"connections": 1, "missing_nodes": missing}));
+    assert_eq!(on_b.closed().await.0, 4500);
+    assert_eq!(a.metric("slipstream_user_commands_unanswered_total"), 2.0);
+    // The same over Centrifugo's API, and what it says of channels and nodes.
+    let (_, done) = rest(a.addr, "POST", "/api/disconnect", json!({"user": "ann"})).await;
+    assert_eq!(done, json!({"result": {"missing_nodes": missing}}));
+    let (_, nodes) = rest(a.addr, "GET", "/v1/nodes", Value::Null).await;
+    assert_eq!(nodes["missing_nodes"], missing);
+    let nodes = nodes["nodes"].as_array().unwrap();
+    let numbers = nodes.iter().map(|node| !node["connections"].is_null());
+    assert_eq!(numbers.filter(|known| *known).count(), 2);
+    let (_, channels) = rest(a.addr, "GET", "/v1/channels", Value::Null).await;
+    assert_eq!(channels, json!({"channels": [], "missing_nodes": missing}));
+    let (_, channels) = rest(a.addr, "POST", "/api/channels", json!({})).await;
+    assert_eq!(channels["error"]["code"], 100, "not to be told apart from all");
+    // What it was told while it was silent it does when it goes on: nothing was taken back.
+    silent.pause(false);
+    assert_eq!(on_silent.closed().await.0, 4500);
+    let (_, offline) = rest(a.addr, "GET", "/v1/users/ann", Value::Null).await;
+    assert_eq!(
+        offline,
+        json!({"status": "offline", "connections": 0, "missing_nodes": []})
+    );
 }

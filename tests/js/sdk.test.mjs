@@ -6,7 +6,7 @@ import { describe, test } from "node:test";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-import { PATIENCE_MS, WS_URL, freshChannel, publish, soon } from "./support.mjs";
+import { PATIENCE_MS, WS_URL, freshChannel, publish, rest, soon } from "./support.mjs";
 
 /** A client and, for each channel, what the SDK told its application. */
 function newClient(t) {
@@ -207,5 +207,46 @@ describe("the stock SDK", () => {
     assert.equal((await went).info.client, client);
     assert.deepEqual(await here.presenceStats(), { numClients: 1, numUsers: 1 });
     assert.deepEqual(heard, { join: [info.client, client], leave: [client] });
+  });
+
+  test("is subscribed, unsubscribed and disconnected by a backend, through Centrifugo's server API", async (t) => {
+    const channel = freshChannel();
+    const { result: first } = await rest("POST", "/api/publish", { channel, data: { n: 1 } });
+    await publish(channel, { n: 2 });
+    const client = newClient(t);
+    const connected = event(client, "connected");
+    client.connect();
+    const mine = { user: "", client: (await connected).client };
+    const received = [];
+    client.on("publication", (publication) => received.push(publication));
+
+    const subscribed = event(client, "subscribed");
+    const recover_since = { offset: first.offset, epoch: first.epoch };
+    const done = await rest("POST", "/api/subscribe", { ...mine, channel, recover_since });
+    assert.deepEqual(done, { result: {} });
+    const context = await subscribed;
+    assert.deepEqual([context.channel, context.recoverable], [channel, true]);
+    const another = new Promise((resolve) => {
+      client.on("publication", () => received.length >= 2 && resolve());
+      if (received.length >= 2) resolve();
+    });
+    await publish(channel, { n: 3 });
+    await soon(another, "both publications");
+    assert.deepEqual(numbers(received), [2, 3], "what it was to recover, and what came");
+
+    const { result } = await rest("POST", "/api/channels", { pattern: `${channel}*` });
+    assert.deepEqual(result, { channels: { [channel]: { num_clients: 1 } } });
+    const info = await rest("POST", "/api/info", {});
+    assert.ok(info.result.nodes[0].num_clients >= 1);
+
+    const unsubscribed = event(client, "unsubscribed");
+    await rest("POST", "/api/unsubscribe", { ...mine, channel });
+    assert.equal((await unsubscribed).channel, channel);
+
+    const disconnected = event(client, "disconnected");
+    const how = { code: 4501, reason: "enough" };
+    await rest("POST", "/api/disconnect", { ...mine, disconnect: how });
+    const { code, reason } = await disconnected;
+    assert.deepEqual({ code, reason }, how, "and it stays away");
   });
 });

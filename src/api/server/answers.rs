@@ -5,7 +5,10 @@
 
 use utoipa::ToSchema;
 
-use super::error::ErrorBody;
+use super::{
+    error::ErrorBody,
+    survey::{ChannelsResult, InfoResult, PresenceResult, PresenceStatsResult},
+};
 use crate::api::v1::PublicationBody;
 
 /// Where a publication is stored; empty on a channel without history.
@@ -68,22 +71,78 @@ pub(in crate::api) struct EmptyAnswer {
     error: Option<ErrorBody>,
 }
 
+/// Empty if all nodes have answered.
+#[derive(ToSchema)]
+#[schema(as = ServerCommandResult)]
+pub(in crate::api) struct CommandResult {
+    /// Ids of nodes that did not answer: there it was done or not.
+    missing_nodes: Option<Vec<String>>,
+}
+
+/// Either `result` or `error`.
+#[derive(ToSchema)]
+#[schema(as = ServerCommandAnswer)]
+pub(in crate::api) struct CommandAnswer {
+    result: Option<CommandResult>,
+    error: Option<ErrorBody>,
+}
+
+/// Either `result` or `error`.
+#[derive(ToSchema)]
+#[schema(as = ServerPresenceAnswer)]
+pub(in crate::api) struct PresenceAnswer<'a> {
+    result: Option<PresenceResult<'a>>,
+    error: Option<ErrorBody>,
+}
+
+/// Either `result` or `error`.
+#[derive(ToSchema)]
+#[schema(as = ServerPresenceStatsAnswer)]
+pub(in crate::api) struct PresenceStatsAnswer {
+    result: Option<PresenceStatsResult>,
+    error: Option<ErrorBody>,
+}
+
+/// Either `result` or `error`.
+#[derive(ToSchema)]
+#[schema(as = ServerChannelsAnswer)]
+pub(in crate::api) struct ChannelsAnswer {
+    result: Option<ChannelsResult>,
+    error: Option<ErrorBody>,
+}
+
+/// Either `result` or `error`.
+#[derive(ToSchema)]
+#[schema(as = ServerInfoAnswer)]
+pub(in crate::api) struct InfoAnswer<'a> {
+    result: Option<InfoResult<'a>>,
+    error: Option<ErrorBody>,
+}
+
 /// A reply to a command of a batch: one field, called as the command or `error`.
 #[derive(ToSchema)]
 #[schema(as = ServerReply)]
-pub(in crate::api) struct Reply {
+pub(in crate::api) struct Reply<'a> {
     publish: Option<Position>,
     broadcast: Option<BroadcastResult>,
     history: Option<HistoryResult>,
     #[schema(value_type = Option<Object>)]
     history_remove: Option<()>,
+    subscribe: Option<CommandResult>,
+    unsubscribe: Option<CommandResult>,
+    disconnect: Option<CommandResult>,
+    refresh: Option<CommandResult>,
+    presence: Option<PresenceResult<'a>>,
+    presence_stats: Option<PresenceStatsResult>,
+    channels: Option<ChannelsResult>,
+    info: Option<InfoResult<'a>>,
     error: Option<ErrorBody>,
 }
 
 /// The replies of a batch, not wrapped in `result`.
 #[derive(ToSchema)]
 #[schema(as = ServerBatchAnswer)]
-pub(in crate::api) struct BatchAnswer {
+pub(in crate::api) struct BatchAnswer<'a> {
     /// In the order of the commands.
-    replies: Vec<Reply>,
+    replies: Vec<Reply<'a>>,
 }

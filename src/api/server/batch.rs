@@ -22,6 +22,8 @@ use super::{
     command::{BroadcastParams, Command, HistoryParams, HistoryRemoveParams, PublishParams, run},
     error::ServerError,
     json_response,
+    survey::{ChannelsParams, InfoParams, PresenceParams},
+    users::{DisconnectParams, RefreshParams, SubscribeParams, UnsubscribeParams},
 };
 use crate::{
     api::{ApiState, extract::object, input::Few},
@@ -55,6 +57,14 @@ pub(in crate::api) struct BatchCommand<'a> {
     broadcast: Option<BroadcastParams<'a>>,
     history: Option<HistoryParams<'a>>,
     history_remove: Option<HistoryRemoveParams<'a>>,
+    subscribe: Option<SubscribeParams<'a>>,
+    unsubscribe: Option<UnsubscribeParams<'a>>,
+    disconnect: Option<DisconnectParams<'a>>,
+    refresh: Option<RefreshParams<'a>>,
+    presence: Option<PresenceParams<'a>>,
+    presence_stats: Option<PresenceParams<'a>>,
+    channels: Option<ChannelsParams<'a>>,
+    info: Option<InfoParams>,
 }
 
 /// A method and its parameters, not read yet.

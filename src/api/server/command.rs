@@ -7,7 +7,12 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{error::ServerError, history::read_history};
+use super::{
+    error::ServerError,
+    history::read_history,
+    survey::{self, ChannelsParams, InfoParams, PresenceParams},
+    users::{self, DisconnectParams, RefreshParams, SubscribeParams, UnsubscribeParams},
+};
 use crate::{
     api::{
         ApiState,
@@ -27,17 +32,7 @@ use crate::{
 };
 
 /// Methods of Centrifugo that this server does not have (yet): error 108.
-const NOT_AVAILABLE: [&str; 9] = [
-    "subscribe",
-    "unsubscribe",
-    "disconnect",
-    "refresh",
-    "presence",
-    "presence_stats",
-    "channels",
-    "info",
-    "rpc",
-];
+const NOT_AVAILABLE: [&str; 1] = ["rpc"];
 
 /// A method with its parameters. Unknown fields are ignored, as the original does.
 pub(super) enum Command<'a> {
@@ -45,6 +40,14 @@ pub(super) enum Command<'a> {
     Broadcast(BroadcastParams<'a>),
     History(HistoryParams<'a>),
     HistoryRemove(HistoryRemoveParams<'a>),
+    Subscribe(Box<SubscribeParams<'a>>),
+    Unsubscribe(UnsubscribeParams<'a>),
+    Disconnect(DisconnectParams<'a>),
+    Refresh(RefreshParams<'a>),
+    Presence(PresenceParams<'a>),
+    PresenceStats(PresenceParams<'a>),
+    Channels(ChannelsParams<'a>),
+    Info,
     NotAvailable,
     Unknown,
 }
@@ -160,6 +163,17 @@ impl<'a> Command<'a> {
             "broadcast" => Self::Broadcast(object(params)?),
             "history" => Self::History(object(params)?),
             "history_remove" => Self::HistoryRemove(object(params)?),
+            "subscribe" => Self::Subscribe(Box::new(object(params)?)),
+            "unsubscribe" => Self::Unsubscribe(object(params)?),
+            "disconnect" => Self::Disconnect(object(params)?),
+            "refresh" => Self::Refresh(object(params)?),
+            "presence" => Self::Presence(object(params)?),
+            "presence_stats" => Self::PresenceStats(object(params)?),
+            "channels" => Self::Channels(object(params)?),
+            "info" => {
+                let InfoParams {} = object(params)?;
+                Self::Info
+            }
             method if NOT_AVAILABLE.contains(&method) => {
                 let IgnoredAny = object(params)?;
                 Self::NotAvailable
@@ -182,6 +196,14 @@ pub(super) async fn run(
         Command::Broadcast(params) => Box::pin(broadcast(state, app, params, body)).await,
         Command::History(params) => Box::pin(read_history(state, app, &params)).await,
         Command::HistoryRemove(params) => Box::pin(history_remove(state, app, &params.channel)).await,
+        Command::Subscribe(params) => Box::pin(users::subscribe(state, app, *params)).await,
+        Command::Unsubscribe(params) => Box::pin(users::unsubscribe(state, app, params)).await,
+        Command::Disconnect(params) => Box::pin(users::disconnect(state, app, params)).await,
+        Command::Refresh(params) => Box::pin(users::refresh(state, app, params)).await,
+        Command::Presence(params) => Box::pin(survey::presence(state, app, params)).await,
+        Command::PresenceStats(params) => Box::pin(survey::presence_stats(state, app, params)).await,
+        Command::Channels(params) => Box::pin(survey::channels(state, app, params)).await,
+        Command::Info => Box::pin(survey::info(state, app)).await,
         Command::NotAvailable => Err(ErrorCode::NotAvailable.into()),
         Command::Unknown => Err(ErrorCode::MethodNotFound.into()),
     }

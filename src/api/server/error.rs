@@ -10,7 +10,10 @@ use axum::{
 use utoipa::ToSchema;
 
 use crate::{
-    api::{error::retry_seconds, pipeline::Failure},
+    api::{
+        error::{ApiError, retry_seconds},
+        pipeline::Failure,
+    },
     channel::{HistoryError, PublishFailure},
     protocol::{ErrorCode, PayloadError, json},
     publish::{NoTarget, PublishError},
@@ -145,6 +148,22 @@ impl From<PublishError> for ServerError {
 impl From<NoTarget> for ServerError {
     fn from(error: NoTarget) -> Self {
         PublishError::from(error).into()
+    }
+}
+
+// What both APIs check before a command is done.
+impl From<ApiError> for ServerError {
+    fn from(error: ApiError) -> Self {
+        let code = match error {
+            ApiError::UnknownChannel => ErrorCode::UnknownChannel,
+            ApiError::PayloadTooLarge { .. } => ErrorCode::LimitExceeded,
+            ApiError::TooManyRequests { .. } => ErrorCode::TooManyRequests,
+            _ => ErrorCode::BadRequest,
+        };
+        Self {
+            retry_after: error.retry_after(),
+            ..code.into()
+        }
     }
 }
 

@@ -30,7 +30,7 @@ async fn every_route_and_method_is_in_the_document() {
     for path in &routed {
         let real = path
             .replace("{channel}", "chat:x")
-            .replace("{method}", "info")
+            .replace("{method}", "rpc")
             .replace("{user}", "ann")
             .replace("{id}", "before");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {

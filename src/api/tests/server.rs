@@ -219,7 +219,24 @@ async fn errors_have_numbers_or_statuses() {
         ("batch", r#"{"commands":[]}"#, 107, 400),
         ("batch", "{}", 107, 400),
         ("presence", r#"{"channel":"chat:x"}"#, 108, 400),
-        ("info", "{}", 108, 400),
+        ("rpc", "{}", 108, 400),
+        ("subscribe", r#"{"channel":"nope:x"}"#, 102, 404),
+        ("subscribe", r#"{"channel":""}"#, 107, 400),
+        ("subscribe", r#"{"channel":"chat:x","session":"s"}"#, 108, 400),
+        ("subscribe", r#"{"channel":"chat:x","b64data":""}"#, 108, 400),
+        ("subscribe", r#"{"channel":"chat:x","b64info":""}"#, 108, 400),
+        (
+            "subscribe",
+            r#"{"channel":"chat:x","override":{"presence":{"value":true}}}"#,
+            108,
+            400,
+        ),
+        ("subscribe", r#"{"channel":"chat:x","expire_at":-1}"#, 107, 400),
+        ("unsubscribe", "{}", 107, 400),
+        ("disconnect", r#"{"disconnect":{"code":2999}}"#, 107, 400),
+        ("refresh", r#"{"session":"s"}"#, 108, 400),
+        ("presence_stats", r#"{"channel":"chat:x"}"#, 108, 400),
+        ("channels", r#"{"pattern":"[ab]*"}"#, 108, 400),
     ] {
         let answer = call(&node, method, body).await;
         assert_eq!(answer["error"]["code"], code, "{method} {body:.100}: {answer}");

@@ -26,6 +26,7 @@ use crate::{
     protocol::centrifuge::encode_publication_body,
     publish::{Publisher, Target},
     revocation::Revocations,
+    survey::Survey,
     task::Tasks,
     telemetry::Metrics,
     users::{Index, Users},
@@ -170,16 +171,17 @@ impl Node {
             &tasks,
         )
         .await;
+        let index = Arc::new(Index::default());
         let users = Users::start(
             log.clone(),
-            nodes,
-            Arc::new(Index::default()),
+            nodes.clone(),
+            index.clone(),
             &config.users,
             metrics.clone(),
             &tasks,
         );
         let hub = Hub::start(
-            log,
+            log.clone(),
             &config.log,
             &config.channel,
             &config.catchup,
@@ -188,6 +190,14 @@ impl Node {
                 publication: entry,
                 body: |_, _, _, _| unreachable!("no other node vouches"),
             },
+            metrics.clone(),
+            &tasks,
+        );
+        let survey = Survey::start(
+            log,
+            nodes,
+            (hub.clone(), index),
+            config.http.max_surveys,
             metrics.clone(),
             &tasks,
         );
@@ -202,6 +212,7 @@ impl Node {
                 hub: hub.clone(),
                 presence: presence.clone(),
                 users,
+                survey,
                 revocations,
             },
             readiness.clone(),

@@ -44,13 +44,24 @@ pub(crate) async fn remove_history(addr: SocketAddr, channel: &str) {
 
 /// A page that is no JSON; `None` if the connection ends before it.
 pub(crate) async fn page(addr: SocketAddr, path: &str) -> Option<String> {
-    let answer = exchange(addr, "GET", path, "").await?;
+    let answer = exchange(addr, "GET", path, API_KEY, "").await?;
     Some(answer.split_once("\r\n\r\n")?.1.to_owned())
 }
 
 /// One request with the tests' API key; `None` if the connection ends before the answer.
 pub(crate) async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> Option<Response> {
-    let answer = exchange(addr, method, path, body).await?;
+    request_with(addr, method, path, API_KEY, body).await
+}
+
+/// The same with another key.
+pub(crate) async fn request_with(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    key: &str,
+    body: &str,
+) -> Option<Response> {
+    let answer = exchange(addr, method, path, key, body).await?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     Some(Response {
@@ -60,11 +71,11 @@ pub(crate) async fn request(addr: SocketAddr, method: &str, path: &str, body: &s
     })
 }
 
-async fn exchange(addr: SocketAddr, method: &str, path: &str, body: &str) -> Option<String> {
+async fn exchange(addr: SocketAddr, method: &str, path: &str, key: &str, body: &str) -> Option<String> {
     within(async {
         let mut stream = TcpStream::connect(addr).await.ok()?;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nX-API-Key: {API_KEY}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nX-API-Key: {key}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );

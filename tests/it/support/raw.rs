@@ -119,6 +119,25 @@ impl Raw {
         (count("num_clients"), count("num_users"))
     }
 
+    /// Asks until there are as many connections and users; a node that does not answer is waited for.
+    pub(crate) async fn sees(&mut self, channel: &str, expected: (u64, u64)) {
+        let asking = async {
+            loop {
+                let reply = self
+                    .command(json!({ "presence_stats": { "channel": channel } }))
+                    .await;
+                let stats = &reply["presence_stats"];
+                if (stats["num_clients"].as_u64(), stats["num_users"].as_u64())
+                    == (Some(expected.0), Some(expected.1))
+                {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        within(asking).await;
+    }
+
     /// Says goodbye.
     pub(crate) async fn close(mut self) {
         within(self.socket.close(None)).await.unwrap();
