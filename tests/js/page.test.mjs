@@ -65,6 +65,22 @@ describe("the chat page", () => {
     assert.equal(await messages(ann, question).count(), 1);
   });
 
+  test("shows who is here, and who is not any more", async (t) => {
+    const ann = await newTab(t);
+    const name = unique("Bob");
+    const here = (text) => ann.locator("#here", { hasText: text });
+    const context = await browser.newContext();
+    t.after(() => context.close());
+    const bob = await context.newPage();
+    await bob.goto(URL_BASE);
+    await bob.fill("#name", name);
+    await bob.press("#name", "Tab");
+    await here(name).waitFor();
+    assert.match(await ann.locator("#here").innerText(), /^\d+ here: /);
+    await bob.close();
+    await ann.waitForFunction((name) => !document.querySelector("#here").textContent.includes(name), name);
+  });
+
   test("has the history on load, in order", async (t) => {
     const run = unique("history");
     for (let n = 1; n <= 5; n++) await publish(CHANNEL, { name: "backend", text: `${run} #${n}` });
