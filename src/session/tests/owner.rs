@@ -7,7 +7,7 @@ use crate::{
         Access, AppId, ChannelName, ClassName, ClientInfo, ConnectClaims, History, JoinLeave, Position, Rule,
         Rules, SubOptions, SubscribeClaims, TokenError, TokenFacts,
     },
-    protocol::{DisconnectCode, ErrorCode, Present, ServerSubscription, Token, centrifuge},
+    protocol::{DisconnectCode, ErrorCode, Present, Push, Reply, ServerSubscription, Token, centrifuge},
     session::*,
 };
 
@@ -326,13 +326,22 @@ impl Owner {
         let order = self.joins.remove(at);
         let mut reply = Vec::new();
         let result = order.result(position, recovered);
-        centrifuge::encode_subscribe_reply(
-            order.id,
-            &result,
-            bodies.iter().map(|body| &body[..]),
-            &mut reply,
-        );
-        self.message(reply);
+        if order.server_side {
+            let channel = order.channel.clone();
+            centrifuge::encode(&Reply::Push(Push::Subscribe { channel, result }), &mut reply);
+            self.message(reply);
+            for body in bodies {
+                let mut push = Vec::new();
+                centrifuge::encode_push_prefix(&order.channel, &mut push);
+                push.extend_from_slice(body);
+                push.extend_from_slice(centrifuge::PUSH_SUFFIX);
+                self.message(push);
+            }
+        } else {
+            let bodies = bodies.iter().map(|body| &body[..]);
+            centrifuge::encode_subscribe_reply(order.id, &result, bodies, &mut reply);
+            self.message(reply);
+        }
         self.tails.push((order.channel.clone(), order.generation));
         self.give(|session, _, out| session.on_subscribed(&order.channel, order.generation, Ok(()), out));
     }

@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::owner::{Event, Owner};
+use super::owner::{Event, Owner, UNIX_S};
 use crate::{
-    model::{ChannelName, Epoch, Kind, Position, Publication, Record},
+    model::{BackendOrder, BackendSubscribe, ChannelName, Epoch, Kind, Position, Publication, Record},
     protocol::{DisconnectCode, ErrorCode, HistoryPage, PublishResult, UnsubscribeCode, centrifuge},
 };
 
@@ -105,10 +105,11 @@ fn expected(key: &str, value: &Value, shown: &mut BTreeSet<u16>) -> Event {
         }
         "left" => Event::Left(ChannelName::new(value.as_str().unwrap()).unwrap()),
         "close" => {
-            let code = DisconnectCode::ALL
-                .iter()
-                .find(|code| code.code() == number(&value["code"]))
-                .unwrap();
+            let number = number(&value["code"]);
+            let Some(code) = DisconnectCode::ALL.iter().find(|code| code.code() == number) else {
+                // A backend's own.
+                return Event::CloseWith(number, value["reason"].as_str().unwrap().to_owned());
+            };
             assert_eq!(value["reason"], code.message());
             shown.insert(code.code());
             Event::Close(*code)
@@ -206,7 +207,38 @@ fn serve(owner: &mut Owner, value: &Value, place: &str) {
                 .unwrap();
             owner.give(|session, _, out| session.close(*code, out));
         }
+        "order" => {
+            let order = order(with, channel);
+            owner.give(|session, now, out| session.on_order(order, now, out));
+        }
         other => panic!("{place}: unknown {other}"),
+    }
+}
+
+/// What a backend wants.
+fn order(with: &Value, channel: Option<ChannelName>) -> BackendOrder {
+    let raw = |field: &str| Some(Bytes::from(with.get(field)?.to_string()));
+    let seconds = |field: &str| with[field].as_i64().map(|later| UNIX_S + later);
+    match with["do"].as_str().unwrap() {
+        "subscribe" => BackendOrder::Subscribe(Box::new(BackendSubscribe {
+            channel: channel.unwrap(),
+            info: raw("info"),
+            data: raw("data"),
+            recover: position(with),
+            expires_at: seconds("expires_in"),
+        })),
+        "unsubscribe" => BackendOrder::Unsubscribe(channel.unwrap()),
+        "expire" => BackendOrder::Expire,
+        "refresh" => BackendOrder::Refresh {
+            expires_at: seconds("expires_in"),
+            info: raw("info"),
+        },
+        "message" => BackendOrder::Message(raw("data").unwrap()),
+        "disconnect" => BackendOrder::Disconnect {
+            code: number(&with["code"]),
+            reason: with["reason"].as_str().unwrap().into(),
+        },
+        other => panic!("unknown order {other}"),
     }
 }
 

@@ -1,8 +1,11 @@
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use async_nats::Client;
 use serde_json::json;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{NatsServer, free_port, jetstream::api};
 use crate::support::{
@@ -13,13 +16,16 @@ use crate::support::{
 /// Clusters are heavy, and elections have deadlines: there is one at a time.
 static TURN: Semaphore = Semaphore::const_new(1);
 
+/// How long a cluster may take to form.
+const FORMED: Duration = Duration::from_secs(30);
+
 /// Several nats-servers with one JetStream.
 pub(crate) struct Cluster {
     /// Its members; `servers[i]` is named `n<i>`.
     pub(crate) servers: Vec<NatsServer>,
     /// What is between them: `links[i][j]` carries what `i` has opened to `j`. Empty if nothing is.
     links: Vec<Vec<Option<Proxy>>>,
-    _turn: SemaphorePermit<'static>,
+    turn: SemaphorePermit<'static>,
 }
 
 impl Cluster {
@@ -34,7 +40,20 @@ impl Cluster {
     }
 
     async fn start_on(size: usize, partable: bool) -> Self {
-        let turn = TURN.acquire().await.unwrap();
+        let mut turn = TURN.acquire().await.unwrap();
+        // A port that was free can be a client's of another test by now: then a member is never joined.
+        for _ in 0..3 {
+            let cluster = Self::launch(size, partable, turn).await;
+            if timeout(FORMED, cluster.hold_a_stream()).await.is_ok() {
+                return cluster;
+            }
+            eprintln!("a cluster did not form; another try");
+            turn = cluster.give_up();
+        }
+        panic!("no cluster forms");
+    }
+
+    async fn launch(size: usize, partable: bool, turn: SemaphorePermit<'static>) -> Self {
         let ports: Vec<_> = (0..size).map(|_| free_port()).collect();
         let mut links = Vec::new();
         for from in 0..size {
@@ -63,14 +82,19 @@ impl Cluster {
             );
             servers.push(NatsServer::start_with(&lines).await);
         }
-        let cluster = Self {
-            servers,
-            links,
-            _turn: turn,
-        };
-        let client = cluster.client().await;
-        let probe =
-            json!({ "name": "PROBE", "subjects": ["probe"], "num_replicas": size, "storage": "memory" });
+        Self { servers, links, turn }
+    }
+
+    fn give_up(self) -> SemaphorePermit<'static> {
+        self.turn
+    }
+
+    /// Waits until it holds a stream with as many replicas as it has members.
+    async fn hold_a_stream(&self) {
+        let client = self.client().await;
+        let probe = json!({
+            "name": "PROBE", "subjects": ["probe"], "num_replicas": self.servers.len(), "storage": "memory",
+        });
         until("the cluster holds a replicated stream", || async {
             let created = api(&client, "STREAM.CREATE.PROBE", &probe).await?;
             created.get("error").is_none().then_some(())
@@ -81,7 +105,6 @@ impl Cluster {
             deleted.get("error").is_none().then_some(())
         })
         .await;
-        cluster
     }
 
     /// Parts a member from all others, or joins it again. Connections stay; nothing gets through.
@@ -146,7 +169,7 @@ impl Cluster {
         let running = self.servers.iter().filter(|server| server.is_running());
         let urls: Vec<async_nats::ServerAddr> = running.map(|server| server.url().parse().unwrap()).collect();
         async_nats::ConnectOptions::new()
-            .request_timeout(Some(std::time::Duration::from_secs(2)))
+            .request_timeout(Some(Duration::from_secs(2)))
             .ignore_discovered_servers()
             .connect(urls.as_slice())
             .await
