@@ -464,3 +464,39 @@ impl Hub {
         Ok(covered)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::{
+        config::{Config, Sources},
+        log::memory::{ClassSpec, MemoryLog},
+        model::{AppId, ChannelKey, ChannelName, ClassName},
+    };
+
+    #[tokio::test]
+    async fn a_read_from_a_leader_waits_for_its_turn_and_is_counted() {
+        let class = ClassName::new("std").unwrap();
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(vec![ClassSpec::new(class.clone(), 1)]));
+        let metrics = Arc::new(Metrics::new());
+        let mut config = Config::load(&Sources::default()).unwrap().catchup;
+        config.leader_reads = 1;
+        let reader = Reader::new(log.clone(), &config, metrics.clone());
+        let key = ChannelKey {
+            app: AppId::new("a").unwrap(),
+            name: ChannelName::new("chat:x").unwrap(),
+        };
+        let route = log.route(&key, Some(&class)).unwrap();
+        let other = reader.leaders.try_enter(1).unwrap();
+        let mut read = Box::pin(reader.read_leader(&route, 1));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(read.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(metrics.catchup_leader_waits.get(), 1);
+        drop(other);
+        assert!(read.await.unwrap().is_none_or(|found| found.seq > 0));
+        assert!(reader.read_leader(&route, 1).await.is_ok());
+        assert_eq!(metrics.catchup_leader_waits.get(), 1, "it was free");
+    }
+}

@@ -146,6 +146,9 @@ fn users(config: &Config, checks: &mut Checks<'_>) {
 
 /// Two of them, with all that JSON adds, fit into a message of NATS as it comes (1 MiB).
 const MAX_USER_PAYLOAD: usize = 256 * 1024;
+/// The most that a member may show: what nodes tell each other of it is one message of NATS, which takes 1 MiB
+/// by default.
+const MAX_MEMBER: usize = 256 * 1024;
 
 /// hyper refuses a smaller buffer for the head of a request.
 const MIN_HEADER_BYTES: usize = 8 * 1024;
@@ -353,6 +356,11 @@ fn presence(config: &Config, checks: &mut Checks<'_>) {
         presence.linger > presence.digest_interval,
         &["presence.linger", "presence.digest_interval"],
         || "must be longer than presence.digest_interval, so that all hear that nobody is left".to_owned(),
+    );
+    checks.that(
+        presence.max_info_bytes.saturating_add(presence.max_state_bytes) <= MAX_MEMBER,
+        &["presence.max_info_bytes", "presence.max_state_bytes"],
+        || format!("must be at most {} together", format_size(MAX_MEMBER as u64)),
     );
 }
 

@@ -1,17 +1,9 @@
 //! Asks all nodes what they have of an app, and answers others.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     merge::{ChannelsPage, NodesPage, Told, merge},
@@ -43,8 +35,7 @@ pub struct Survey {
     nodes: Arc<Nodes>,
     log: Arc<dyn Log>,
     metrics: Arc<Metrics>,
-    max_in_flight: usize,
-    in_flight: AtomicUsize,
+    turns: Semaphore,
 }
 
 /// As many questions are under way as may be.
@@ -68,8 +59,7 @@ impl Survey {
             nodes,
             log,
             metrics,
-            max_in_flight,
-            in_flight: AtomicUsize::new(0),
+            turns: Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)),
         });
         tasks.spawn(survey.clone().listen());
         survey
@@ -146,7 +136,7 @@ impl Survey {
 
     /// What this node and the others say.
     async fn ask(&self, question: Question) -> Result<(Bytes, Answers), Crowded> {
-        let _under_way = self.begin()?;
+        let _turn = self.turns.try_acquire().map_err(|_| Crowded)?;
         let here = self.answer(&question);
         let wait = self.nodes.ask_timeout();
         let answers = self.nodes.ask_all(TOPIC, wire::encode(&question), wait).await;
@@ -154,15 +144,6 @@ impl Survey {
             .survey_unanswered
             .inc_by(answers.missing.len() as u64);
         Ok((here, answers))
-    }
-
-    fn begin(&self) -> Result<UnderWay<'_>, Crowded> {
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let under_way = UnderWay(&self.in_flight);
-        if before >= self.max_in_flight {
-            return Err(Crowded);
-        }
-        Ok(under_way)
     }
 
     fn unreadable(&self, node: NodeId) -> NodeId {
@@ -223,13 +204,5 @@ impl Survey {
 impl fmt::Debug for Survey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Survey").finish_non_exhaustive()
-    }
-}
-
-struct UnderWay<'a>(&'a AtomicUsize);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

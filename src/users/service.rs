@@ -1,16 +1,8 @@
 //! Commands to users, on this node and all others.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     deliver::order,
@@ -36,9 +28,8 @@ pub struct Users {
     index: Arc<Index>,
     nodes: Arc<Nodes>,
     log: Arc<dyn Log>,
-    max_in_flight: usize,
     max_waiting: usize,
-    in_flight: AtomicUsize,
+    turns: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -70,9 +61,8 @@ impl Users {
             index,
             nodes,
             log,
-            max_in_flight: config.max_in_flight,
+            turns: Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)),
             max_waiting: config.max_waiting,
-            in_flight: AtomicUsize::new(0),
             metrics,
         });
         tasks.spawn(users.clone().listen());
@@ -91,7 +81,7 @@ impl Users {
     ///
     /// [`Crowded`].
     pub async fn command(&self, request: Request) -> Result<Outcome, Crowded> {
-        let _under_way = self.begin()?;
+        let _turn = self.turns.try_acquire().map_err(|_| Crowded)?;
         self.metrics.user_commands.of(kind(&request.action)).inc();
         let mut connections = self.do_here(&request) as u64;
         let wait = self.nodes.ask_timeout();
@@ -110,15 +100,6 @@ impl Users {
         missing.dedup();
         self.metrics.user_commands_unanswered.inc_by(missing.len() as u64);
         Ok(Outcome { connections, missing })
-    }
-
-    fn begin(&self) -> Result<UnderWay<'_>, Crowded> {
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let under_way = UnderWay(&self.in_flight);
-        if before >= self.max_in_flight {
-            return Err(Crowded);
-        }
-        Ok(under_way)
     }
 
     /// Tells the connections of this node that are meant; how many these are.
@@ -170,14 +151,6 @@ impl fmt::Debug for Users {
         f.debug_struct("Users")
             .field("index", &self.index)
             .finish_non_exhaustive()
-    }
-}
-
-struct UnderWay<'a>(&'a AtomicUsize);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

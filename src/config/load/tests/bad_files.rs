@@ -18,6 +18,10 @@ fn all_problems_at_once() {
                 "edge.pong_timeout (s.toml:1): must be less than edge.ping_interval (25s)",
             ],
         ),
+        (
+            "presence.max_info_bytes = \"200KiB\"\npresence.max_state_bytes = \"100KiB\"".to_owned(),
+            &["presence.max_info_bytes (s.toml:1): must be at most 256KiB together"],
+        ),
         // A relation with a value that cannot be read is not judged.
         (
             "edge.ping_interval = 5\nedge.pong_timeout = \"30s\"".to_owned(),
