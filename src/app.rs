@@ -253,7 +253,7 @@ impl App {
             log.clone(),
             nodes.clone(),
             (hub.clone(), index.clone()),
-            config.http.max_surveys,
+            (config.http.max_surveys, config.http.max_surveys_per_app),
             metrics.clone(),
             &background,
         );

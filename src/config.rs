@@ -97,6 +97,8 @@ pub struct HttpConfig {
     pub max_in_flight: usize,
     /// Questions for channels or nodes, under way at once.
     pub max_surveys: usize,
+    /// The same of one app.
+    pub max_surveys_per_app: usize,
     /// Whether `/metrics`, `/healthz` and `/readyz` are served on `listen` too.
     pub expose_operations: bool,
 }

@@ -21,5 +21,5 @@ mod service;
 mod view;
 mod wire;
 
-pub use member::Member;
+pub use member::{Member, Shown};
 pub use service::{Admitted, Encoders, Listening, MembersPage, Membership, Presence, PresenceError, Stats};

@@ -14,5 +14,5 @@ mod service;
 mod wire;
 
 pub use merge::{ChannelsPage, NodesPage};
-pub use service::{Crowded, Survey};
+pub use service::{Crowded, Survey, Turn};
 pub use wire::Tally;

@@ -42,7 +42,7 @@ const MODULES: &[(&str, &str)] = &[
         "users",
         "channel cluster config log model protocol revocation session task telemetry",
     ),
-    ("survey", "channel cluster log model task telemetry users"),
+    ("survey", "channel cluster limits log model task telemetry users"),
     // The rim.
     (
         "edge",

@@ -163,6 +163,11 @@ fn fits(state: &ApiState, app: &App, payload: Option<&RawValue>) -> Result<(), A
         state.metrics.app(&app.id).limits_hit.of(Limit::UserPayload).inc();
         return Err(ApiError::PayloadTooLarge { limit });
     }
+    // Clients read it, with parsers that go no deeper.
+    if payload.is_some_and(|payload| json::is_deeper_than(payload.get().as_bytes(), state.max_json_depth)) {
+        state.metrics.app(&app.id).limits_hit.of(Limit::JsonDepth).inc();
+        return Err(ApiError::BadRequest("nested deeper than http.max_json_depth"));
+    }
     Ok(())
 }
 

@@ -9,4 +9,5 @@ mod presence;
 mod publish;
 mod server;
 mod support;
+mod survey;
 mod users;

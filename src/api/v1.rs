@@ -8,7 +8,7 @@ mod publish;
 mod revocations;
 mod users;
 
-pub(super) use channels::{__path_channels, __path_nodes, channels, crowded, nodes, uptime};
+pub(super) use channels::{__path_channels, __path_nodes, channels, nodes, turn, uptime};
 pub(super) use history::{__path_history, __path_remove, PublicationBody, history, remove};
 pub(super) use presence::{__path_presence, __path_presence_stats, presence, presence_stats};
 pub(super) use publish::{__path_publish, BatchResult, Item, publish};

@@ -86,6 +86,8 @@ struct State {
     /// What the writer has taken and not yet written.
     writing: usize,
     close: Option<DisconnectCode>,
+    /// A backend wants it closed: the order is among the notices.
+    ending: bool,
     /// At most one per subscription, and those of backends, whose number [`Mailbox::order`] bounds.
     notices: Vec<Notice>,
     /// Until the connect reply is known, nothing goes out.
@@ -211,14 +213,17 @@ impl Mailbox {
         }
     }
 
-    /// Has the connection do what a backend wants. False if it is ending, or has `most` to do.
+    /// Has the connection do what a backend wants. False if it is ending, or has `most` to do; that it is to
+    /// end it is told in any case, once.
     pub fn order(&self, order: BackendOrder, most: usize) -> bool {
+        let ends = matches!(order, BackendOrder::Disconnect { .. } | BackendOrder::Expire);
         let mut state = self.state.lock();
         let orders = state.notices.iter();
         let orders = orders.filter(|notice| matches!(notice, Notice::Order(_))).count();
-        if state.gone || state.close.is_some() || orders >= most {
+        if state.closing() || (orders >= most && !ends) {
             return false;
         }
+        state.ending |= ends;
         state.notices.push(Notice::Order(order));
         wake(state);
         true
@@ -226,8 +231,7 @@ impl Mailbox {
 
     /// Whether the connection has ended or is about to.
     pub fn closing(&self) -> bool {
-        let state = self.state.lock();
-        state.gone || state.close.is_some()
+        self.state.lock().closing()
     }
 
     /// The connection has ended: frees what is queued, lets nobody wait.
@@ -320,6 +324,10 @@ impl fmt::Debug for Mailbox {
 }
 
 impl State {
+    fn closing(&self) -> bool {
+        self.gone || self.close.is_some() || self.ending
+    }
+
     fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.queue.push_back(frame);
@@ -462,5 +470,24 @@ mod tests {
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         mailbox.end();
         assert!(futures_util::poll!(waiting.as_mut()).is_ready());
+    }
+
+    #[test]
+    fn orders_are_bounded_but_the_one_that_ends_the_connection_is_told_once() {
+        let mailbox = open();
+        let message = || BackendOrder::Message("1".into());
+        let disconnect = || BackendOrder::Disconnect {
+            code: 3503,
+            reason: "bye".into(),
+        };
+        assert!(mailbox.order(message(), 1));
+        assert!(!mailbox.order(message(), 1));
+        assert!(!mailbox.closing());
+        assert!(mailbox.order(disconnect(), 1));
+        assert!(mailbox.closing());
+        assert!(!mailbox.order(disconnect(), 1) && !mailbox.order(message(), 9));
+        let notices = mailbox.take(Waker::noop()).notices;
+        assert_eq!(notices, [message(), disconnect()].map(Notice::Order));
+        assert!(mailbox.closing(), "until it has ended");
     }
 }

@@ -294,7 +294,12 @@ impl Nodes {
                         break;
                     };
                     let held = read(&entry).map(|info| info.incarnation);
-                    self.state.lock().own.on_lost_race(held, entry.revision);
+                    let mut state = self.state.lock();
+                    if state.closed {
+                        // Given back, not lost: it is not taken again.
+                        return;
+                    }
+                    state.own.on_lost_race(held, entry.revision);
                 }
                 Err(_) => {
                     self.state.lock().own.on_unanswered();

@@ -66,6 +66,7 @@ section!(HttpConfig {
     max_history_bytes: Size,
     max_in_flight: Count,
     max_surveys: Count,
+    max_surveys_per_app: Count,
     expose_operations: Flag,
 });
 

@@ -168,6 +168,7 @@ fn http(config: &Config, checks: &mut Checks<'_>) {
         ("http.max_history_bytes", http.max_history_bytes),
         ("http.max_in_flight", http.max_in_flight),
         ("http.max_surveys", http.max_surveys),
+        ("http.max_surveys_per_app", http.max_surveys_per_app),
     ]);
     checks.that(
         http.max_header_bytes >= MIN_HEADER_BYTES,

@@ -201,8 +201,14 @@ impl Connection {
 
     // === reading ===
 
+    /// Whether commands are done now. Of a connection that is about to be closed none are, however long its
+    /// client takes to read what is in front of the end.
+    fn listens(&self) -> bool {
+        self.session.accepts_commands() && !self.mailbox.closing()
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
-        if !self.session.accepts_commands() {
+        if !self.listens() {
             // What the client has pipelined stays in the socket.
             return Poll::Pending;
         }
@@ -259,7 +265,7 @@ impl Connection {
         }
         let mut commands = centrifuge::decode(text);
         loop {
-            if !self.session.accepts_commands() {
+            if !self.listens() {
                 self.held = commands.rest().map(Box::from);
                 return None;
             }
@@ -393,6 +399,7 @@ impl Connection {
                         }
                     }
                 }
+                Effect::Show { generation, info } => self.joins.show(generation, info.as_ref()),
                 Effect::Rpc { id, method, data } => {
                     let order = super::orders::call(&self.gateway, self.caller(), id, method, data);
                     self.orders.get_or_insert_default().push(order);

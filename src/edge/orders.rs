@@ -12,7 +12,7 @@ use crate::{
         HistoryError, HistoryRead, Hub, Mailbox, Outlet, Published, Resume, SubscribeError, Subscription,
     },
     model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError, TokenFacts},
-    presence::{Admitted, Member, Membership, PresenceError},
+    presence::{Admitted, Member, Membership, PresenceError, Shown},
     protocol::{ErrorCode, HistoryPage, PublishResult, Push, Reply, ServerSubscription},
     publish::Target,
     session::{
@@ -105,6 +105,24 @@ impl Joins {
         };
         let membership = membership.ok_or(ErrorCode::PermissionDenied)?;
         membership.update_state(state).map_err(presence_error)
+    }
+
+    /// Has members show other information: all of the connection, or the one of a subscription.
+    pub(super) fn show(&mut self, generation: Option<Generation>, info: Option<&Bytes>) {
+        for (known, join) in &mut self.all {
+            let (Join::Joined(attached), true) = (join, generation.is_none_or(|only| only == *known)) else {
+                continue;
+            };
+            if let Some(membership) = &mut attached.membership {
+                let info = info.cloned();
+                let shown = match generation {
+                    None => Shown::Connection(info),
+                    Some(_) => Shown::Subscription(info),
+                };
+                // What is too large is counted, and others see what they saw.
+                let _ = membership.update_info(shown);
+            }
+        }
     }
 
     /// Ends a subscription, or the attempt at one; true if there was either. The connection leaves: it is
@@ -269,6 +287,7 @@ pub(super) fn order(
         | Effect::Ping
         | Effect::Unsubscribe { .. }
         | Effect::Update { .. }
+        | Effect::Show { .. }
         | Effect::Rpc { .. }
         | Effect::Message(_)
         | Effect::Close(_)

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 /// A connection on a channel, as others see it. Shared by all who know of it.
@@ -41,13 +39,27 @@ impl Member {
         (self.joined_ms, &self.client) > (other.joined_ms, &other.client)
     }
 
-    /// The same member with another state.
-    pub fn with_state(&self, state: Option<Bytes>) -> Arc<Self> {
-        Arc::new(Self {
-            state,
-            ..self.clone()
-        })
+    /// The same member that shows something else.
+    pub fn showing(&self, shown: Shown) -> Self {
+        let mut member = self.clone();
+        match shown {
+            Shown::Connection(info) => member.conn_info = info,
+            Shown::Subscription(info) => member.chan_info = info,
+            Shown::State(state) => member.state = state,
+        }
+        member
     }
+}
+
+/// What a member shows: raw JSON, or nothing.
+#[derive(Clone)]
+pub enum Shown {
+    /// Of its connection.
+    Connection(Option<Bytes>),
+    /// Of its subscription.
+    Subscription(Option<Bytes>),
+    /// What it has set itself.
+    State(Option<Bytes>),
 }
 
 // What users put into tokens and states is not for logs.
@@ -60,8 +72,8 @@ impl std::fmt::Debug for Member {
 }
 
 #[cfg(test)]
-pub(super) fn test_member(client: &str, user: &str) -> Arc<Member> {
-    Arc::new(Member {
+pub(super) fn test_member(client: &str, user: &str) -> std::sync::Arc<Member> {
+    std::sync::Arc::new(Member {
         client: client.into(),
         user: user.into(),
         joined_ms: 0,

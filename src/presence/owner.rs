@@ -3,7 +3,10 @@
 //! What the others have not been told is kept as one change a connection, the last one: a change says
 //! what *is*, not what happened, so that it can be told twice.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::member::Member;
 
@@ -20,7 +23,7 @@ pub struct Owner {
     changed: Vec<Box<str>>,
     /// The lost connections of each user, so that a join in a storm looks at its own user's alone.
     /// Anonymous ones are nobody's.
-    lost: HashMap<Box<str>, Vec<Box<str>>>,
+    lost: HashMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
 #[derive(Debug)]
@@ -33,7 +36,7 @@ struct Held {
 /// A change of a channel at its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delta {
-    /// The version that it follows; 0 = there was nobody, so that it says all.
+    /// The version that it follows; 0 = there was nobody, and it says all.
     pub from: u64,
     /// The version after it. Versions of one incarnation of a node ascend over all channels.
     pub to: u64,
@@ -78,7 +81,7 @@ impl Owner {
         };
         let user = &held.member.user;
         if held.until.replace(until).is_none() && !user.is_empty() {
-            self.lost.entry(user.clone()).or_default().push(client.into());
+            self.lost.entry(user.clone()).or_default().insert(client.into());
         }
         true
     }
@@ -152,6 +155,11 @@ impl Owner {
                 delta.left.push(client);
             }
         }
+        if delta.from == 0 && !self.changed.is_empty() {
+            // Not all of it: who takes it for all would see the others leave. It follows the version before
+            // it, and who has not heard that one asks.
+            delta.from = to.saturating_sub(1).max(1);
+        }
         // Who has been told of nobody need not remember a version of it.
         let nobody = self.members.is_empty() && self.changed.is_empty();
         self.version = if nobody { 0 } else { to };
@@ -174,7 +182,7 @@ impl Owner {
         }
         let Held { member, .. } = held;
         if let Some(lost) = self.lost.get_mut(&member.user) {
-            lost.retain(|client| *client != member.client);
+            lost.remove(&member.client);
             if lost.is_empty() {
                 self.lost.remove(&member.user);
             }

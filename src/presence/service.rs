@@ -22,7 +22,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::{asking::Asking, channels::Channels, hearing::Partitions, rounds::Lost};
-use super::{member::Member, view::Seen};
+use super::{
+    member::{Member, Shown},
+    view::Seen,
+};
 use crate::{
     channel::Mailbox,
     cluster::Nodes,
@@ -163,9 +166,7 @@ impl Presence {
         channel: &ChannelName,
         member: Member,
     ) -> Result<Admitted, PresenceError> {
-        let shown = [&member.conn_info, &member.chan_info];
-        let too_deep = shown.into_iter().flatten().any(|info| is_too_deep(info));
-        if too_deep || member.info_bytes() > self.config.max_info_bytes {
+        if !self.takes(&member) {
             return Err(self.refused(app, Limit::PresenceInfo, PresenceError::InfoTooLarge));
         }
         let key = key(app, channel);
@@ -252,6 +253,12 @@ impl Presence {
             self.changed.lock().push(key.clone());
             self.wake_flush.notify_one();
         }
+    }
+
+    /// Whether what a member shows is within the bounds, its state not counted.
+    fn takes(&self, member: &Member) -> bool {
+        let mut shown = [&member.conn_info, &member.chan_info].into_iter().flatten();
+        !shown.any(|info| is_too_deep(info)) && member.info_bytes() <= self.config.max_info_bytes
     }
 
     /// When a member comes: now, or just behind the one before it.
@@ -356,17 +363,42 @@ impl Membership {
             let error = PresenceError::TooOften;
             return Err(presence.refused(&self.key.app, Limit::PresenceStateRate, error));
         }
+        self.show(Shown::State(state));
+        Ok(())
+    }
+
+    /// The member shows other information of its connection or subscription from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`PresenceError::InfoTooLarge`]: it shows what it did.
+    pub fn update_info(&mut self, shown: Shown) -> Result<(), PresenceError> {
+        let presence = &self.presence;
+        let known = presence.channels.with(&self.key, |entry| {
+            let known = entry.owner.get(&self.client)?;
+            Some(known.showing(shown.clone()))
+        });
+        let fits = known.flatten().is_none_or(|member| presence.takes(&member));
+        if !fits {
+            let error = PresenceError::InfoTooLarge;
+            return Err(presence.refused(&self.key.app, Limit::PresenceInfo, error));
+        }
+        self.show(shown);
+        Ok(())
+    }
+
+    fn show(&self, shown: Shown) {
+        let presence = &self.presence;
         presence.channels.with(&self.key, |entry| {
-            let Some(member) = entry.owner.get(&self.client).map(|known| known.with_state(state)) else {
+            let Some(member) = entry.owner.get(&self.client).map(|known| known.showing(shown)) else {
                 return;
             };
-            let mut seen = Vec::new();
+            let (member, mut seen) = (Arc::new(member), Vec::new());
             entry.owner.put(member.clone());
             entry.view.put_own(presence.nodes.me().0, &member, &mut seen);
             presence.show(&self.key, entry, &seen);
             presence.tell_later(&self.key, entry);
         });
-        Ok(())
     }
 
     /// The channel.

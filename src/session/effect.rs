@@ -102,6 +102,13 @@ pub enum Effect {
         /// Raw JSON; `None` = nothing.
         state: Option<Bytes>,
     },
+    /// Others see another info from now on: of the connection, or of one of its subscriptions. Raw JSON.
+    Show {
+        /// The subscription; `None` = the connection.
+        generation: Option<Generation>,
+        /// `None` = nothing.
+        info: Option<Bytes>,
+    },
     /// Flush what is queued, then close with this code. The session's last effect.
     Close(DisconnectCode),
     /// The same with a code and a reason that a backend has chosen.

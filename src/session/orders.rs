@@ -33,7 +33,7 @@ impl Session {
                 };
                 self.until = expiry.until;
                 if let Some(info) = info {
-                    self.identity.conn_info = Some(one_line(info));
+                    self.show_connection(Some(one_line(info)), out);
                 }
                 out.push(Effect::Send(Reply::Push(Push::Refresh { ttl: expiry.ttl })));
             }

@@ -1,3 +1,5 @@
+use bytes::Bytes;
+
 use super::{Effect, Generation, NEVER, Now, Session, connect::Expiry, fail, one_line, subscriptions::State};
 use crate::{
     model::{ChannelName, ConnectClaims, SubscribeClaims, TokenError},
@@ -43,13 +45,24 @@ impl Session {
             return self.close(DisconnectCode::Expired, out);
         };
         self.until = expiry.until;
-        self.identity.conn_info = claims.info.map(one_line);
+        self.show_connection(claims.info.map(one_line), out);
         let client = self.identity.client.as_str().into();
         out.push(Effect::Send(Reply::Refresh {
             id,
             client,
             ttl: expiry.ttl,
         }));
+    }
+
+    /// What others see of the connection from now on.
+    pub(super) fn show_connection(&mut self, info: Option<Bytes>, out: &mut Vec<Effect>) {
+        if self.identity.conn_info != info {
+            self.identity.conn_info.clone_from(&info);
+            out.push(Effect::Show {
+                generation: None,
+                info,
+            });
+        }
     }
 
     pub(super) fn sub_refresh(&mut self, id: u32, channel: &str, token: Token<'_>, out: &mut Vec<Effect>) {
@@ -114,7 +127,14 @@ impl Session {
         };
         self.subscriptions.set_expiry(channel.as_str(), expiry.until);
         if let Some(subscription) = self.subscriptions.get(channel.as_str(), generation) {
-            subscription.info = claims.info.map(|info| Box::new(one_line(info)));
+            let info = claims.info.map(one_line);
+            if subscription.info.as_deref() != info.as_ref() {
+                subscription.info = info.clone().map(Box::new);
+                out.push(Effect::Show {
+                    generation: Some(generation),
+                    info,
+                });
+            }
         }
         out.push(Effect::Send(Reply::SubRefresh { id, ttl: expiry.ttl }));
     }

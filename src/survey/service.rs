@@ -1,9 +1,10 @@
 //! Asks all nodes what they have of an app, and answers others.
 
-use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::Semaphore, time::sleep};
+use parking_lot::Mutex;
+use tokio::time::sleep;
 
 use super::{
     merge::{ChannelsPage, NodesPage, Told, merge},
@@ -12,6 +13,7 @@ use super::{
 use crate::{
     channel::Hub,
     cluster::{Answers, Nodes},
+    limits::Places,
     log::{Log, NodeMessage},
     model::{AppId, NodeId},
     task::Tasks,
@@ -35,7 +37,17 @@ pub struct Survey {
     nodes: Arc<Nodes>,
     log: Arc<dyn Log>,
     metrics: Arc<Metrics>,
-    turns: Semaphore,
+    /// Turns taken, of all apps and of each.
+    turns: Mutex<(usize, Places<AppId>)>,
+    most: usize,
+    most_of_app: usize,
+}
+
+/// A place among the questions that are under way, for one app.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    survey: &'a Survey,
+    app: AppId,
 }
 
 /// As many questions are under way as may be.
@@ -44,12 +56,13 @@ pub struct Survey {
 pub struct Crowded;
 
 impl Survey {
-    /// Answers other nodes from now on. At most `max_in_flight` questions of its own are under way.
+    /// Answers other nodes from now on. At most `most` questions of its own are under way, and
+    /// `most_of_app` of one app.
     pub fn start(
         log: Arc<dyn Log>,
         nodes: Arc<Nodes>,
         (hub, index): (Arc<Hub>, Arc<Index>),
-        max_in_flight: usize,
+        (most, most_of_app): (usize, usize),
         metrics: Arc<Metrics>,
         tasks: &Tasks,
     ) -> Arc<Self> {
@@ -59,91 +72,116 @@ impl Survey {
             nodes,
             log,
             metrics,
-            turns: Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)),
+            turns: Mutex::default(),
+            most,
+            most_of_app,
         });
         tasks.spawn(survey.clone().listen());
         survey
     }
 
-    /// The channels of an app behind `after` that begin with `prefix` and have subscribers: at most
-    /// `limit`, or fewer though there are more ([`ChannelsPage::next`]).
+    /// A turn to ask about an app, once or page by page.
     ///
     /// # Errors
     ///
     /// [`Crowded`].
-    pub async fn channels(
-        &self,
-        app: &AppId,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<ChannelsPage, Crowded> {
+    pub fn turn(&self, app: &AppId) -> Result<Turn<'_>, Crowded> {
+        let mut turns = self.turns.lock();
+        if turns.0 >= self.most
+            || !turns
+                .1
+                .take(app.clone(), u32::try_from(self.most_of_app).unwrap_or(u32::MAX))
+        {
+            return Err(Crowded);
+        }
+        turns.0 += 1;
+        Ok(Turn {
+            survey: self,
+            app: app.clone(),
+        })
+    }
+}
+
+impl Turn<'_> {
+    /// The channels behind `after` that begin with `prefix` and have subscribers: at most `limit`, or fewer
+    /// though there are more ([`ChannelsPage::next`]).
+    pub async fn channels(&self, prefix: &str, after: Option<&str>, limit: usize) -> ChannelsPage {
         let limit = limit.min(MAX_CHANNELS);
-        let (here, answers) = self
-            .ask(Question {
-                app: app.clone(),
-                about: About::Channels {
-                    prefix: prefix.to_owned(),
-                    after: after.map(ToOwned::to_owned),
-                    limit,
-                },
-            })
-            .await?;
+        let survey = self.survey;
+        let question = Question {
+            app: self.app.clone(),
+            about: About::Channels {
+                prefix: prefix.to_owned(),
+                after: after.map(ToOwned::to_owned),
+                limit,
+            },
+        };
+        let (here, answers) = survey.ask(question).await;
         let mut missing = answers.missing;
         let mut told = Vec::new();
-        for (node, data) in std::iter::once((self.log.node(), here)).chain(answers.answers) {
+        for (node, data) in std::iter::once((survey.log.node(), here)).chain(answers.answers) {
             let channels = wire::decode::<Channels>(&data);
             let more = channels.as_ref().is_some_and(|channels| channels.more);
             match channels.and_then(Channels::named) {
                 Some(channels) => told.push(Told { channels, more }),
-                None => missing.push(self.unreadable(node)),
+                None => missing.push(survey.unreadable(node)),
             }
         }
         missing.sort_unstable();
-        Ok(merge(told, limit, missing))
+        merge(told, limit, missing)
     }
 
-    /// All nodes, and what each has of an app.
-    ///
-    /// # Errors
-    ///
-    /// [`Crowded`].
-    pub async fn nodes(&self, app: &AppId) -> Result<NodesPage, Crowded> {
+    /// All nodes, and what each has of the app.
+    pub async fn nodes(&self) -> NodesPage {
+        let survey = self.survey;
         let question = Question {
-            app: app.clone(),
+            app: self.app.clone(),
             about: About::Tally,
         };
-        let (here, answers) = self.ask(question).await?;
-        let mut tallies = Vec::new();
-        for (node, data) in std::iter::once((self.log.node(), here)).chain(answers.answers) {
+        // Those that are asked: who comes meanwhile has not been.
+        let nodes = survey.nodes.live();
+        let (here, answers) = survey.ask(question).await;
+        let mut tallies = HashMap::new();
+        for (node, data) in std::iter::once((survey.log.node(), here)).chain(answers.answers) {
             match wire::decode::<Tally>(&data) {
-                Some(tally) => tallies.push((node, tally)),
+                Some(tally) => {
+                    tallies.insert(node, tally);
+                }
                 None => {
-                    self.unreadable(node);
+                    survey.unreadable(node);
                 }
             }
         }
-        let tally = |id| {
-            tallies
-                .iter()
-                .find(|(node, _)| *node == id)
-                .map(|(_, tally)| *tally)
-        };
-        let nodes = self.nodes.live().into_iter();
-        let nodes = nodes.map(|node| (node.clone(), tally(node.id))).collect();
-        Ok(NodesPage { nodes })
+        let nodes = nodes.into_iter();
+        NodesPage {
+            nodes: nodes
+                .map(|node| {
+                    let tally = tallies.get(&node.id).copied();
+                    (node, tally)
+                })
+                .collect(),
+        }
     }
+}
 
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.survey.turns.lock();
+        turns.0 -= 1;
+        turns.1.give_back(&self.app);
+    }
+}
+
+impl Survey {
     /// What this node and the others say.
-    async fn ask(&self, question: Question) -> Result<(Bytes, Answers), Crowded> {
-        let _turn = self.turns.try_acquire().map_err(|_| Crowded)?;
+    async fn ask(&self, question: Question) -> (Bytes, Answers) {
         let here = self.answer(&question);
         let wait = self.nodes.ask_timeout();
         let answers = self.nodes.ask_all(TOPIC, wire::encode(&question), wait).await;
         self.metrics
             .survey_unanswered
             .inc_by(answers.missing.len() as u64);
-        Ok((here, answers))
+        (here, answers)
     }
 
     fn unreadable(&self, node: NodeId) -> NodeId {

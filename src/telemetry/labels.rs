@@ -214,7 +214,7 @@ labels! {
         UserWaiting = "user_waiting",
         /// `users.max_payload_bytes`.
         UserPayload = "user_payload",
-        /// `http.max_surveys`.
+        /// `http.max_surveys` or `http.max_surveys_per_app`.
         Surveys = "surveys",
         /// `revocations.max_per_app`.
         Revocations = "revocations",

@@ -76,6 +76,7 @@ fn config() -> HttpConfig {
         max_history_bytes: 1024 * 1024,
         max_in_flight: 64,
         max_surveys: 8,
+        max_surveys_per_app: 8,
         expose_operations: true,
     }
 }

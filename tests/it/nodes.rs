@@ -142,6 +142,19 @@ async fn a_killed_node_is_gone_within_its_lease_and_a_second() {
 }
 
 #[tokio::test]
+async fn a_lease_that_was_given_back_is_not_taken_again() {
+    let nats = NatsServer::start().await;
+    let one = Edge::builder().nats(&[nats.url()]).start().await;
+    for _ in 0..10 {
+        // Always renewing; a lease of an hour would stay.
+        let builder = quick(&[nats.url()]).set("cluster.renew_interval", "1ms");
+        builder.set("cluster.lease", "1h").start().await.stop().await;
+    }
+    let listed = slipstream::cluster::list(one.log().clone(), Duration::from_secs(20)).await;
+    assert_eq!(listed.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn an_outage_of_nats_of_five_leases_takes_nobodys() {
     outage(&quick, Duration::from_secs(5)).await;
 }

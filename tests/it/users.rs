@@ -14,6 +14,7 @@ use crate::support::{
     holds,
     http::request,
     nats::NatsServer,
+    proxy::{Proxy, Weather},
     token, within,
 };
 
@@ -385,4 +386,70 @@ async fn a_node_that_does_not_answer_is_named_and_the_others_have_done_it() {
         offline,
         json!({"status": "offline", "connections": 0, "missing_nodes": []})
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_asked_at_once_are_all_answered() {
+    let nats = NatsServer::start().await;
+    let (a, _b) = two(&nats).await;
+    let asking = (0..100).map(|_| rest(a.addr, "GET", "/v1/users/ann", Value::Null));
+    for (status, answer) in futures_util::future::join_all(asking).await {
+        assert_eq!(status, 200);
+        assert_eq!(answer["status"], "offline", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_does_nothing_more_once_it_is_disconnected() {
+    let nats = NatsServer::start().await;
+    let edge = Edge::start(&[nats.url()]).await;
+    let mut ann = Raw::connect(edge.addr, &json!({"sub": "ann"})).await;
+    ann.send(json!({"id": 2, "subscribe": {"channel": "public:much"}}))
+        .await;
+    ann.hear().await.unwrap();
+    // More than sockets hold.
+    let text = "x".repeat(50_000);
+    for _ in 0..300 {
+        let body = json!({"data": text});
+        command(edge.addr, "/v1/channels/public:much/publications", body).await;
+    }
+    let bytes = || edge.metric("slipstream_mailbox_bytes");
+    holds("it is behind", || bytes() > 50_000.0).await;
+    let done = command(edge.addr, "/v1/users/ann/disconnect", json!({})).await;
+    assert_eq!(done["connections"], 1);
+    ann.send(json!({"id": 3, "publish": {"channel": "public:proof", "data": 1}}))
+        .await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let path = "/v1/channels/public:proof/publications";
+    let (_, history) = rest(edge.addr, "GET", path, Value::Null).await;
+    assert_eq!(history["publications"], json!([]));
+    // What is in front of the end still comes.
+    assert_eq!(ann.closed().await.0, 3503);
+    let (_, history) = rest(edge.addr, "GET", path, Value::Null).await;
+    assert_eq!(history["publications"], json!([]));
+}
+
+#[tokio::test]
+async fn a_revocation_reaches_a_node_that_was_cut_off_when_it_is_back() {
+    let nats = NatsServer::start().await;
+    let proxy = Proxy::nats(&nats.url()).await;
+    let a = Edge::start(&[nats.url()]).await;
+    let cut = Edge::builder()
+        .nats(&proxy.urls())
+        .set("nats.ping_interval", "300ms")
+        .start()
+        .await;
+    holds("the nodes know each other", || a.nodes().live().len() == 2).await;
+    let claims = json!({"sub": "ann", "jti": "t1"});
+    let mut ann = Raw::connect(cut.addr, &claims).await;
+    proxy.set(Weather::BlackHole);
+    let body = json!({"kind": "token", "value": "t1"});
+    command(a.addr, "/v1/revocations", body).await;
+    ann.send(json!({"id": 2, "presence_stats": {"channel": "nowhere:a"}}))
+        .await;
+    assert!(ann.hear().await.is_ok(), "nobody could tell it");
+    proxy.set(Weather::Clear);
+    assert_eq!(ann.closed().await.0, 3500);
+    let refused = Raw::try_connect(cut.addr, &claims).await;
+    assert_eq!(refused.err().map(|why| why.0), Some(3500));
 }

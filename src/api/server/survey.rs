@@ -11,7 +11,7 @@ use crate::{
     api::{
         ApiState,
         error::ApiError,
-        v1::{crowded, uptime},
+        v1::{turn, uptime},
     },
     apps::App,
     model::{ChannelName, MAX_CHANNEL_BYTES, NodeId},
@@ -24,6 +24,10 @@ use crate::{
 const MAX_CHANNELS: usize = 10_000;
 /// Channels asked for at once.
 const PAGE: usize = 1_000;
+/// The most pages that are looked through for channels that are like a pattern.
+const MAX_PAGES: usize = 50;
+/// Names that are compared with a pattern before others have their turn.
+const BREATHE: usize = 64;
 
 /// When to ask again if the node knows too many channels.
 const RETRY: Duration = Duration::from_secs(1);
@@ -139,6 +143,9 @@ pub(super) async fn presence(
     if !page.complete {
         return Err(ErrorCode::Internal.into());
     }
+    if page.members.iter().map(|member| member.size()).sum::<usize>() > state.max_history_bytes {
+        return Err(too_much(state, app));
+    }
     let members = page.members.iter().map(|member| {
         let shown = Member {
             client: &member.client,
@@ -148,13 +155,9 @@ pub(super) async fn presence(
         };
         (&*member.client, shown)
     });
-    let result = written(&PresenceResult {
+    written(&PresenceResult {
         presence: members.collect(),
-    })?;
-    if result.len() > state.max_answer_bytes {
-        return Err(too_much(state, app));
-    }
-    Ok(result)
+    })
 }
 
 pub(super) async fn presence_stats(
@@ -187,33 +190,37 @@ pub(super) async fn channels(
         return Err(ErrorCode::BadRequest.into());
     }
     let prefix = pattern.split(['*', '?']).next().unwrap_or_default();
+    let like: Vec<_> = pattern.chars().collect();
+    // One turn for all pages: a list that is begun can be ended.
+    let turn = turn(state, app)?;
     let mut channels = BTreeMap::new();
     let mut after: Option<ChannelName> = None;
-    loop {
+    for _ in 0..MAX_PAGES {
         let from = after.as_ref().map(ChannelName::as_str);
-        let page = state.survey.channels(&app.id, prefix, from, PAGE).await;
-        let page = page.map_err(|error| crowded(state, app, error))?;
+        let page = turn.channels(prefix, from, PAGE).await;
         if !page.missing.is_empty() {
             return Err(ErrorCode::Internal.into());
         }
-        for (name, num_clients) in page.channels {
-            if pattern.is_empty() || is_like(name.as_str(), pattern) {
+        for (at, (name, num_clients)) in page.channels.into_iter().enumerate() {
+            if pattern.is_empty() || is_like(name.as_str(), &like) {
                 channels.insert(name.to_string(), ChannelNumbers { num_clients });
             }
-        }
-        if channels.len() > MAX_CHANNELS {
-            return Err(too_much(state, app));
+            if at % BREATHE == 0 {
+                tokio::task::yield_now().await;
+            }
         }
         match page.next {
+            Some(_) if channels.len() > MAX_CHANNELS => break,
             Some(next) => after = Some(next),
+            None if channels.len() > MAX_CHANNELS => break,
             None => return written(&ChannelsResult { channels }),
         }
     }
+    Err(too_much(state, app))
 }
 
 pub(super) async fn info(state: &ApiState, app: &App) -> Result<Vec<u8>, ServerError> {
-    let page = state.survey.nodes(&app.id).await;
-    let page = page.map_err(|error| crowded(state, app, error))?;
+    let page = turn(state, app)?.nodes().await;
     let nodes = page.nodes.iter().map(|(node, tally)| Node {
         uid: node.id,
         name: &node.name,
@@ -252,8 +259,8 @@ fn written(result: &impl Serialize) -> Result<Vec<u8>, ServerError> {
 }
 
 /// Whether all of `name` is like `pattern`: `*` stands for any text, `?` for one character.
-fn is_like(name: &str, pattern: &str) -> bool {
-    let (name, pattern): (Vec<_>, Vec<_>) = (name.chars().collect(), pattern.chars().collect());
+fn is_like(name: &str, pattern: &[char]) -> bool {
+    let name: Vec<_> = name.chars().collect();
     let (mut at, mut with) = (0, 0);
     // The last `*`, and how far it reaches: it is given one character more when the rest does not fit.
     let mut star = None;
@@ -300,7 +307,8 @@ mod tests {
             ("ab", "?", false),
             ("a", "**", true),
         ] {
-            assert_eq!(is_like(name, pattern), like, "{name} {pattern}");
+            let pattern_chars: Vec<_> = pattern.chars().collect();
+            assert_eq!(is_like(name, &pattern_chars), like, "{name} {pattern}");
         }
     }
 }

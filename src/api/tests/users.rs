@@ -38,6 +38,10 @@ async fn commands_out_of_their_bounds_are_refused() {
     let node = Node::start().await;
     let big = format!(r#"{{"data":"{}"}}"#, "x".repeat(70_000));
     let reason = format!(r#"{{"reason":"{}"}}"#, "x".repeat(124));
+    let deep = format!("{}{}", "[".repeat(129), "]".repeat(129));
+    let deep = |field: &str| format!(r#"{{"channel":"chat:1","{field}":{deep}}}"#);
+    let (deep_info, deep_data) = (deep("info"), deep("data"));
+    let deep_message = deep_data.replace(r#""channel":"chat:1","#, "");
     for (command, body, error) in [
         ("disconnect", r#"{"code":2999}"#, (422, "invalid_field")),
         ("disconnect", r#"{"code":5000}"#, (422, "invalid_field")),
@@ -53,6 +57,9 @@ async fn commands_out_of_their_bounds_are_refused() {
             r#"{"channel":"chat:1","expire_at":0}"#,
             (422, "invalid_field"),
         ),
+        ("subscribe", &deep_info, (400, "bad_request")),
+        ("subscribe", &deep_data, (400, "bad_request")),
+        ("messages", &deep_message, (400, "bad_request")),
         ("messages", "{}", (422, "invalid_field")),
         ("messages", &big, (413, "payload_too_large")),
         ("messages", "x", (400, "invalid_json")),

@@ -15,7 +15,7 @@ use crate::{
     },
     apps::App,
     model::{MAX_CHANNEL_BYTES, NodeId},
-    survey::Crowded,
+    survey::{Crowded, Turn},
     telemetry::Limit,
 };
 
@@ -56,7 +56,7 @@ pub(in crate::api) struct ListedChannel<'a> {
 /// A page of channels, in the order of their names.
 #[derive(Serialize, ToSchema)]
 pub(in crate::api) struct ListedChannels<'a> {
-    /// The channels. A page may have fewer than asked for, also none, though there is a next one.
+    /// The channels. A page may have fewer than asked for though there is a next one.
     channels: Vec<ListedChannel<'a>>,
     /// Ids of nodes that did not answer: there may be more channels and subscribers.
     #[schema(value_type = Vec<String>)]
@@ -143,8 +143,7 @@ pub(in crate::api) async fn channels(
             ));
         }
     }
-    let page = state.survey.channels(&app.id, &prefix, after, limit).await;
-    let page = page.map_err(|error| crowded(&state, &app, error))?;
+    let page = turn(&state, &app)?.channels(&prefix, after, limit).await;
     let channels = page.channels.iter();
     answer(&ListedChannels {
         channels: channels
@@ -182,8 +181,7 @@ pub(in crate::api) async fn nodes(
     Caller(app): Caller,
     Params(_): Params<OnlyApp>,
 ) -> Result<Response, ApiError> {
-    let page = state.survey.nodes(&app.id).await;
-    let page = page.map_err(|error| crowded(&state, &app, error))?;
+    let page = turn(&state, &app)?.nodes().await;
     let nodes = page.nodes.iter();
     let missing = nodes.clone().filter(|(_, tally)| tally.is_none());
     answer(&ListedNodes {
@@ -211,10 +209,12 @@ pub(in crate::api) fn uptime(started_ms: i64) -> u64 {
     now.saturating_sub(started).as_secs()
 }
 
-/// As many questions as may be are under way.
-pub(in crate::api) fn crowded(state: &ApiState, app: &App, Crowded: Crowded) -> ApiError {
-    state.metrics.app(&app.id).limits_hit.of(Limit::Surveys).inc();
-    ApiError::TooManyRequests { retry_after: RETRY }
+/// A turn to ask all nodes.
+pub(in crate::api) fn turn<'a>(state: &'a ApiState, app: &App) -> Result<Turn<'a>, ApiError> {
+    state.survey.turn(&app.id).map_err(|Crowded| {
+        state.metrics.app(&app.id).limits_hit.of(Limit::Surveys).inc();
+        ApiError::TooManyRequests { retry_after: RETRY }
+    })
 }
 
 fn answer(answer: &impl Serialize) -> Result<Response, ApiError> {

@@ -92,9 +92,10 @@ impl Peers {
         let until = Instant::now() + wait;
         let mut answers = Vec::new();
         let inbox = self.client.new_inbox();
-        let sealed = self.seal.seal(&subject, &data);
         let asked = timeout_at(until, async {
             let replies = self.client.subscribe(inbox.clone()).await.ok()?;
+            // Counted as late as can be: what is counted later may overtake it.
+            let sealed = self.seal.seal(&subject, &data);
             self.client
                 .publish_with_reply(Subject::from(subject), Subject::from(inbox), sealed)
                 .await

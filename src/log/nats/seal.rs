@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 1 | version: 1 |
 //! | 8 | the sender's id (little endian) |
-//! | 8 | the sender's count of messages (little endian), ascending |
+//! | 8 | the sender's count of messages (little endian): none twice |
 //! | 16 | HMAC-SHA256 over the subject and all other fields, cut to half |
 //! | rest | the payload |
 //!
@@ -32,9 +32,20 @@ pub(super) struct Seal {
     count: AtomicU64,
 }
 
-/// What has been heard of each sender on one subject: a message that is not later is a repeat.
+/// The last counts that are remembered of a sender on one subject. Messages that a node sends at once can
+/// leave in another order than they were counted in; none is this many behind another.
+const WINDOW: usize = 128;
+
+/// What has been heard of each sender on one subject.
 #[derive(Debug, Default)]
-pub(super) struct Heard(std::collections::HashMap<NodeId, u64>);
+pub(super) struct Heard(std::collections::HashMap<NodeId, Counts>);
+
+/// Counts that have been heard, ascending. What is at or below `floor` may have been.
+#[derive(Debug, Default)]
+struct Counts {
+    floor: u64,
+    recent: std::collections::VecDeque<u64>,
+}
 
 /// An opened message.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,16 +111,32 @@ impl Seal {
 }
 
 impl Heard {
-    /// Whether the message is later than all that the sender has said here before.
+    /// Whether the message has not been heard here before.
     pub(super) fn is_new(&mut self, opened: &Opened) -> bool {
         if self.0.len() >= MAX_SENDERS && !self.0.contains_key(&opened.from) {
             // Of nodes long gone, nearly all of them.
             self.0.clear();
         }
-        let last = self.0.entry(opened.from).or_default();
-        let new = opened.count > *last;
-        *last = opened.count.max(*last);
-        new
+        self.0.entry(opened.from).or_default().take(opened.count)
+    }
+}
+
+impl Counts {
+    /// Whether the count is new.
+    fn take(&mut self, count: u64) -> bool {
+        if count <= self.floor {
+            return false;
+        }
+        let Err(at) = self.recent.binary_search(&count) else {
+            return false;
+        };
+        self.recent.insert(at, count);
+        if self.recent.len() > WINDOW
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.floor = oldest;
+        }
+        true
     }
 }
 
@@ -173,7 +200,15 @@ mod tests {
         assert!(heard.is_new(&first));
         assert!(!heard.is_new(&first));
         assert!(heard.is_new(&second));
-        assert!(!heard.is_new(&first), "an older one is a repeat as well");
+        assert!(!heard.is_new(&first));
+        // Counted in this order, sent in another.
+        let [third, fourth] = [b"c", b"d"].map(|text| two.open(SUBJECT, one.seal(SUBJECT, text)).unwrap());
+        assert!(heard.is_new(&fourth) && heard.is_new(&third));
+        assert!(!heard.is_new(&fourth) && !heard.is_new(&third));
+        for _ in 0..WINDOW {
+            assert!(heard.is_new(&two.open(SUBJECT, one.seal(SUBJECT, b"e")).unwrap()));
+        }
+        assert!(!heard.is_new(&third), "too old to tell");
         let other = one.open(SUBJECT, two.seal(SUBJECT, b"a")).unwrap();
         assert!(heard.is_new(&other), "each sender counts for itself");
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::presence::member::test_member;
+use crate::presence::member::{Shown, test_member};
 
 fn names(members: &[Arc<Member>]) -> Vec<&str> {
     members.iter().map(|member| &*member.client).collect()
@@ -10,7 +10,11 @@ fn a_delta_says_what_is_once_for_each_connection() {
     let mut owner = Owner::default();
     owner.put(test_member("a", "ann"));
     owner.put(test_member("b", "bob"));
-    owner.put(test_member("a", "ann").with_state(Some("1".into())));
+    owner.put(
+        test_member("a", "ann")
+            .showing(Shown::State(Some("1".into())))
+            .into(),
+    );
     owner.leave("b");
     let delta = owner.take_delta(7, usize::MAX).unwrap();
     assert_eq!((delta.from, delta.to), (0, 7));
@@ -34,7 +38,7 @@ fn what_does_not_fit_follows_and_nothing_is_told_twice() {
     owner.leave("c");
     let room = test_member("a", "u").size() + 1;
     let first = owner.take_delta(5, room).unwrap();
-    assert_eq!((first.from, first.to, names(&first.put)), (0, 5, vec!["a", "b"]));
+    assert_eq!((first.from, first.to, names(&first.put)), (4, 5, vec!["a", "b"]));
     owner.put(test_member("e", "u"));
     let second = owner.take_delta(6, room).unwrap();
     assert_eq!((second.from, second.to, names(&second.put)), (5, 6, vec!["d"]));
@@ -92,6 +96,21 @@ fn a_lost_connection_stays_until_its_time_is_over_or_its_user_is_back() {
     assert_eq!(owner.end_lingering_of(&test_member("e", "")), []);
     assert!(owner.end_lingering("d", 500).is_some());
     assert!(owner.lost.is_empty());
+}
+
+#[test]
+fn a_first_delta_that_is_cut_does_not_say_all() {
+    let mut owner = Owner::default();
+    for client in ["a", "b"] {
+        owner.put(test_member(client, "u"));
+    }
+    let first = owner.take_delta(7, 1).unwrap();
+    assert_eq!((first.from, names(&first.put).len()), (6, 1));
+    let second = owner.take_delta(8, 1_000).unwrap();
+    assert_eq!((second.from, names(&second.put).len()), (7, 1));
+    let mut owner = Owner::default();
+    owner.put(test_member("a", "u"));
+    assert_eq!(owner.take_delta(1, 1_000).unwrap().from, 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::presence::{
-    member::test_member,
+    member::{Shown, test_member},
     owner::{Owner, Snapshot},
 };
 
@@ -338,7 +338,7 @@ impl World {
             Step::Update(n, client, state) => self.own(n, |node, seen| {
                 let known = node.owner.get(&format!("{n}-{client}")).cloned();
                 if let Some(member) = known {
-                    let member = member.with_state(Some(vec![state].into()));
+                    let member = Arc::new(member.showing(Shown::State(Some(vec![state].into()))));
                     node.owner.put(member.clone());
                     node.view.put_own(node.id, &member, seen);
                 }

@@ -246,6 +246,7 @@ impl Owner {
             Effect::Update { id, state, .. } => self.give(|session, _, out| {
                 session.on_rpc(id, Ok(state.unwrap_or_else(|| "{}".into())), out);
             }),
+            Effect::Show { .. } => {}
             Effect::Rpc { .. } | Effect::Message(_) => panic!("there is no application"),
             // What presence knows is not the session's business: always the same is there.
             Effect::Presence(PresenceOrder { id, count, .. }) => {
