@@ -30,16 +30,22 @@ impl Raw {
     }
 
     async fn with_token(addr: SocketAddr, token: &str) -> Result<Self, (u16, String)> {
+        let (raw, _) = Self::answered(addr, json!({"token": token})).await?;
+        Ok(raw)
+    }
+
+    /// Connects, and what the server answers.
+    async fn answered(addr: SocketAddr, request: Value) -> Result<(Self, Value), (u16, String)> {
         let url = format!("ws://{addr}/connection/websocket");
         let (socket, _) = within(tokio_tungstenite::connect_async(url)).await.unwrap();
         let mut raw = Self {
             socket,
             client: String::new(),
         };
-        raw.send(json!({"id": 1, "connect": {"token": token}})).await;
-        let reply = raw.hear().await?;
+        raw.send(json!({"id": 1, "connect": request})).await;
+        let mut reply = raw.hear().await?;
         raw.client = reply["connect"]["client"].as_str().unwrap().to_owned();
-        Ok(raw)
+        Ok((raw, reply["connect"].take()))
     }
 
     pub(crate) async fn connect(addr: SocketAddr, claims: &Value) -> Self {
@@ -452,4 +458,49 @@ async fn a_revocation_reaches_a_node_that_was_cut_off_when_it_is_back() {
     assert_eq!(ann.closed().await.0, 3500);
     let refused = Raw::try_connect(cut.addr, &claims).await;
     assert_eq!(refused.err().map(|why| why.0), Some(3500));
+}
+
+#[tokio::test]
+async fn what_is_published_to_a_user_arrives_and_is_recovered_on_another_node() {
+    let nats = NatsServer::start().await;
+    let more = r#"
+[[apps.namespaces]]
+name = "user"
+history = "std"
+recovery = true
+subscribe = "token"
+user_limited = true
+"#;
+    let start = async || {
+        let builder = Edge::builder().nats(&[nats.url()]).file(more);
+        builder.set("apps.0.personal_namespace", "user").start().await
+    };
+    let (a, b) = (start().await, start().await);
+    let token = token::token(&json!({"sub": "ann"}));
+    let connect = async |addr, subs: Value| {
+        let request = json!({"token": token, "subs": subs});
+        Raw::answered(addr, request)
+            .await
+            .unwrap_or_else(|why| panic!("{why:?}"))
+    };
+    let publish = async |text: &str| {
+        let path = "/v1/channels/user%3A%23ann/publications";
+        command(a.addr, path, json!({"data": text})).await
+    };
+    let (mut ann, answer) = connect(b.addr, json!({})).await;
+    assert_eq!(answer["subs"]["user:#ann"]["recoverable"], true);
+    let position = publish("one").await;
+    let push = ann.hear().await.unwrap();
+    assert_eq!(push["push"]["channel"], "user:#ann");
+    assert_eq!(push["push"]["pub"]["data"], "one");
+    drop(ann);
+    publish("two").await;
+    publish("three").await;
+    let since = json!({"recover": true, "offset": position["offset"], "epoch": position["epoch"]});
+    let (_ann, answer) = connect(a.addr, json!({"user:#ann": since})).await;
+    let personal = &answer["subs"]["user:#ann"];
+    assert_eq!(personal["recovered"], true, "{answer}");
+    let missed = personal["publications"].as_array().unwrap();
+    let missed: Vec<_> = missed.iter().map(|publication| &publication["data"]).collect();
+    assert_eq!(missed, ["two", "three"]);
 }

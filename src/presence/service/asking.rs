@@ -27,6 +27,10 @@ const BATCH: usize = 256;
 const AT_ONCE: usize = 4;
 /// How long an answer may take. Then the question is asked again.
 const ANSWER: Duration = Duration::from_secs(1);
+/// After an answer that was not whole in time the next may take twice as long, this often: half a minute if it
+/// had begun. If it had not, the node may be gone, or its answer be behind those to earlier questions.
+const MOST_DOUBLINGS: u32 = 5;
+const MOST_DOUBLINGS_UNHEARD: u32 = 3;
 /// Between two questions for the same.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -41,6 +45,8 @@ pub(super) struct Asking {
 struct Open {
     channels: HashSet<ChannelKey>,
     under_way: usize,
+    /// How often the time for its answers has been doubled.
+    doublings: u32,
 }
 
 impl Asking {
@@ -51,7 +57,7 @@ impl Asking {
     }
 
     /// Up to a batch of what one node is to be asked for.
-    fn take(&self) -> Option<(NodeId, Vec<ChannelKey>)> {
+    fn take(&self) -> Option<(NodeId, Vec<ChannelKey>, Duration)> {
         let mut open = self.open.lock();
         let mut nodes = open.iter_mut();
         let (id, node) = nodes.find(|(_, node)| node.under_way < AT_ONCE && !node.channels.is_empty())?;
@@ -60,7 +66,28 @@ impl Asking {
         for key in &batch {
             node.channels.remove(key);
         }
-        Some((*id, batch))
+        Some((*id, batch, ANSWER * 2_u32.pow(node.doublings)))
+    }
+
+    /// An answer was in time.
+    fn was_in_time(&self, id: NodeId) {
+        if let Some(node) = self.open.lock().get_mut(&id) {
+            node.doublings = node.doublings.saturating_sub(1);
+        }
+    }
+
+    /// An answer was not.
+    fn was_late(&self, id: NodeId, had_begun: bool) {
+        let most = if had_begun {
+            MOST_DOUBLINGS
+        } else {
+            MOST_DOUBLINGS_UNHEARD
+        };
+        if let Some(node) = self.open.lock().get_mut(&id)
+            && node.doublings < most
+        {
+            node.doublings += 1;
+        }
     }
 
     /// A batch that was taken is done with.
@@ -85,17 +112,17 @@ async fn run(presence: Arc<Presence>) {
     loop {
         presence.asking.wake.notified().await;
         sleep(GATHER).await;
-        while let Some((node, keys)) = presence.asking.take() {
+        while let Some((node, keys, wait)) = presence.asking.take() {
             let presence = presence.clone();
             presence.tasks.clone().spawn(async move {
-                ask(&presence, node, keys).await;
+                ask(&presence, node, keys, wait).await;
                 presence.asking.done(node);
             });
         }
     }
 }
 
-async fn ask(presence: &Arc<Presence>, node: NodeId, mut keys: Vec<ChannelKey>) {
+async fn ask(presence: &Arc<Presence>, node: NodeId, mut keys: Vec<ChannelKey>, wait: Duration) {
     // Who has heard meanwhile, or does not want to know any more, does not ask.
     keys.retain(|key| presence.is_missing(node, key));
     let question = Question {
@@ -111,11 +138,12 @@ async fn ask(presence: &Arc<Presence>, node: NodeId, mut keys: Vec<ChannelKey>) 
     let enough = |parts: &[NodeMessage]| parts.last().is_some_and(|part| wire::is_last(&part.data));
     let parts = presence
         .nodes
-        .ask_node(node, wire::ASK, data.into(), ANSWER, &enough)
+        .ask_node(node, wire::ASK, data.into(), wait, &enough)
         .await;
     let parts: Vec<_> = parts.into_iter().map(|part| part.data).collect();
     match wire::read_answers(&parts, keys.len()) {
         Some(answer) => {
+            presence.asking.was_in_time(node);
             let answered = answer.channels.len();
             for (key, members) in keys.iter().zip(answer.channels) {
                 presence.channels.with(key, |entry| {
@@ -131,6 +159,7 @@ async fn ask(presence: &Arc<Presence>, node: NodeId, mut keys: Vec<ChannelKey>) 
         }
         None => {
             presence.metrics.presence_unanswered.inc();
+            presence.asking.was_late(node, !parts.is_empty());
         }
     }
     keys.retain(|key| presence.is_missing(node, key));

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use slipstream::presence::{Member, Membership, PresenceError};
 
 use super::setting::{Ear, Node, app, member, name, quick};
-use crate::support::nats::NatsServer;
+use crate::support::{
+    nats::NatsServer,
+    proxy::{Proxy, Weather},
+};
 
 fn json(bytes: usize) -> Bytes {
     format!("\"{}\"", "x".repeat(bytes - 2)).into()
@@ -176,6 +179,30 @@ async fn members_with_as_much_info_as_they_may_come_all_at_once() {
     for node in [&two, &asked] {
         node.sees("public:heavy", 0, 0).await;
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_longer_is_given_the_time() {
+    let nats = NatsServer::start().await;
+    let proxy = Proxy::nats(&nats.url()).await;
+    let one = Node::start(&quick(&[nats.url()])).await;
+    let far = Node::start(&quick(&proxy.urls()).set("cluster.lease", "1h")).await;
+    for node in [&one, &far] {
+        crate::support::holds("two nodes", || node.nodes.live().len() == 2).await;
+    }
+    let _members: Vec<_> = (0..500)
+        .map(|i| {
+            let member = Member {
+                conn_info: Some(json(4_096)),
+                ..member(&format!("c{i:04}"), "u")
+            };
+            one.try_join("public:far", member, None).unwrap()
+        })
+        .collect();
+    // Two megabytes at 600 KB a second: more than the first question waits.
+    proxy.set(Weather::Slow(600_000));
+    far.sees("public:far", 500, 1).await;
+    assert!(far.metric("slipstream_presence_unanswered_total") >= 1.0);
 }
 
 #[tokio::test]
