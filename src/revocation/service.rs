@@ -241,8 +241,9 @@ impl Revocations {
             let mut counts = false;
             // All that is there is one step: many entries are one look at the connections.
             loop {
-                counts |= matches!(change, Change::Current) || pass.is_none();
                 self.apply(change, &mut pass, &mut stronger);
+                // Not before all that there was has been told: a node that starts waits for it.
+                counts |= pass.is_none();
                 match poll_fn(|cx| Poll::Ready(changes.poll_next(cx))).await {
                     Poll::Ready(Some(next)) => change = next,
                     Poll::Ready(None) | Poll::Pending => break,
@@ -349,4 +350,50 @@ fn unavailable(_: ReadError) -> RevokeError {
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        config::{Config, Sources},
+        log::memory::MemoryLog,
+    };
+
+    struct Scripted(mpsc::UnboundedReceiver<Change>);
+
+    impl Changes for Scripted {
+        fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Change>> {
+            self.0.poll_recv(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_counts_before_all_entries_have_been_told() {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Vec::new()));
+        let revocations = Arc::new(Revocations {
+            bucket: log.bucket(BucketName::Revocations),
+            config: Config::load(&Sources::default()).unwrap().revocations,
+            set: RwLock::default(),
+            enforce: Box::new(|_, _, _| {}),
+            applied: watch::Sender::new(0),
+            metrics: Arc::new(Metrics::new()),
+        });
+        let (changes, scripted) = mpsc::unbounded_channel();
+        let tasks = Tasks::default();
+        tasks.spawn(revocations.clone().watch(Box::new(Scripted(scripted))));
+        changes.send(Change::Begin).unwrap();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*revocations.applied.borrow(), 0, "the entries are still to come");
+        changes.send(Change::Current).unwrap();
+        let mut applied = revocations.applied.subscribe();
+        applied.wait_for(|applied| *applied == 1).await.unwrap();
+        tasks.stop();
+    }
 }
