@@ -162,9 +162,35 @@ struct Node {
     /// On the way to it, by sender.
     inbox: VecDeque<(NodeId, Incarnation, Message)>,
     asks: BTreeSet<NodeId>,
+    /// What it is still to learn of leases: whose, and whether that incarnation begins or is over.
+    events: VecDeque<(NodeId, Incarnation, bool)>,
+    /// It has died for good: it does nothing, and nobody asks what it sees.
+    gone: bool,
 }
 
 impl Node {
+    /// Learns the next of what has become of leases.
+    fn learn(&mut self) {
+        let Some((id, incarnation, begins)) = self.events.pop_front() else {
+            return;
+        };
+        let mut seen = Vec::new();
+        if begins {
+            self.view.node_up(id, incarnation, &mut seen);
+            self.asks.insert(id);
+            self.see(seen);
+        } else {
+            self.view.node_down(id, incarnation, &mut seen);
+            self.dead.insert((id, incarnation));
+            self.see(seen);
+            let of_it = format!("{}-", id.number());
+            assert!(
+                !self.shown.keys().any(|client| client.starts_with(&of_it)),
+                "nobody of the dead is shown"
+            );
+        }
+    }
+
     fn see(&mut self, seen: Vec<Seen>) {
         for seen in seen {
             match seen {
@@ -231,8 +257,12 @@ enum Step {
     Deliver(usize, usize),
     Repeat(usize, usize),
     Lose(usize, usize),
-    /// All others learn that a node's lease is over, one by one; then it begins anew.
+    /// A node's lease is over, and it begins anew. The others learn of it one by one.
     Lapse(usize),
+    /// A node dies for good.
+    Die(usize),
+    /// A node learns the next of what has become of leases.
+    Learn(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -248,7 +278,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (node.clone(), 0..4usize).prop_map(|(n, at)| Step::Deliver(n, at)),
         1 => (node.clone(), 0..4usize).prop_map(|(n, at)| Step::Repeat(n, at)),
         2 => (node.clone(), 0..4usize).prop_map(|(n, at)| Step::Lose(n, at)),
-        1 => node.prop_map(Step::Lapse),
+        1 => node.clone().prop_map(Step::Lapse),
+        1 => Just(Step::Die(2)),
+        3 => node.prop_map(Step::Learn),
     ]
 }
 
@@ -275,6 +307,8 @@ impl World {
                 dead: BTreeSet::new(),
                 inbox: VecDeque::new(),
                 asks,
+                events: VecDeque::new(),
+                gone: false,
             });
         }
         world
@@ -314,6 +348,9 @@ impl World {
     fn answer(&mut self, n: usize) {
         for other in std::mem::take(&mut self.0[n].asks) {
             let node = &self.0[other.number() as usize];
+            if node.gone {
+                continue;
+            }
             let answer = (
                 node.id,
                 node.incarnation,
@@ -323,7 +360,30 @@ impl World {
         }
     }
 
+    fn lease(&mut self, n: usize, incarnation: Incarnation, begins: bool) {
+        let id = self.0[n].id;
+        for (_, node) in self.0.iter_mut().enumerate().filter(|(to, _)| *to != n) {
+            node.events.push_back((id, incarnation, begins));
+        }
+    }
+
     fn apply(&mut self, step: Step) {
+        let (Step::Join(n, _)
+        | Step::Leave(n, _)
+        | Step::Update(n, _, _)
+        | Step::Flush(n, _)
+        | Step::Doubt(n)
+        | Step::Digest(n)
+        | Step::Answer(n)
+        | Step::Deliver(n, _)
+        | Step::Repeat(n, _)
+        | Step::Lose(n, _)
+        | Step::Lapse(n)
+        | Step::Die(n)
+        | Step::Learn(n)) = step;
+        if self.0[n].gone {
+            return;
+        }
         match step {
             Step::Join(n, client) => self.own(n, |node, seen| {
                 let member = test_member(&format!("{n}-{client}"), &format!("u{}", client % 2));
@@ -364,29 +424,34 @@ impl World {
                 let (id, old) = (self.0[n].id, self.0[n].incarnation);
                 self.0[n].incarnation = old.next();
                 self.0[n].view.set_own(id, old.next());
-                for to in (0..3).filter(|to| *to != n) {
-                    self.own(to, |node, seen| {
-                        node.view.node_down(id, old, seen);
-                        node.dead.insert((id, old));
-                        node.view.node_up(id, old.next(), seen);
-                        node.asks.insert(id);
-                    });
-                }
+                self.lease(n, old, false);
+                self.lease(n, old.next(), true);
             }
+            Step::Die(n) => {
+                let incarnation = self.0[n].incarnation;
+                self.0[n].gone = true;
+                self.0[n].owner = Owner::default();
+                self.lease(n, incarnation, false);
+            }
+            Step::Learn(n) => self.0[n].learn(),
         }
     }
 
     /// The network works for as long as it takes: all is told, and what a digest shows to be lost is
     /// asked for.
     fn settle(&mut self) {
-        for n in 0..3 {
+        let alive: Vec<_> = (0..3).filter(|n| !self.0[*n].gone).collect();
+        for n in alive.iter().copied() {
             while self.flush(n, 100) {}
+            while !self.0[n].events.is_empty() {
+                self.0[n].learn();
+            }
         }
         for _ in 0..6 {
-            for n in 0..3 {
+            for n in alive.iter().copied() {
                 self.digest(n);
             }
-            for n in 0..3 {
+            for n in alive.iter().copied() {
                 while !self.0[n].inbox.is_empty() {
                     self.0[n].deliver(0);
                 }
@@ -413,7 +478,7 @@ proptest! {
             .flat_map(|node| node.owner.snapshot(0).members)
             .map(|member| (member.client.to_string(), member))
             .collect();
-        for node in &world.0 {
+        for node in world.0.iter().filter(|node| !node.gone) {
             prop_assert!(node.view.is_complete());
             prop_assert_eq!(&node.shown, &truth);
         }
