@@ -10,7 +10,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -519,5 +519,21 @@ pub trait Log: Send + Sync + 'static {
     fn now_ms(&self) -> i64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Between two attempts to listen.
+const LISTEN_AGAIN: Duration = Duration::from_millis(200);
+
+/// Hears what nodes say on a topic ([`Log::listen`]), for as long as it is polled: once the connection to the
+/// broker has ended, it listens again.
+pub async fn hear(log: &dyn Log, topic: &str, mut act: impl FnMut(&NodeMessage)) {
+    loop {
+        if let Ok(mut messages) = log.listen(topic).await {
+            while let Some(message) = poll_fn(|cx| messages.poll_next(cx)).await {
+                act(&message);
+            }
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
     }
 }

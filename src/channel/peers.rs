@@ -5,14 +5,13 @@
 
 pub(super) mod asking;
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
 
 use crate::{
-    log::{NodeMessage, Route},
+    log::{Route, hear},
     model::{AppId, ChannelKey, ChannelName, ClassName, Epoch, Offset},
     telemetry::CatchupSource,
 };
@@ -28,7 +27,6 @@ use super::{
 
 const VOUCH: &str = "vouch";
 const NUDGE: &str = "nudge";
-const RETRY: Duration = Duration::from_millis(500);
 
 /// A channel as nodes name it to each other.
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,7 +68,7 @@ struct Nudge {
 
 /// Answers other nodes until the node stops.
 pub(super) async fn run(hub: Arc<Hub>) {
-    let questions = listen(&hub, VOUCH, |hub, message| {
+    let questions = hear(&*hub.log, VOUCH, |message| {
         let questions = serde_json::from_slice::<Vec<Question>>(&message.data);
         let (Ok(questions), Some(reply)) = (questions, &message.reply) else {
             return;
@@ -81,23 +79,12 @@ pub(super) async fn run(hub: Arc<Hub>) {
             }
         }
     });
-    let nudges = listen(&hub, NUDGE, |hub, message| {
+    let nudges = hear(&*hub.log, NUDGE, |message| {
         if let Ok(nudge) = serde_json::from_slice::<Nudge>(&message.data) {
             hub.on_nudge(&nudge);
         }
     });
     tokio::join!(questions, nudges, asking::run(hub.clone()));
-}
-
-async fn listen(hub: &Arc<Hub>, topic: &str, act: impl Fn(&Arc<Hub>, &NodeMessage)) {
-    loop {
-        if let Ok(mut messages) = hub.log.listen(topic).await {
-            while let Some(message) = poll_fn(|cx| messages.poll_next(cx)).await {
-                act(hub, &message);
-            }
-        }
-        sleep(RETRY).await;
-    }
 }
 
 impl Place {

@@ -1,10 +1,9 @@
 //! Asks all nodes what they have of an app, and answers others.
 
-use std::{collections::HashMap, fmt, future::poll_fn, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::sleep;
 
 use super::{
     merge::{ChannelsPage, NodesPage, Told, merge},
@@ -14,7 +13,7 @@ use crate::{
     channel::Hub,
     cluster::{Answers, Nodes},
     limits::Places,
-    log::{Log, NodeMessage},
+    log::{Log, NodeMessage, hear},
     model::{AppId, NodeId},
     task::Tasks,
     telemetry::Metrics,
@@ -23,8 +22,6 @@ use crate::{
 
 /// What nodes listen on.
 const TOPIC: &str = "survey";
-/// Between two attempts to listen.
-const PAUSE: Duration = Duration::from_millis(200);
 /// Names in one answer, in bytes: far below what NATS takes by default, however they are escaped.
 const ANSWER_BYTES: usize = 128 * 1024;
 /// The most channels in one answer: no page has more.
@@ -218,14 +215,7 @@ impl Survey {
     }
 
     async fn listen(self: Arc<Self>) {
-        loop {
-            if let Ok(mut messages) = self.log.listen(TOPIC).await {
-                while let Some(message) = poll_fn(|cx| messages.poll_next(cx)).await {
-                    self.on_message(&message);
-                }
-            }
-            sleep(PAUSE).await;
-        }
+        hear(&*self.log, TOPIC, |message| self.on_message(message)).await;
     }
 
     fn on_message(&self, message: &NodeMessage) {

@@ -1,8 +1,8 @@
 //! Commands to users, on this node and all others.
 
-use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::sync::Semaphore;
 
 use super::{
     deliver::order,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cluster::Nodes,
     config::UsersConfig,
-    log::{Log, NodeMessage},
+    log::{Log, NodeMessage, hear},
     model::NodeId,
     task::Tasks,
     telemetry::{Limit, Metrics, UserCommand},
@@ -20,8 +20,6 @@ use crate::{
 
 /// What nodes listen on.
 const TOPIC: &str = "users";
-/// Between two attempts to listen.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// See the module's documentation.
 pub struct Users {
@@ -120,14 +118,7 @@ impl Users {
     }
 
     async fn listen(self: Arc<Self>) {
-        loop {
-            if let Ok(mut messages) = self.log.listen(TOPIC).await {
-                while let Some(message) = poll_fn(|cx| messages.poll_next(cx)).await {
-                    self.on_message(&message);
-                }
-            }
-            sleep(PAUSE).await;
-        }
+        hear(&*self.log, TOPIC, |message| self.on_message(message)).await;
     }
 
     fn on_message(&self, message: &NodeMessage) {
