@@ -286,6 +286,8 @@ pub struct ClusterConfig {
     pub lease: Duration,
     /// How often a lease is renewed.
     pub renew_interval: Duration,
+    /// How long a node that did not stop in order is shown.
+    pub show_gone: Duration,
     /// How long other nodes may take to answer.
     pub ask_timeout: Duration,
 }
@@ -442,6 +444,8 @@ pub struct LimitsConfig {
     pub max_connections: usize,
     /// Connections of each user.
     pub max_connections_per_user: usize,
+    /// Connections from each address.
+    pub max_connections_per_ip: u32,
     /// Channels a connection may be subscribed to, if less than `edge.max_channels`.
     pub max_channels: usize,
 }

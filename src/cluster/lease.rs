@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::model::{Incarnation, NodeId};
 
-use super::node::NodeInfo;
+use super::node::{NodeInfo, NodeState};
 
 #[cfg(test)]
 mod tests;
@@ -52,9 +52,24 @@ impl Clock {
         self.last = Some(begun);
     }
 
-    /// How far it has come.
+    /// How far it has certainly come: up to the last write.
     pub fn now(&self) -> Duration {
         self.passed
+    }
+
+    /// Where it stands at `instant` if the next write will show that time has gone on since the last.
+    /// To be noted of what was seen then: it is never before what [`Clock::now`] turns out to be.
+    pub fn at(&self, instant: Instant) -> Duration {
+        let since = self
+            .last
+            .map_or(Duration::ZERO, |last| instant.saturating_duration_since(last));
+        self.passed + since.min(self.max_gap)
+    }
+
+    /// Whether a write now would show that time has gone on.
+    pub fn runs(&self, now: Instant) -> bool {
+        self.last
+            .is_some_and(|last| now.saturating_duration_since(last) < self.max_gap)
     }
 }
 
@@ -83,7 +98,7 @@ pub struct Leases {
 struct Lease {
     info: std::sync::Arc<NodeInfo>,
     revision: u64,
-    /// When this revision was seen first, by [`Clock`].
+    /// When this revision was seen first, by [`Clock::at`].
     seen: Duration,
 }
 
@@ -117,11 +132,15 @@ impl Leases {
         }
     }
 
-    /// An entry as the bucket has it at `revision`.
+    /// An entry as the bucket has it at `revision`, seen at `now` ([`Clock::at`]). Of a node that is
+    /// gone it is a removal.
     pub fn on_entry(&mut self, info: NodeInfo, revision: u64, now: Duration, events: &mut Vec<NodeEvent>) {
         let id = info.id;
         if id == self.me {
             return;
+        }
+        if info.state == NodeState::Gone {
+            return self.on_removed(id, revision, events);
         }
         if let Some(told) = &mut self.pass {
             told.push(id);
@@ -157,14 +176,17 @@ impl Leases {
         }
     }
 
-    /// Whose lease has run out: to be removed at that revision, or read again.
-    pub fn overdue(&self, now: Duration) -> Vec<(NodeId, u64)> {
-        let overdue = |lease: &Lease| now.saturating_sub(lease.seen) > self.lease;
-        let nodes = self.nodes.iter();
-        nodes
-            .filter(|(_, lease)| overdue(lease))
-            .map(|(id, lease)| (*id, lease.revision))
-            .collect()
+    /// Whose lease has run out by `now` ([`Clock::now`]): to be ended at that revision, or read again.
+    pub fn overdue(&self, now: Duration) -> Vec<(std::sync::Arc<NodeInfo>, u64)> {
+        let overdue = |lease: &&Lease| now >= lease.seen + self.lease;
+        let nodes = self.nodes.values().filter(overdue);
+        nodes.map(|lease| (lease.info.clone(), lease.revision)).collect()
+    }
+
+    /// How long after `now` the next lease runs out, if no renewal of it comes.
+    pub fn next_due(&self, now: Duration) -> Option<Duration> {
+        let due = self.nodes.values().map(|lease| lease.seen + self.lease);
+        due.filter(|due| *due > now).min().map(|due| due - now)
     }
 
     /// Whether this incarnation of a node holds a lease.

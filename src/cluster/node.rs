@@ -12,6 +12,8 @@ pub enum NodeState {
     Ready,
     /// It takes no new connections, and closes those it has.
     Draining,
+    /// It has not renewed its lease, and another has ended it. Written by that one.
+    Gone,
 }
 
 impl NodeState {
@@ -21,6 +23,7 @@ impl NodeState {
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::Draining => "draining",
+            Self::Gone => "gone",
         }
     }
 }

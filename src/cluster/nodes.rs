@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, broadcast},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -251,8 +251,16 @@ impl Nodes {
         let mut ticks = interval(self.config.renew_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Time is known to have passed only by a renewal: one more when a lease runs out, so that it
+            // ends then and not up to an interval later.
+            let due = {
+                let (state, now) = (self.state.lock(), Instant::now());
+                let due = state.leases.next_due(state.clock.at(now));
+                due.filter(|due| *due < self.config.renew_interval && state.clock.runs(now))
+            };
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = sleep(due.unwrap_or_default()), if due.is_some() => {}
                 () = self.renew.notified() => {}
             }
             if self.state.lock().closed {
@@ -293,7 +301,8 @@ impl Nodes {
                     let Ok(entry) = self.bucket.get(&key).await else {
                         break;
                     };
-                    let held = read(&entry).map(|info| info.incarnation);
+                    let held = read(&entry).filter(|info| info.state != NodeState::Gone);
+                    let held = held.map(|info| info.incarnation);
                     let mut state = self.state.lock();
                     if state.closed {
                         // Given back, not lost: it is not taken again.
@@ -316,15 +325,15 @@ impl Nodes {
             let state = self.state.lock();
             state.leases.overdue(state.clock.now())
         };
-        for (id, revision) in overdue {
+        for (info, revision) in overdue {
             // What has no answer is tried again with the next renewal.
-            let _ = self.end(id, revision).await;
+            let _ = self.end(&info, revision).await;
         }
     }
 
-    async fn end(&self, id: NodeId, revision: u64) -> Result<(), ReadError> {
-        let key = id.to_string();
-        if self.bucket.remove(&key, revision).await? {
+    async fn end(&self, info: &NodeInfo, revision: u64) -> Result<(), ReadError> {
+        let (id, key) = (info.id, info.id.to_string());
+        if self.write_gone(&key, info, revision).await? {
             self.metrics.leases_ended.inc();
             info!(node = %id, "a node has not renewed its lease and counts as gone");
             // A later entry would have another revision, and counts.
@@ -334,6 +343,22 @@ impl Nodes {
             self.on_change(&key, &entry);
         }
         Ok(())
+    }
+
+    /// Writes that a node is gone, for those who look later; whether its entry was still at `revision`.
+    async fn write_gone(&self, key: &str, info: &NodeInfo, revision: u64) -> Result<bool, ReadError> {
+        let gone = NodeInfo {
+            state: NodeState::Gone,
+            ..info.clone()
+        };
+        match serde_json::to_vec(&gone) {
+            Ok(value) if !self.config.show_gone.is_zero() => {
+                let shown = Some(self.config.show_gone);
+                let written = self.bucket.set(key, value.into(), revision, shown).await?;
+                Ok(written.is_some())
+            }
+            _ => self.bucket.remove(key, revision).await,
+        }
     }
 
     async fn watch(self: Arc<Self>, mut changes: Box<dyn Changes>) {
@@ -365,7 +390,7 @@ impl Nodes {
         let mut events = Vec::new();
         {
             let mut state = self.state.lock();
-            let now = state.clock.now();
+            let now = state.clock.at(Instant::now());
             change(&mut state.leases, now, &mut events);
         }
         self.count();
@@ -377,8 +402,9 @@ impl Nodes {
         let state = self.state.lock();
         let mut counts = [0; telemetry::NodeState::ALL.len()];
         let mine = std::iter::once(state.does);
-        for does in state.leases.live().map(|node| node.state).chain(mine) {
-            counts[label(does).index()] += 1;
+        let all = state.leases.live().map(|node| node.state).chain(mine);
+        for does in all.filter_map(label) {
+            counts[does.index()] += 1;
         }
         for (state, count) in telemetry::NodeState::ALL.iter().zip(counts) {
             self.metrics.nodes.of(*state).set(count);
@@ -428,10 +454,12 @@ fn unix_ms() -> i64 {
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-fn label(does: NodeState) -> telemetry::NodeState {
+/// `None`: it holds no lease.
+fn label(does: NodeState) -> Option<telemetry::NodeState> {
     match does {
-        NodeState::Starting => telemetry::NodeState::Starting,
-        NodeState::Ready => telemetry::NodeState::Ready,
-        NodeState::Draining => telemetry::NodeState::Draining,
+        NodeState::Starting => Some(telemetry::NodeState::Starting),
+        NodeState::Ready => Some(telemetry::NodeState::Ready),
+        NodeState::Draining => Some(telemetry::NodeState::Draining),
+        NodeState::Gone => None,
     }
 }

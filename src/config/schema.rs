@@ -164,6 +164,7 @@ section!(ClusterConfig {
     address: Text,
     lease: Time,
     renew_interval: Time,
+    show_gone: Time,
     ask_timeout: Time,
 });
 
@@ -246,6 +247,7 @@ section!(LimitsConfig {
     ring_bytes: Size,
     max_connections: Count,
     max_connections_per_user: Count,
+    max_connections_per_ip: Count,
     max_channels: Count,
 });
 

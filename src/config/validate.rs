@@ -327,6 +327,12 @@ fn cluster(config: &Config, checks: &mut Checks<'_>) {
         ("cluster.renew_interval", cluster.renew_interval),
         ("cluster.ask_timeout", cluster.ask_timeout),
     ]);
+    let whole = Duration::from_secs(1);
+    checks.that(
+        cluster.show_gone.is_zero() || cluster.show_gone >= whole,
+        &["cluster.show_gone"],
+        || "must be 0s or at least 1s".to_owned(),
+    );
     checks.that(
         cluster.lease >= 3 * cluster.renew_interval,
         &["cluster.lease", "cluster.renew_interval"],

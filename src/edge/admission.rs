@@ -5,15 +5,15 @@ use std::sync::{Arc, atomic::Ordering};
 
 use axum::http::HeaderValue;
 
-use super::{connection::Ended, gateway::Gateway, origin};
-use crate::{apps::App, auth, limits::Address, protocol::DisconnectCode, telemetry::Limit};
+use super::{arrivals::Origin, connection::Ended, gateway::Gateway, origin};
+use crate::{apps::App, auth, protocol::DisconnectCode, telemetry::Limit};
 
 /// A connection's place. It is counted as open, and as its app's, as long as this lives.
 pub(super) struct Admission {
     gateway: Arc<Gateway>,
     app: Arc<App>,
-    /// Where it comes from, if that is counted.
-    address: Option<Address>,
+    /// Where it comes from, and what it has taken for that.
+    from: Origin,
     /// Only while the app is open.
     provisional: Option<Box<Provisional>>,
 }
@@ -34,14 +34,14 @@ impl Admission {
         room(gateway, app)
     }
 
-    /// Takes a place. `address` is where it comes from, if a place of that was taken.
-    pub(super) fn new(gateway: Arc<Gateway>, app: Arc<App>, address: Option<Address>) -> Self {
+    /// Takes a place. `from` is where it comes from, as the arrivals have admitted it.
+    pub(super) fn new(gateway: Arc<Gateway>, app: Arc<App>, from: Origin) -> Self {
         gateway.open.fetch_add(1, Ordering::Relaxed);
         count(&gateway, &app);
         Self {
             gateway,
             app,
-            address,
+            from,
             provisional: None,
         }
     }
@@ -78,7 +78,9 @@ impl Admission {
         if !origin.is_none_or(|origin| origin::is_allowed(origin, &app.allowed_origins)) {
             return Err(DisconnectCode::PermissionDenied);
         }
-        if let Err(limit) = room(&self.gateway, &app) {
+        let room = room(&self.gateway, &app);
+        let arrivals = &self.gateway.arrivals;
+        if let Err(limit) = room.and_then(|()| arrivals.change(&self.app, &app, &mut self.from)) {
             self.gateway.metrics.app(&app.id).limits_hit.of(limit).inc();
             return Err(DisconnectCode::ConnectionLimit);
         }
@@ -110,9 +112,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.gateway.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(address) = &self.address {
-            self.gateway.arrivals.gone(address);
-        }
+        self.gateway.arrivals.gone(&self.app.id, &self.from);
         self.gateway.metrics.app(&self.app.id).connections.dec();
     }
 }

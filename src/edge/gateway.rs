@@ -189,9 +189,9 @@ impl Gateway {
             }
         };
         // Last, so that only what would have been a connection counts.
-        let from = peer.map(|peer| peer.ip());
-        let address = match self.arrivals.admit(from, &parts.headers, arrived) {
-            Ok(address) => address,
+        let address = peer.map(|peer| peer.ip());
+        let from = match self.arrivals.admit(&app, address, &parts.headers, arrived) {
+            Ok(from) => from,
             Err((limit, wait)) => {
                 self.metrics.app(&app.id).limits_hit.of(limit).inc();
                 return refuse(RefusedHandshake::Limit, later(limit, wait));
@@ -199,7 +199,7 @@ impl Gateway {
         };
         let gateway = self.clone();
         // Counted from here on: a storm of handshakes meets the limit, too.
-        let mut admission = Admission::new(gateway.clone(), app, address);
+        let mut admission = Admission::new(gateway.clone(), app, from);
         if by_token {
             admission.leave_open(parts.headers.get(header::ORIGIN));
         }
@@ -274,7 +274,7 @@ fn unavailable(message: &'static str) -> Response {
 /// The answer to a handshake that is one too many.
 fn later(limit: Limit, wait: Duration) -> Response {
     let mut response = match limit {
-        Limit::IpConnections => error(
+        Limit::IpConnections | Limit::AppIpConnections => error(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_connections",
             "too many connections from this address",

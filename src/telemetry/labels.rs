@@ -168,6 +168,8 @@ labels! {
         UserConnections = "user_connections",
         /// `edge.max_connections_per_ip`.
         IpConnections = "ip_connections",
+        /// `apps.limits.max_connections_per_ip`.
+        AppIpConnections = "app_ip_connections",
         /// `edge.connect_rate`.
         ConnectRate = "connect_rate",
         /// `edge.connect_delay_target`.

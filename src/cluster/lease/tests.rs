@@ -26,6 +26,11 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn overdue(leases: &Leases, now: Duration) -> Vec<(NodeId, u64)> {
+    let overdue = leases.overdue(now).into_iter();
+    overdue.map(|(info, revision)| (info.id, revision)).collect()
+}
+
 fn up(id: u64, incarnation: u32) -> NodeEvent {
     NodeEvent::Up(NodeId::new(id), Incarnation::new(incarnation))
 }
@@ -56,18 +61,47 @@ fn time_passes_only_between_writes_that_are_near_each_other() {
 }
 
 #[test]
+fn what_is_seen_between_two_writes_has_its_own_time() {
+    let start = Instant::now();
+    let ms = Duration::from_millis;
+    let mut clock = Clock::new(GAP);
+    assert!(!clock.runs(start));
+    assert_eq!(clock.at(start + ms(400)), ms(0));
+    clock.acknowledged(start);
+    assert_eq!(clock.at(start + ms(400)), ms(400));
+    clock.acknowledged(start + ms(1_000));
+    assert_eq!(clock.at(start + ms(1_400)), ms(1_400));
+    assert!(clock.runs(start + ms(3_499)));
+    // An outage: it stands still, and what is seen in it is not older than it seems.
+    assert!(!clock.runs(start + ms(3_500)));
+    assert_eq!(clock.at(start + ms(60_000)), ms(3_500));
+    clock.acknowledged(start + ms(61_000));
+    assert_eq!(clock.now(), ms(1_000));
+}
+
+#[test]
 fn a_lease_is_overdue_when_no_new_revision_came_for_as_long_as_it_lasts() {
     let mut leases = Leases::new(NodeId::new(1), LEASE);
     let mut events = Vec::new();
     leases.on_entry(info(2, 1), 5, secs(3), &mut events);
-    assert_eq!(leases.overdue(secs(13)), []);
-    assert_eq!(leases.overdue(secs(14)), [(NodeId::new(2), 5)]);
+    assert_eq!(overdue(&leases, secs(13) - Duration::from_millis(1)), []);
+    assert_eq!(leases.next_due(secs(12)), Some(secs(1)));
+    assert_eq!(overdue(&leases, secs(13)), [(NodeId::new(2), 5)]);
+    assert_eq!(leases.next_due(secs(13)), None);
     // Told again, as after a cut: nothing new.
     leases.on_entry(info(2, 1), 5, secs(14), &mut events);
-    assert_eq!(leases.overdue(secs(14)), [(NodeId::new(2), 5)]);
+    assert_eq!(overdue(&leases, secs(14)), [(NodeId::new(2), 5)]);
     leases.on_entry(info(2, 1), 6, secs(14), &mut events);
-    assert_eq!(leases.overdue(secs(24)), []);
+    assert_eq!(overdue(&leases, secs(23)), []);
     assert_eq!(events, [up(2, 1)]);
+    // Another has written that it is gone.
+    let gone = NodeInfo {
+        state: NodeState::Gone,
+        ..info(2, 1)
+    };
+    leases.on_entry(gone, 7, secs(23), &mut events);
+    assert_eq!(events, [up(2, 1), down(2, 1)]);
+    assert_eq!(leases.next_due(secs(23)), None);
 }
 
 #[test]
@@ -188,7 +222,7 @@ proptest! {
                 Step::Hear(who) => hear(&key, &mut observers[who], clocks[who]),
                 Step::Wait(who, seconds) => clocks[who] += secs(seconds),
                 Step::End(who) => {
-                    for (id, revision) in observers[who].overdue(clocks[who]) {
+                    for (id, revision) in overdue(&observers[who], clocks[who]) {
                         if key.revision == revision {
                             ended.extend(key.held.take().map(|incarnation| (incarnation, ())));
                             key.revision += 1;

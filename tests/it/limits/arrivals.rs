@@ -9,15 +9,16 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Error, client::IntoClientRequest},
 };
 
-use super::{edge, hit, path, publish};
+use super::{SECRET, edge, hit, path, publish};
 use crate::{
-    doors::{Entered, enter},
+    doors::{Entered, enter, token},
     support::{nats::NatsServer, until, within},
 };
 
@@ -65,6 +66,58 @@ async fn an_address_has_so_many_connections() {
     drop(first);
     until("there is a place again", || async {
         shake(edge.addr, &[]).await.ok().map(drop)
+    })
+    .await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_so_many_connections_in_an_app() {
+    let nats = NatsServer::start().await;
+    let edge = edge(&nats, "limits.max_connections_per_ip = 2")
+        .set("edge.trusted_proxies", "127.0.0.0/8")
+        .start()
+        .await;
+    let first = shake(edge.addr, &["1.1.1.1"]).await;
+    let second = shake(edge.addr, &["1.1.1.1"]).await;
+    assert_eq!((status(&first), status(&second)), (101, 101));
+    let third = shake(edge.addr, &["1.1.1.1"]).await.map(|_| ()).unwrap_err();
+    assert!(
+        third.0 == 429 && third.1.is_some_and(|wait| wait > 0),
+        "{third:?}"
+    );
+    assert_eq!(hit(&edge, "a", "app_ip_connections"), 1.0);
+    // Another address, and another app.
+    let elsewhere = shake(edge.addr, &["2.2.2.2"]).await;
+    assert_eq!(status(&elsewhere), 101);
+    let other = enter(edge.addr, &path("b"), None, None).await.guest();
+    drop((first, other));
+    until("there is a place again", || async {
+        shake(edge.addr, &["1.1.1.1"]).await.ok().map(drop)
+    })
+    .await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_only_the_token_names_counts_addresses_too() {
+    let nats = NatsServer::start().await;
+    let edge = edge(&nats, "limits.max_connections_per_ip = 1").start().await;
+    let of_a = token(&json!({ "sub": "u", "app": "a" }), SECRET);
+    let by_token = || enter(edge.addr, "/connection/websocket", None, Some(&of_a));
+    let first = by_token().await.guest();
+    assert!(matches!(by_token().await, Entered::Closed(3504)));
+    assert!(matches!(
+        enter(edge.addr, &path("a"), None, None).await,
+        Entered::Refused(429)
+    ));
+    assert_eq!(hit(&edge, "a", "app_ip_connections"), 2.0);
+    drop(first);
+    until("there is a place again", || async {
+        match by_token().await {
+            Entered::In(guest) => Some(guest),
+            _ => None,
+        }
     })
     .await;
     edge.stop().await;
