@@ -10,10 +10,10 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, ApiState, Front, Readiness, Services},
-    apps::{AppError, Apps},
+    apps::{self, AppError, Apps, Change, Feed, OnChange, Opener},
     channel::{Budgets, Hub},
     cluster::{About, Load, NodeState, Nodes},
-    config::Config,
+    config::{Config, Secret},
     edge::{
         frames,
         gateway::Gateway,
@@ -24,10 +24,12 @@ use crate::{
         Log,
         nats::{self, NatsLog},
     },
+    model::TokenFacts,
     presence::Presence,
     protocol::DisconnectCode,
     publish::Publisher,
     revocation::{Enforce, NotRead, Revocations},
+    seal::{BadKey, Sealing},
     survey::Survey,
     task::Tasks,
     telemetry::{Metrics, RefusedHandshake, RefusedMessage},
@@ -69,6 +71,7 @@ pub struct Running {
     metrics: Arc<Metrics>,
     log: Arc<NatsLog>,
     nodes: Arc<Nodes>,
+    apps: Apps,
     presence: Arc<Presence>,
     hub: Arc<Hub>,
     gateway: Arc<Gateway>,
@@ -102,6 +105,12 @@ pub enum StartError {
     /// Who is to be turned away is not known.
     #[error(transparent)]
     Revocations(#[from] NotRead),
+    /// What secrets are sealed with cannot be used.
+    #[error("tenants.sealing_keys: {0}")]
+    Sealing(#[from] BadKey),
+    /// Which apps there are is not known.
+    #[error(transparent)]
+    Apps(#[from] apps::NotRead),
     /// An app's keys cannot be used.
     #[error(transparent)]
     App(#[from] AppError),
@@ -187,6 +196,24 @@ impl App {
         .await;
         let index = Arc::new(Index::default());
         let seam: Arc<dyn Log> = log.clone();
+        let budgets = Arc::new(Budgets::new(config.channel.rings_bytes));
+        for app in apps.all() {
+            budgets.set(&app.id, app.limits.ring_bytes);
+        }
+        let followed = Feed::start(
+            &seam,
+            apps.clone(),
+            &config,
+            open(Sealing::new(&config.tenants.sealing_keys)?),
+            feel(index.clone(), budgets.clone(), metrics.clone()),
+            config.nats.start_timeout,
+            metrics.clone(),
+            &background,
+        );
+        if let Err(error) = followed.await {
+            background.stop();
+            return Err(error.into());
+        }
         let revocations = Revocations::start(
             &seam,
             &config.revocations,
@@ -202,17 +229,12 @@ impl App {
                 return Err(error.into());
             }
         };
-        let ring_shares: Vec<_> = config
-            .apps
-            .iter()
-            .map(|app| (app.id.clone(), app.limits.ring_bytes))
-            .collect();
         let hub = Hub::start(
             log.clone(),
             &config.log,
             &config.channel,
             &config.catchup,
-            Budgets::divide(config.channel.rings_bytes, &ring_shares),
+            budgets,
             frames::ENCODER,
             metrics.clone(),
             &background,
@@ -264,7 +286,7 @@ impl App {
             &node_name(&config),
             (&config.http, &config.users),
             Services {
-                apps,
+                apps: apps.clone(),
                 publisher,
                 hub: hub.clone(),
                 presence: presence.clone(),
@@ -303,6 +325,7 @@ impl App {
             metrics,
             log,
             nodes,
+            apps,
             presence,
             hub,
             gateway,
@@ -368,6 +391,11 @@ impl Running {
         &self.presence
     }
 
+    /// The apps it serves.
+    pub fn apps(&self) -> &Apps {
+        &self.apps
+    }
+
     /// The node's channels.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
@@ -380,6 +408,35 @@ fn enforce(index: Arc<Index>, metrics: Arc<Metrics>) -> Enforce {
         for mailbox in index.with_token(app, user, revoked) {
             metrics.revoked_connections.inc();
             mailbox.close(DisconnectCode::InvalidToken);
+        }
+    })
+}
+
+/// Opens the secrets of apps.
+fn open(sealing: Sealing) -> Opener {
+    Box::new(move |app, key, sealed| {
+        let opened = sealing.open(&apps::key_purpose(app, key), sealed).ok()?;
+        String::from_utf8(opened).ok().map(Secret::new)
+    })
+}
+
+/// What open connections, and what is held for apps, feel of a change.
+fn feel(index: Arc<Index>, budgets: Arc<Budgets>, metrics: Arc<Metrics>) -> OnChange {
+    Box::new(move |app, change| match change {
+        Change::Served(app) => budgets.set(&app.id, app.limits.ring_bytes),
+        Change::Removed => {
+            budgets.remove(app);
+            for mailbox in index.of_app(app) {
+                mailbox.close(DisconnectCode::ForceDisconnect);
+            }
+        }
+        Change::KeysRevoked(keys) => {
+            let is_revoked =
+                |_: &str, facts: &TokenFacts| facts.key.as_ref().is_some_and(|key| keys.contains(key));
+            for mailbox in index.with_token(app, None, is_revoked) {
+                metrics.revoked_connections.inc();
+                mailbox.close(DisconnectCode::InvalidToken);
+            }
         }
     })
 }

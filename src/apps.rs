@@ -1,25 +1,39 @@
 //! The apps this node serves: what each connection and request asks about its tenant.
 //!
-//! The registry is read often and replaced whole; an [`App`] that somebody holds stays as it was.
+//! Apps come from the configuration file ([`Apps::new`]) and from the control plane by a bucket that the
+//! node watches (`feed.rs`). The registry is read often and replaced whole; an [`App`] that somebody holds
+//! stays as it was, and [`Apps::generation`] tells when to look again.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::{
-    auth::{ApiKeys, AuthError, HttpClient, PresentedKey, Verifier},
-    config::{AppConfig, LimitsConfig},
+    auth::{ApiKeys, AuthError, HttpClient, KeyHash, PresentedKey, SigningKey, Verifier},
+    config::{AppConfig, AuthConfig, LimitsConfig},
     limits::ConductRules,
     model::{AppId, ChannelName, ConnectClaims, Rules, SubscribeClaims, TokenError},
     session::AppView,
     task::Tasks,
 };
 
+mod feed;
 mod publishing;
+mod record;
 
+pub use feed::{Change, Feed, NotRead, OnChange};
 use publishing::Publishing;
 pub use publishing::Throttled;
+pub use record::{AppRecord, Credentials, FORMAT, KeyRecord, Opener, RecordError, key_purpose};
 
 /// One app.
 pub struct App {
@@ -30,7 +44,7 @@ pub struct App {
     /// What its sessions need to know.
     pub view: Arc<AppView>,
     /// Verifies its tokens; `None` = tokens are refused.
-    pub verifier: Option<Verifier>,
+    pub verifier: Option<Arc<Verifier>>,
     /// The keys of its backends.
     pub api_keys: ApiKeys,
     /// Origins that browsers may connect from; empty = all.
@@ -39,7 +53,13 @@ pub struct App {
     pub limits: LimitsConfig,
     /// What each of its connections may do.
     pub conduct: ConductRules,
-    publishing: Mutex<Publishing>,
+    /// Which version of it this is; 0 if it is the configuration file's.
+    pub version: u64,
+    auth: Option<AuthConfig>,
+    signing_keys: Vec<SigningKey>,
+    /// Keys that it has verified tokens with since this node started, and does so no more.
+    retired_keys: HashSet<Arc<str>>,
+    publishing: Arc<Mutex<Publishing>>,
 }
 
 /// Why the apps cannot be served as configured.
@@ -52,13 +72,42 @@ pub struct AppError {
     pub source: AuthError,
 }
 
-/// All apps of this node, by id. Cheap to clone; clones see replacements.
+/// All apps of this node, by id. Cheap to clone; clones see changes.
 #[derive(Clone)]
 pub struct Apps {
-    apps: Arc<ArcSwap<HashMap<AppId, Arc<App>>>>,
+    registry: Arc<ArcSwap<Registry>>,
+    generation: Arc<AtomicU64>,
+    /// Those of the configuration file, which nothing else changes.
+    fixed: Arc<HashSet<AppId>>,
     unnamed: Arc<App>,
     http: Arc<HttpClient>,
     tasks: Tasks,
+}
+
+#[derive(Clone, Default)]
+struct Registry {
+    apps: HashMap<AppId, Arc<App>>,
+    /// Whose key it is.
+    keys: HashMap<KeyHash, AppId>,
+}
+
+impl Registry {
+    fn insert(&mut self, app: Arc<App>) {
+        self.remove(&app.id);
+        let hashes = app.api_keys.hashes();
+        self.keys.extend(hashes.map(|hash| (hash, app.id.clone())));
+        self.apps.insert(app.id.clone(), app);
+    }
+
+    fn remove(&mut self, id: &AppId) {
+        let Some(app) = self.apps.remove(id) else { return };
+        for hash in app.api_keys.hashes() {
+            // Not that of another app which has the same key: that app's file or record is at fault.
+            if self.keys.get(&hash) == Some(id) {
+                self.keys.remove(&hash);
+            }
+        }
+    }
 }
 
 const NO_TOKENS: TokenError = TokenError::Invalid("the app takes no tokens");
@@ -66,17 +115,43 @@ const NO_TOKENS: TokenError = TokenError::Invalid("the app takes no tokens");
 // === impl App ===
 
 impl App {
-    fn new(config: AppConfig, http: &HttpClient, tasks: &Tasks) -> Result<Self, AppError> {
-        let verifier = config
-            .auth
-            .as_ref()
-            .map(|auth| Ok(Verifier::new(auth, http, tasks)?.of_app(&config.id)))
-            .transpose();
-        let verifier = verifier.map_err(|source| AppError {
-            app: config.id.clone(),
-            source,
-        })?;
-        let publishing = Publishing::new(&config.limits, &config.namespaces);
+    /// `before` is the app as it was: what has not changed goes on, such as rates and fetched keys.
+    fn new(
+        config: AppConfig,
+        credentials: Credentials,
+        version: u64,
+        before: Option<&Self>,
+        http: &HttpClient,
+        tasks: &Tasks,
+    ) -> Result<Self, AppError> {
+        let Credentials {
+            api_keys,
+            signing_keys,
+        } = credentials;
+        let same = before.filter(|before| before.auth == config.auth && before.signing_keys == signing_keys);
+        let verifier = match (&config.auth, same) {
+            (_, Some(before)) => before.verifier.clone(),
+            (Some(auth), None) => {
+                let verifier = Verifier::new(auth, http, tasks).map_err(|source| AppError {
+                    app: config.id.clone(),
+                    source,
+                })?;
+                Some(Arc::new(verifier.with_keys(&signing_keys).of_app(&config.id)))
+            }
+            (None, None) => None,
+        };
+        let retired_keys = before.map_or_else(HashSet::new, |before| {
+            let all = before.key_names().chain(&before.retired_keys);
+            let is_used = |key: &Arc<str>| verifier.iter().any(|it| it.key_names().any(|name| name == key));
+            all.filter(|key| !is_used(key)).cloned().collect()
+        });
+        let publishing = match before.filter(|before| before.has_rates(&config)) {
+            Some(before) => before.publishing.clone(),
+            None => {
+                let publishing = Publishing::new(&config.limits, &config.namespaces);
+                Arc::new(Mutex::new(publishing))
+            }
+        };
         let rules: Rules = config.namespaces.into_iter().collect();
         let view = AppView {
             id: config.id.clone(),
@@ -89,12 +164,16 @@ impl App {
             rules: rules.clone(),
         };
         Ok(Self {
-            publishing: Mutex::new(publishing),
+            publishing,
             id: config.id,
             rules,
             view: Arc::new(view),
             verifier,
-            api_keys: ApiKeys::new(&config.api_keys),
+            api_keys,
+            version,
+            auth: config.auth,
+            signing_keys,
+            retired_keys,
             allowed_origins: config.allowed_origins,
             conduct: conduct(&config.limits),
             limits: config.limits,
@@ -107,7 +186,7 @@ impl App {
         let id = AppId::unnamed();
         let limits = LimitsConfig::default();
         Self {
-            publishing: Mutex::new(Publishing::new(&limits, &[])),
+            publishing: Arc::new(Mutex::new(Publishing::new(&limits, &[]))),
             rules: Rules::default(),
             view: Arc::new(AppView {
                 id: id.clone(),
@@ -118,11 +197,38 @@ impl App {
             }),
             id,
             verifier: None,
-            api_keys: ApiKeys::new(&[]),
+            api_keys: ApiKeys::default(),
+            version: 0,
+            auth: None,
+            signing_keys: Vec::new(),
+            retired_keys: HashSet::new(),
             allowed_origins: Vec::new(),
             conduct: conduct(&limits),
             limits,
         }
+    }
+
+    /// Whether `config` has the same rates.
+    fn has_rates(&self, config: &AppConfig) -> bool {
+        fn sorted<'a>(rates: impl Iterator<Item = (&'a str, u32)>) -> Vec<(&'a str, u32)> {
+            let mut rates: Vec<_> = rates.filter(|(_, rate)| *rate > 0).collect();
+            rates.sort_unstable();
+            rates
+        }
+        let before = self.rules.iter().map(|(name, rule)| (name, rule.rate));
+        let now = config.namespaces.iter();
+        self.limits == config.limits
+            && sorted(before) == sorted(now.map(|(name, rule)| (name.as_str(), rule.rate)))
+    }
+
+    /// What the keys are called that it verifies tokens with, those of a JWK set left out.
+    fn key_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.verifier.iter().flat_map(|verifier| verifier.key_names())
+    }
+
+    /// Whether a token that was verified with this key, maybe a moment ago, would not be now.
+    pub fn has_retired(&self, key: &str) -> bool {
+        self.retired_keys.contains(key)
     }
 
     /// Verifies a connection token.
@@ -189,33 +295,59 @@ impl Apps {
     ///
     /// The first app whose tokens cannot be verified as configured.
     pub fn new(configs: Vec<AppConfig>, tasks: Tasks) -> Result<Self, AppError> {
-        let apps = Self {
-            apps: Arc::default(),
+        let http = Arc::new(HttpClient::default());
+        let mut registry = Registry::default();
+        for config in configs {
+            let credentials = Credentials {
+                api_keys: ApiKeys::new(&config.api_keys),
+                signing_keys: Vec::new(),
+            };
+            registry.insert(Arc::new(App::new(config, credentials, 0, None, &http, &tasks)?));
+        }
+        Ok(Self {
+            fixed: Arc::new(registry.apps.keys().cloned().collect()),
+            registry: Arc::new(ArcSwap::from_pointee(registry)),
+            generation: Arc::default(),
             unnamed: Arc::new(App::unnamed()),
-            http: Arc::default(),
+            http,
             tasks,
-        };
-        apps.replace(configs)?;
-        Ok(apps)
+        })
     }
 
-    /// Serves `configs` from now on instead of what was served. Rates start afresh.
-    ///
-    /// # Errors
-    ///
-    /// As [`Apps::new`]; nothing is replaced then.
-    pub fn replace(&self, configs: Vec<AppConfig>) -> Result<(), AppError> {
-        let apps = configs.into_iter().map(|config| {
-            let app = App::new(config, &self.http, &self.tasks)?;
-            Ok((app.id.clone(), Arc::new(app)))
-        });
-        self.apps.store(Arc::new(apps.collect::<Result<_, _>>()?));
-        Ok(())
+    /// Whether the app is the configuration file's.
+    fn is_fixed(&self, id: &AppId) -> bool {
+        self.fixed.contains(id)
+    }
+
+    /// An app as it is to be served from now on, for [`Apps::apply`].
+    fn build(&self, config: AppConfig, credentials: Credentials, version: u64) -> Result<Arc<App>, AppError> {
+        let before = self.get(config.id.as_str());
+        let before = before.as_deref();
+        let app = App::new(config, credentials, version, before, &self.http, &self.tasks)?;
+        Ok(Arc::new(app))
+    }
+
+    /// Serves these apps from now on, those without one no more. For one caller at a time.
+    fn apply(&self, changes: Vec<(AppId, Option<Arc<App>>)>) {
+        let mut registry = Registry::clone(&self.registry.load());
+        for (id, app) in changes {
+            match app {
+                Some(app) => registry.insert(app),
+                None => registry.remove(&id),
+            }
+        }
+        self.registry.store(Arc::new(registry));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number after each change of any app.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The app with this id.
     pub fn get(&self, id: &str) -> Option<Arc<App>> {
-        self.apps.load().get(id).cloned()
+        self.registry.load().apps.get(id).cloned()
     }
 
     /// What stands for the app of connections that have not named one yet: without rules, keys and
@@ -226,22 +358,25 @@ impl Apps {
 
     /// The app that an API key belongs to, for requests that name none.
     pub fn by_api_key(&self, presented: &PresentedKey) -> Option<Arc<App>> {
-        self.apps
-            .load()
-            .values()
-            .find(|app| app.api_keys.accept(presented))
-            .cloned()
+        let registry = self.registry.load();
+        let app = registry.apps.get(registry.keys.get(&presented.hash())?)?;
+        app.api_keys.accept(presented).then(|| app.clone())
+    }
+
+    /// How many there are.
+    fn len(&self) -> usize {
+        self.registry.load().apps.len()
     }
 
     /// All apps, in no order.
     pub fn all(&self) -> Vec<Arc<App>> {
-        self.apps.load().values().cloned().collect()
+        self.registry.load().apps.values().cloned().collect()
     }
 }
 
 impl fmt::Debug for Apps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.apps.load().keys()).finish()
+        f.debug_set().entries(self.registry.load().apps.keys()).finish()
     }
 }
 

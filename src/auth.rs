@@ -4,7 +4,7 @@
 //! are never logged and never part of an error.
 
 use std::{
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,7 +14,7 @@ mod jwks;
 mod key;
 mod token;
 
-pub use api_key::{ApiKeys, PresentedKey, presented_key};
+pub use api_key::{ApiKeys, KeyHash, PresentedKey, presented_key};
 pub use claims::token_id;
 
 use self::{
@@ -24,7 +24,7 @@ use self::{
     token::{Token, Unverified, Verified},
 };
 use crate::{
-    config::AuthConfig,
+    config::{AuthConfig, Secret},
     model::{AppId, ConnectClaims, SubscribeClaims, TokenError},
     task::Tasks,
 };
@@ -74,6 +74,17 @@ pub fn named_app(token: &str) -> Option<String> {
     claims::app(&Token::parse(token).ok()?.unverified_payload()?)
 }
 
+/// A secret of an app that its backends sign tokens with (HS256/384/512).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningKey {
+    /// What tokens name it by (`kid`), and it is revoked by.
+    pub id: String,
+    /// At least 32 bytes.
+    pub secret: Secret,
+    /// Seconds since 1970 until which it is good; `None` = for good.
+    pub until: Option<i64>,
+}
+
 /// Verifies the tokens of one app.
 #[derive(Debug)]
 pub struct Verifier {
@@ -111,6 +122,18 @@ impl Verifier {
             max_token_bytes: config.max_token_bytes,
             expected,
         })
+    }
+
+    /// Also verifies with these keys, which may be many: a token that names one by its id is tried with
+    /// that one alone.
+    pub fn with_keys(mut self, keys: &[SigningKey]) -> Self {
+        self.local.add(keys);
+        self
+    }
+
+    /// What its own keys are called, those of a JWK set left out.
+    pub fn key_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.local.names()
     }
 
     /// Also refuses tokens whose claim `app` names another app than this one.

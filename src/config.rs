@@ -11,6 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::model::{AppId, ClassName, Rule};
 
+mod document;
 mod fields;
 mod kinds;
 mod layers;
@@ -53,6 +54,8 @@ pub struct Config {
     pub revocations: RevocationsConfig,
     /// Who is on a channel.
     pub presence: PresenceConfig,
+    /// Apps that come from the control plane.
+    pub tenants: TenantsConfig,
     /// Stopping.
     pub drain: DrainConfig,
     /// Logs.
@@ -365,6 +368,23 @@ pub struct TelemetryConfig {
     pub json: bool,
 }
 
+/// `[tenants]`
+#[derive(Clone, Debug)]
+pub struct TenantsConfig {
+    /// Namespaces of an app.
+    pub max_namespaces: usize,
+    /// Allowed origins of an app.
+    pub max_origins: usize,
+    /// Public keys of an app.
+    pub max_public_keys: usize,
+    /// The most that an app may have for `rate_channels` and `rate_users`.
+    pub max_rate_keys: usize,
+    /// What secrets at rest are sealed with: the first seals, all open.
+    pub sealing_keys: Vec<Secret>,
+    /// Whether an app may name URLs that are not public.
+    pub private_urls: bool,
+}
+
 /// `[[apps]]`
 #[derive(Clone, Debug)]
 pub struct AppConfig {
@@ -387,7 +407,7 @@ pub struct AppConfig {
 }
 
 /// `[apps.auth]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthConfig {
     /// Secret for HS256/384/512.
     pub hmac_secret: Option<Secret>,
@@ -418,7 +438,7 @@ pub struct AuthConfig {
 }
 
 /// `[apps.limits]`: an app's share of one node. 0 = unlimited.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// Publications a second.
     pub publish_rate: u32,

@@ -21,6 +21,7 @@ pub mod protocol;
 pub mod publish;
 pub mod random;
 pub mod revocation;
+pub mod seal;
 pub mod session;
 pub mod survey;
 pub mod task;

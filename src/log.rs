@@ -317,17 +317,20 @@ pub enum BucketName {
     Nodes,
     /// Tokens, users and keys that are no longer good.
     Revocations,
+    /// Apps of the control plane.
+    Apps,
 }
 
 impl BucketName {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Nodes, Self::Revocations];
+    pub const ALL: [Self; 3] = [Self::Nodes, Self::Revocations, Self::Apps];
 
     /// As it stands in the names of streams.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Nodes => "nodes",
             Self::Revocations => "revocations",
+            Self::Apps => "apps",
         }
     }
 }

@@ -140,6 +140,12 @@ impl Session {
         }
     }
 
+    /// The app of this connection as it is now: rules and limits that have changed hold from the next
+    /// command on. Subscriptions stay.
+    pub fn renew_app(&mut self, app: Arc<AppView>) {
+        self.app = app;
+    }
+
     /// Whether the connect has been answered with success and the connection not been closed.
     pub fn is_connected(&self) -> bool {
         matches!(self.stage, Stage::Connected)

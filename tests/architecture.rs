@@ -18,6 +18,7 @@ const MODULES: &[(&str, &str)] = &[
     ("random", ""),
     ("task", ""),
     ("config", "model"),
+    ("seal", "config"),
     ("telemetry", "config model"),
     ("limits", "config model"),
     // Pure: wire formats.
@@ -36,7 +37,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     // Pure: one connection's protocol state.
     ("session", "config log model protocol"),
-    ("apps", "auth config limits model session task telemetry"),
+    ("apps", "auth config limits log model session task telemetry"),
     ("publish", "apps channel config log model protocol telemetry"),
     (
         "users",
@@ -59,7 +60,7 @@ const MODULES: &[(&str, &str)] = &[
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation session survey task telemetry users",
+        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation seal session survey task telemetry users",
     ),
     ("dev", "app config model task"),
     ("cli", "app bench cluster config dev log model task telemetry"),

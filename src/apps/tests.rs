@@ -67,29 +67,83 @@ async fn each_app_has_its_own() {
     assert_eq!((owner("key"), owner("")), (None, None));
 }
 
+fn apply(apps: &Apps, config: AppConfig, credentials: Credentials, version: u64) -> Arc<App> {
+    let app = apps.build(config, credentials, version).unwrap();
+    apps.apply(vec![(app.id.clone(), Some(app.clone()))]);
+    app
+}
+
+fn signing(id: &str) -> SigningKey {
+    SigningKey {
+        id: id.to_owned(),
+        secret: Secret::new("0123456789abcdef0123456789abcdef"),
+        until: None,
+    }
+}
+
 #[tokio::test]
-async fn apps_are_replaced_whole_or_not_at_all() {
+async fn an_app_changes_for_who_looks_again() {
     let apps = apps(TWO);
-    let clone = apps.clone();
-    let held = apps.get("a").unwrap();
-    let mut bad = configs(TWO);
-    bad[1].auth = Some(AuthConfig {
+    let (clone, generation) = (apps.clone(), apps.generation());
+    let held = apps.get("b").unwrap();
+    let mut bad = configs(TWO).remove(1);
+    bad.auth = Some(AuthConfig {
         public_keys: vec!["x".to_owned()],
         ..AuthConfig::default()
     });
-    let error = apps.replace(bad).unwrap_err();
+    let error = apps.build(bad, Credentials::default(), 1).unwrap_err();
     assert_eq!(
         error.to_string(),
         "app b: public key 0 is not an RSA, P-256, P-384 or Ed25519 public key in PEM"
     );
-    assert_eq!(apps.all().len(), 2);
+    assert_eq!((apps.len(), apps.generation()), (2, generation));
 
-    let mut one = configs(TWO);
-    one.truncate(1);
-    one[0].api_keys = vec![Secret::new("new")];
-    apps.replace(one).unwrap();
-    assert!(clone.get("b").is_none() && clone.by_api_key(&PresentedKey::new("new")).is_some());
-    assert!(held.api_keys.accept(&PresentedKey::new("key-of-a")));
+    let credentials = Credentials {
+        api_keys: ApiKeys::new(&[Secret::new("new")]),
+        signing_keys: vec![signing("k1")],
+    };
+    let key = PresentedKey::new;
+    let changed = apply(&apps, configs(TWO).remove(1), credentials, 2);
+    assert!(clone.generation() != generation && Arc::ptr_eq(&clone.get("b").unwrap(), &changed));
+    assert!(clone.by_api_key(&key("new")).is_some() && clone.by_api_key(&key("key-of-b")).is_none());
+    assert!(
+        held.api_keys.accept(&key("key-of-b")),
+        "who holds it sees what was"
+    );
+    assert!(!changed.has_retired("k1"));
+
+    let credentials = Credentials {
+        signing_keys: vec![signing("k2")],
+        ..Credentials::default()
+    };
+    let rotated = apply(&apps, configs(TWO).remove(1), credentials, 3);
+    assert!(rotated.has_retired("k1") && !rotated.has_retired("k2"));
+    let credentials = Credentials {
+        signing_keys: vec![signing("k1")],
+        ..Credentials::default()
+    };
+    let back = apply(&apps, configs(TWO).remove(1), credentials, 4);
+    assert!(!back.has_retired("k1") && back.has_retired("k2"));
+
+    apps.apply(vec![(back.id.clone(), None)]);
+    assert!(apps.get("b").is_none() && apps.len() == 1 && apps.by_api_key(&key("new")).is_none());
+    assert!(apps.is_fixed(&back.id), "the file still has it");
+}
+
+#[test]
+fn rates_go_on_over_a_change_that_is_not_theirs() {
+    let file = "[[apps]]\nid = \"a\"\nlimits.publish_rate = 1\nnamespaces = [{ name = \"\", subscribe = \"nobody\" }]";
+    let apps = apps(file);
+    let (now, x) = (Instant::now(), channel("x"));
+    let admit = || apps.get("a").unwrap().admit(&x, None, 1, 1, now).is_ok();
+    assert!(admit() && !admit());
+    let mut config = configs(file).remove(0);
+    config.allowed_origins = vec!["https://a.example".to_owned()];
+    apply(&apps, config.clone(), Credentials::default(), 1);
+    assert!(!admit());
+    config.limits.publish_rate = 2;
+    apply(&apps, config, Credentials::default(), 2);
+    assert!(admit() && admit() && !admit());
 }
 
 #[tokio::test]

@@ -1,40 +1,73 @@
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
+use super::unix_now;
 use crate::config::Secret;
 
 /// The keys of an app's backends. Only their hashes are kept: a comparison then takes the same time
 /// whatever was presented, its length included.
+#[derive(Clone, Debug, Default)]
+pub struct ApiKeys(Vec<ApiKey>);
+
 #[derive(Clone, Debug)]
-pub struct ApiKeys(Vec<digest::Digest>);
+struct ApiKey {
+    hash: KeyHash,
+    /// Seconds since 1970 until which it is good; `None` = for good.
+    until: Option<i64>,
+}
+
+/// The SHA-256 of a key's text.
+pub type KeyHash = [u8; 32];
 
 impl ApiKeys {
     /// Accepts these keys.
     pub fn new(keys: &[Secret]) -> Self {
-        Self(keys.iter().map(|key| hash(key.expose())).collect())
+        keys.iter().map(|key| (hash(key.expose()), None)).collect()
+    }
+
+    /// The hashes of the keys, also of those that are good no more.
+    pub fn hashes(&self) -> impl Iterator<Item = KeyHash> {
+        self.0.iter().map(|key| key.hash)
     }
 
     /// Whether `presented` is one of the keys. All are compared, so that the time does not tell
     /// which one matched.
     pub fn accept(&self, presented: &PresentedKey) -> bool {
-        let equal =
-            |key: &digest::Digest| verify_slices_are_equal(key.as_ref(), presented.0.as_ref()).is_ok();
-        self.0.iter().fold(false, |found, key| found | equal(key))
+        let good = |key: &ApiKey| {
+            verify_slices_are_equal(&key.hash, &presented.0).is_ok()
+                & key.until.is_none_or(|until| until > unix_now())
+        };
+        self.0.iter().fold(false, |found, key| found | good(key))
+    }
+}
+
+/// Of hashes, and until when each is good: seconds since 1970.
+impl FromIterator<(KeyHash, Option<i64>)> for ApiKeys {
+    fn from_iter<I: IntoIterator<Item = (KeyHash, Option<i64>)>>(keys: I) -> Self {
+        let keys = keys.into_iter().map(|(hash, until)| ApiKey { hash, until });
+        Self(keys.collect())
     }
 }
 
 /// A key that a request presents, hashed once for all apps that it may belong to.
 #[derive(Clone, Copy, Debug)]
-pub struct PresentedKey(digest::Digest);
+pub struct PresentedKey(KeyHash);
 
 impl PresentedKey {
     /// Of the key's text.
     pub fn new(text: &str) -> Self {
         Self(hash(text))
     }
+
+    /// Its hash.
+    pub fn hash(&self) -> KeyHash {
+        self.0
+    }
 }
 
-fn hash(text: &str) -> digest::Digest {
-    digest::digest(&digest::SHA256, text.as_bytes())
+fn hash(text: &str) -> KeyHash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+    hash
 }
 
 /// The key that a request presents: in `X-API-Key`, or in `Authorization` with the scheme `apikey` or
@@ -74,6 +107,17 @@ mod tests {
             );
         }
         assert!(!ApiKeys::new(&[]).accept(&PresentedKey::new("")));
+    }
+
+    #[test]
+    fn a_key_is_good_until_its_time() {
+        let keys: ApiKeys = [
+            (PresentedKey::new("old").hash(), Some(unix_now() - 1)),
+            (PresentedKey::new("new").hash(), Some(unix_now() + 60)),
+        ]
+        .into_iter()
+        .collect();
+        assert!(!keys.accept(&PresentedKey::new("old")) && keys.accept(&PresentedKey::new("new")));
     }
 
     #[test]

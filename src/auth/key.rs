@@ -13,7 +13,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::AuthError;
+use super::{AuthError, SigningKey, unix_now};
 use crate::config::Secret;
 
 /// What a key can do.
@@ -54,6 +54,8 @@ pub(super) struct Key {
     family: Family,
     /// The one algorithm it is for, if its set says so.
     only: Option<Algorithm>,
+    /// Seconds since 1970 until which it is good; `None` = for good.
+    until: Option<i64>,
     pub(super) key: DecodingKey,
 }
 
@@ -69,6 +71,7 @@ impl KeySet {
             name: Some(fingerprint(secret.expose().as_bytes())),
             family: Family::Hmac,
             only: None,
+            until: None,
             key: DecodingKey::from_secret(secret.expose().as_bytes()),
         });
         let mut keys = Vec::from_iter(hmac);
@@ -95,14 +98,32 @@ impl KeySet {
         Some(Self(keys.take(most).collect()))
     }
 
+    /// Adds secrets that have ids.
+    pub(super) fn add(&mut self, keys: &[SigningKey]) {
+        self.0.extend(keys.iter().map(|key| Key {
+            id: Some(key.id.as_str().into()),
+            name: Some(key.id.as_str().into()),
+            family: Family::Hmac,
+            only: None,
+            until: key.until,
+            key: DecodingKey::from_secret(key.secret.expose().as_bytes()),
+        }));
+    }
+
     /// The keys that may have made a signature by `algorithm` under the key id `id`.
     pub(super) fn candidates(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &Key> {
         let family = Family::of(algorithm);
         self.0.iter().filter(move |key| {
             Some(key.family) == family
                 && key.only.is_none_or(|only| only == algorithm)
+                && key.until.is_none_or(|until| until > unix_now())
                 && (id.is_none() || key.id.is_none() || key.id.as_deref() == id)
         })
+    }
+
+    /// What the keys are called.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.iter().filter_map(|key| key.name.as_ref())
     }
 
     /// How many keys there are.
@@ -155,6 +176,7 @@ fn public_key(pem: &str) -> Option<Key> {
         name: Some(fingerprint(&der)),
         family,
         only: None,
+        until: None,
         key: key.ok()?,
     })
 }
@@ -191,6 +213,7 @@ fn jwk(jwk: &Jwk) -> Option<Key> {
         id,
         family,
         only,
+        until: None,
         key,
     })
 }

@@ -51,7 +51,7 @@ pub struct Hub {
     pub(super) reader: Reader,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tasks: Tasks,
-    pub(super) budgets: Budgets,
+    pub(super) budgets: Arc<Budgets>,
     pub(super) encoder: Encoder,
     /// By shard; the last one is for ephemeral channels.
     pub(super) partitions: Vec<Partition>,
@@ -153,7 +153,7 @@ impl Hub {
         log_config: &LogConfig,
         config: &ChannelConfig,
         catchup: &CatchupConfig,
-        rings: Budgets,
+        rings: Arc<Budgets>,
         encoder: Encoder,
         metrics: Arc<Metrics>,
         tasks: &Tasks,

@@ -46,6 +46,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A table of its own, whose problems are told at `path`.
+    pub(super) fn at(
+        path: &str,
+        given: &'a Table,
+        defaults: &'a Table,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            ..Self::root(given, defaults, problems)
+        }
+    }
+
     /// Reads `key` as a `K`.
     pub(super) fn take<K: Kind<T>, T>(&mut self, key: &'static str) -> Option<T> {
         self.known.insert(key);

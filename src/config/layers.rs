@@ -20,6 +20,8 @@ pub(super) enum Origin {
     Env(Arc<str>),
     /// An option of the command line.
     Option,
+    /// A document of the control plane.
+    Document,
 }
 
 impl Origin {
@@ -41,6 +43,7 @@ impl fmt::Display for Origin {
             Self::File(path, line) => write!(f, "{path}:{line}"),
             Self::Env(name) => f.write_str(name),
             Self::Option => f.write_str("command line"),
+            Self::Document => f.write_str("document"),
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, DrainConfig,
     EdgeConfig, HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, PresenceConfig,
-    RevocationsConfig, TelemetryConfig, UsersConfig,
+    RevocationsConfig, TelemetryConfig, TenantsConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Count, CountOrNone, FilePath, Flag, Hidden, HiddenList, Id, IfGiven, Inner, Kept,
@@ -43,6 +43,7 @@ section!(Config {
     users: Inner,
     revocations: Inner,
     presence: Inner,
+    tenants: Inner,
     drain: Inner,
     telemetry: Inner,
     apps: Tables<false>,
@@ -205,6 +206,15 @@ section!(DrainConfig {
 section!(TelemetryConfig {
     filter: Text,
     json: Flag,
+});
+
+section!(TenantsConfig {
+    max_namespaces: Count,
+    max_origins: Count,
+    max_public_keys: Count,
+    max_rate_keys: Count,
+    sealing_keys: HiddenList,
+    private_urls: Flag,
 });
 
 section!(AppConfig {

@@ -118,6 +118,23 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     apps::relations(config, &mut checks);
 }
 
+/// Checks an app that comes as a document, on a node that is configured as `config` is.
+pub(super) fn document(
+    config: &Config,
+    app: &super::AppConfig,
+    path: &str,
+    signs: bool,
+    problems: &mut Vec<Problem>,
+) {
+    let wrong = problems.iter().map(|problem| problem.key.clone()).collect();
+    let mut checks = Checks {
+        origins: &BTreeMap::new(),
+        wrong,
+        problems,
+    };
+    apps::alone(config, app, path, signs, &mut checks);
+}
+
 fn users(config: &Config, checks: &mut Checks<'_>) {
     let (users, revocations) = (&config.users, &config.revocations);
     checks.not_zero(&[("revocations.default_ttl", revocations.default_ttl)]);

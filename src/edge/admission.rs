@@ -6,7 +6,7 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::http::HeaderValue;
 
 use super::{arrivals::Origin, connection::Ended, gateway::Gateway, origin};
-use crate::{apps::App, auth, protocol::DisconnectCode, telemetry::Limit};
+use crate::{apps::App, auth, model::AppId, protocol::DisconnectCode, telemetry::Limit};
 
 /// A connection's place. It is counted as open, and as its app's, as long as this lives.
 pub(super) struct Admission {
@@ -17,6 +17,9 @@ pub(super) struct Admission {
     /// Only while the app is open.
     provisional: Option<Box<Provisional>>,
 }
+
+/// The app is served no more.
+pub(super) struct Gone;
 
 /// What must be known of a connection whose URL named no app, until its connect.
 struct Provisional {
@@ -56,6 +59,18 @@ impl Admission {
     /// The app.
     pub(super) fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// The app as it is now, if that is not what the connection has; [`Gone`] if there is no such app any
+    /// more. Of a connection whose app is not named yet nothing is known.
+    pub(super) fn renew(&mut self) -> Result<bool, Gone> {
+        if self.app.id.as_str() == AppId::UNNAMED {
+            return Ok(false);
+        }
+        let app = self.gateway.apps.get(self.app.id.as_str()).ok_or(Gone)?;
+        let changed = !Arc::ptr_eq(&app, &self.app);
+        self.app = app;
+        Ok(changed)
     }
 
     /// The connect has been answered: the app stays as it is.

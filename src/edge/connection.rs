@@ -32,7 +32,7 @@ use crate::{
 };
 
 use super::{
-    admission::Admission,
+    admission::{Admission, Gone},
     bounds, frames,
     gateway::Gateway,
     handler::Caller,
@@ -75,6 +75,8 @@ pub(super) struct Connection {
     conduct: Conduct,
     /// Among the connections of its user.
     place: Option<Place>,
+    /// Of the apps, when this one's was looked at.
+    generation: u64,
     /// Commands that came before the connect was answered.
     held: Option<Box<str>>,
     opened: bool,
@@ -104,6 +106,8 @@ impl Connection {
             effects: Vec::new(),
             conduct: Conduct::default(),
             place: None,
+            // Before the app was found, so that no change since is missed.
+            generation: 0,
             held: None,
             opened: false,
             farewell: None,
@@ -268,6 +272,9 @@ impl Connection {
             if !self.listens() {
                 self.held = commands.rest().map(Box::from);
                 return None;
+            }
+            if let Some(ended) = self.renew_app() {
+                return Some(ended);
             }
             let now = self.gateway.now();
             let before = commands.rest().map_or(0, str::len);
@@ -436,6 +443,22 @@ impl Connection {
         super::orders::order(effect, &self.gateway, app, &self.mailbox, &mut self.joins)
     }
 
+    /// Once any app has changed, the connection goes on with its own as that is now. What it is subscribed
+    /// to stays.
+    fn renew_app(&mut self) -> Option<Ended> {
+        let generation = self.gateway.apps.generation();
+        if generation == self.generation {
+            return None;
+        }
+        self.generation = generation;
+        match self.admission.renew() {
+            Ok(true) => self.session.renew_app(self.admission.app().view.clone()),
+            Ok(false) => {}
+            Err(Gone) => return Some(ended(DisconnectCode::ForceDisconnect)),
+        }
+        None
+    }
+
     /// Before the token of the connect is verified: with whose keys?
     fn adopt(&mut self, token: &str) -> Result<(), DisconnectCode> {
         if self.admission.adopt(token)? {
@@ -470,6 +493,9 @@ impl Connection {
                 Poll::Ready(None) => self.orders = None,
                 Poll::Ready(Some(completion)) => {
                     self.complete(completion);
+                    if let Some(ended) = self.renew_app() {
+                        return Some(ended);
+                    }
                     if let Some(ended) = self.carry_out().or_else(|| self.go_on()) {
                         return Some(ended);
                     }

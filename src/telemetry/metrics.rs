@@ -91,6 +91,10 @@ pub struct Metrics {
     pub lease_renewals_failed: Counter,
     /// Leases of other nodes that this one has ended.
     pub leases_ended: Counter,
+    /// Apps that are served.
+    pub apps_served: Gauge,
+    /// What the control plane said of an app that could not be used.
+    pub app_records_refused: Counter,
     /// Messages that said to be another node's and were not accepted.
     pub node_messages_refused: ByLabel<RefusedMessage, Counter>,
     /// Channels whose members this node knows.
@@ -310,6 +314,11 @@ impl Metrics {
             lease_renewals_failed: b.counter(
                 "slipstream_lease_renewals_failed_total",
                 "Renewals of this node's lease that failed.",
+            ),
+            apps_served: b.gauge("slipstream_apps", "Apps that are served."),
+            app_records_refused: b.counter(
+                "slipstream_app_records_refused_total",
+                "Changes of apps that could not be used; the app stays as it was.",
             ),
             leases_ended: b.counter(
                 "slipstream_leases_ended_total",

@@ -180,6 +180,17 @@ impl Index {
         found
     }
 
+    /// All connections of an app, at a look at every connection of the node.
+    pub fn of_app(&self, app: &AppId) -> Vec<Arc<Mailbox>> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let of_app = shard.entries.iter().filter(|(_, entry)| entry.app == *app);
+            found.extend(of_app.map(|(_, entry)| entry.mailbox.clone()));
+        }
+        found
+    }
+
     /// How many users have connections here; those without a name are one for each app.
     pub fn users(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().heads.len()).sum()

@@ -127,6 +127,15 @@ impl Guest {
         }
     }
 
+    /// The code that it is closed with, whatever comes before.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        loop {
+            if let Err(code) = self.frame().await {
+                return code;
+            }
+        }
+    }
+
     async fn frame(&mut self) -> Result<Vec<Value>, u16> {
         loop {
             match within(self.socket.next()).await {

@@ -120,12 +120,14 @@ impl Node {
         let log = Arc::new(cluster.node());
         let tasks = Tasks::default();
         let metrics = Arc::new(Metrics::new());
+        let budgets = Budgets::new(bounds.channel.rings_bytes);
+        budgets.set(&app(), 0);
         let hub = Hub::start(
             log.clone(),
             &bounds.log,
             &bounds.channel,
             &bounds.catchup,
-            Budgets::divide(bounds.channel.rings_bytes, &[(app(), 0)]),
+            Arc::new(budgets),
             ENCODER,
             metrics.clone(),
             &tasks,

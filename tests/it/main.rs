@@ -5,6 +5,7 @@
     reason = "a test ends where it is surprised"
 )]
 
+mod apps;
 mod commands;
 mod doors;
 mod faults;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::{
     api::{ApiState, Front, Readiness, Services, document, router},
     apps::Apps,
-    channel::{Budgets, Encoder, Entry, Hub},
+    channel::{Encoder, Entry, Hub},
     cluster::{About, Nodes},
     config::{Config, Sources},
     log::{
@@ -186,7 +186,7 @@ impl Node {
             &config.log,
             &config.channel,
             &config.catchup,
-            Budgets::default(),
+            Arc::default(),
             Encoder {
                 publication: entry,
                 body: |_, _, _, _| unreachable!("no other node vouches"),

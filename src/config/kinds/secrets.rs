@@ -57,6 +57,7 @@ fn from_file(fields: &mut Fields<'_>, key: &'static str, alone: bool) -> Option<
         "api_keys" => "api_keys_file",
         "hmac_secret" => "hmac_secret_file",
         "password" => "password_file",
+        "sealing_keys" => "sealing_keys_file",
         "secret" => "secret_file",
         "token" => "token_file",
         _ => return None,

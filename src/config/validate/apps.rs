@@ -36,11 +36,6 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
     let mut keys = HashMap::new();
     for (index, app) in config.apps.iter().enumerate() {
         let path = format!("apps[{index}]");
-        checks.that(
-            app.id.as_str() != AppId::UNNAMED,
-            &[&format!("{path}.id")],
-            || "is reserved for connections that have not named their app yet; choose another".to_owned(),
-        );
         let api_keys = format!("{path}.api_keys");
         for api_key in &app.api_keys {
             let text = api_key.expose();
@@ -54,13 +49,7 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
                 format!("has a key that apps[{owner}] has too; a key belongs to one app")
             });
         }
-        origins(app, &path, checks);
-        limits(config, app, &path, checks);
-        if let Some(auth) = &app.auth {
-            tokens(auth, &format!("{path}.auth"), checks);
-        }
-        namespaces(config, app, &path, checks);
-        personal(app, &path, checks);
+        alone(config, app, &path, false, checks);
     }
     let promised = config
         .apps
@@ -77,6 +66,22 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
             )
         },
     );
+}
+
+/// What does not depend on other apps. `signs`: it has keys for tokens beside those of its settings.
+pub(super) fn alone(config: &Config, app: &AppConfig, path: &str, signs: bool, checks: &mut Checks<'_>) {
+    checks.that(
+        app.id.as_str() != AppId::UNNAMED,
+        &[&format!("{path}.id")],
+        || "is reserved for connections that have not named their app yet; choose another".to_owned(),
+    );
+    origins(app, path, checks);
+    limits(config, app, path, checks);
+    if let Some(auth) = &app.auth {
+        tokens(auth, &format!("{path}.auth"), signs, checks);
+    }
+    namespaces(config, app, path, checks);
+    personal(app, path, checks);
 }
 
 /// The forms that `edge/origin.rs` compares: `*`, `null`, or a host, which may begin with `*.`, with a
@@ -141,8 +146,9 @@ fn limits(config: &Config, app: &AppConfig, path: &str, checks: &mut Checks<'_>)
     );
 }
 
-fn tokens(auth: &AuthConfig, path: &str, checks: &mut Checks<'_>) {
-    let has_key = auth.hmac_secret.is_some() || !auth.public_keys.is_empty() || auth.jwks_url.is_some();
+fn tokens(auth: &AuthConfig, path: &str, signs: bool, checks: &mut Checks<'_>) {
+    let has_key =
+        signs || auth.hmac_secret.is_some() || !auth.public_keys.is_empty() || auth.jwks_url.is_some();
     checks.that(has_key, &[path], || {
         "has no key to verify tokens with; set hmac_secret, public_keys or jwks_url, or remove the section".to_owned()
     });

@@ -66,6 +66,12 @@ impl Connection {
     fn still_good(&self, claims: ConnectClaims) -> Result<ConnectClaims, TokenError> {
         let app = &self.admission.app().id;
         self.gateway.revocations.check(app, &claims.user, &claims.facts)?;
+        if let Some(key) = &claims.facts.key
+            && let Some(app) = self.gateway.apps.get(app.as_str())
+            && app.has_retired(key)
+        {
+            return Err(TokenError::REVOKED);
+        }
         Ok(claims)
     }
 

@@ -94,6 +94,11 @@ impl Edge {
         self.running().hub().log()
     }
 
+    /// Which version of an app it serves, if it does.
+    pub(crate) fn app_version(&self, id: &str) -> Option<u64> {
+        self.running().apps().get(id).map(|app| app.version)
+    }
+
     /// Its metrics.
     pub(crate) fn metrics(&self) -> &Metrics {
         self.running().metrics()
