@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::model::{ChannelKey, ClassName, Epoch, NodeId, Offset, Publication, Record};
+use crate::model::{AppId, ChannelKey, ClassName, Epoch, History, NodeId, Offset, Publication, Record};
 
 pub mod memory;
 pub mod nats;
@@ -477,6 +477,14 @@ pub trait Log: Send + Sync + 'static {
         entry: &'a EpochEntry,
         revision: u64,
     ) -> BoxFuture<'a, Result<bool, ReadError>>;
+
+    /// Claims namespaces of an app for where their history is kept (L2), for good. Answers with those that
+    /// are claimed for somewhere else, and claims none then.
+    fn claim<'a>(
+        &'a self,
+        app: &'a AppId,
+        namespaces: &'a [(String, History)],
+    ) -> BoxFuture<'a, Result<Vec<String>, ReadError>>;
 
     /// What the connection notices from now on. Bounded: a reader that lags misses events, and is
     /// told so by the channel.

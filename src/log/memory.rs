@@ -15,7 +15,7 @@ use super::{
     NodeMessages, Page, PublishError, ReadError, RefusedMessages, Route, ShardId, ShardInfo, ShardSpec,
     Stored, Sweep,
 };
-use crate::model::{ChannelKey, ClassName, Kind, NodeId, Offset, Record};
+use crate::model::{AppId, ChannelKey, ClassName, History, Kind, NodeId, Offset, Record};
 
 mod broker;
 mod buckets;
@@ -315,6 +315,16 @@ impl Log for MemoryLog {
     ) -> BoxFuture<'a, Result<bool, ReadError>> {
         self.request(Request::SetEpoch, None, move |state| {
             Ok(state.set_epoch(shard, entry, revision))
+        })
+    }
+
+    fn claim<'a>(
+        &'a self,
+        app: &'a AppId,
+        namespaces: &'a [(String, History)],
+    ) -> BoxFuture<'a, Result<Vec<String>, ReadError>> {
+        self.request(Request::SetEpoch, None, move |state| {
+            Ok(state.claim(app, namespaces))
         })
     }
 

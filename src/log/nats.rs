@@ -67,7 +67,7 @@ use super::{
     Stored, Sweep,
 };
 use crate::{
-    model::{ChannelKey, ClassName, NodeId, Offset, Record},
+    model::{AppId, ChannelKey, ClassName, History, NodeId, Offset, Record},
     task::Tasks,
 };
 
@@ -349,6 +349,14 @@ impl Log for NatsLog {
                 .set_epoch(&self.spec(shard)?.stream, entry, revision)
                 .await
         })
+    }
+
+    fn claim<'a>(
+        &'a self,
+        app: &'a AppId,
+        namespaces: &'a [(String, History)],
+    ) -> BoxFuture<'a, Result<Vec<String>, ReadError>> {
+        Box::pin(async move { Ok(self.registry.claim(app, namespaces).await?) })
     }
 
     fn events(&self) -> broadcast::Receiver<LogEvent> {

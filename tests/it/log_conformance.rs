@@ -63,6 +63,7 @@ pub(crate) async fn conformance(log: Arc<dyn Log>, class: ClassName) {
         names::no_two_channels_meet,
         names::removal_spares_all_other_channels,
         nodes::l4_the_epoch_changes_by_compare_and_set,
+        nodes::l2_a_namespace_is_claimed_for_good,
         nodes::l4_anchors_ascend,
         nodes::a_tell_reaches_all_listeners,
         nodes::an_ask_collects_answers,

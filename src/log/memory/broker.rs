@@ -21,7 +21,7 @@ use crate::{
         Ack, AckFuture, Body, Copy, EpochEntry, LogEvent, PublishError, ReadError, Route, ShardId, ShardSpec,
         Stored,
     },
-    model::{ChannelKey, ClassName},
+    model::{AppId, ChannelKey, ClassName, History},
 };
 
 /// The time a log in memory starts at, ms since 1970.
@@ -54,6 +54,7 @@ pub(super) struct State {
     incarnations: u64,
     epochs: HashMap<ShardId, (EpochEntry, u64)>,
     revision: u64,
+    namespaces: HashMap<(AppId, String), History>,
 }
 
 /// The nodes' connections.
@@ -112,6 +113,7 @@ impl Broker {
                 shards,
                 incarnations: 0,
                 epochs: HashMap::new(),
+                namespaces: HashMap::new(),
                 revision: 0,
             }),
         }
@@ -247,6 +249,24 @@ impl State {
         if let Ok((shard, _)) = self.shard(shard) {
             shard.recreate(created);
         }
+    }
+
+    pub(super) fn claim(&mut self, app: &AppId, namespaces: &[(String, History)]) -> Vec<String> {
+        let key = |namespace: &String| (app.clone(), namespace.clone());
+        let differs = |(namespace, history): &&(String, History)| {
+            let claimed = self.namespaces.get(&key(namespace));
+            claimed.is_some_and(|claimed| claimed != history)
+        };
+        let different: Vec<_> = namespaces.iter().filter(differs).collect();
+        if different.is_empty() {
+            let claims = namespaces.iter();
+            self.namespaces
+                .extend(claims.map(|(namespace, history)| (key(namespace), history.clone())));
+        }
+        different
+            .into_iter()
+            .map(|(namespace, _)| namespace.clone())
+            .collect()
     }
 
     pub(super) fn epoch(&self, shard: ShardId) -> Option<(EpochEntry, u64)> {

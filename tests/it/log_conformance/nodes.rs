@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipstream::{
     log::{BucketName, Change, Changes, EpochEntry, LogEvent, NodeMessage, NodeMessages},
-    model::Epoch,
+    model::{AppId, Epoch, History},
 };
 
 use super::suite::{Suite, event, next_message, soon};
@@ -47,6 +47,26 @@ pub(super) async fn l4_the_epoch_changes_by_compare_and_set(suite: &Suite) {
     let (stored, two) = soon(suite.log.epoch(shard)).await.unwrap().unwrap();
     assert_eq!(stored, entry("two"));
     assert!(two > one);
+}
+
+pub(super) async fn l2_a_namespace_is_claimed_for_good(suite: &Suite) {
+    let stored = History::Class(suite.class.clone());
+    let claim = async |app: &AppId, namespaces: &[(&str, &History)]| {
+        let namespaces = namespaces.iter();
+        let namespaces: Vec<_> = namespaces
+            .map(|(name, history)| ((*name).to_owned(), (*history).clone()))
+            .collect();
+        soon(suite.log.claim(app, &namespaces)).await.unwrap()
+    };
+    let nothing: [&str; 0] = [];
+    let both = [("", &stored), ("live", &History::None)];
+    assert_eq!(claim(&suite.app, &both).await, nothing);
+    assert_eq!(claim(&suite.app, &both).await, nothing, "it is the same");
+    // Nothing is claimed by one that cannot be claimed whole.
+    let changed = [("", &stored), ("live", &stored), ("new", &stored)];
+    assert_eq!(claim(&suite.app, &changed).await, ["live"]);
+    assert_eq!(claim(&suite.app, &[("new", &History::None)]).await, nothing);
+    assert_eq!(claim(&suite.other_app, &[("live", &stored)]).await, nothing);
 }
 
 pub(super) async fn l4_anchors_ascend(suite: &Suite) {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Found, Registry, failed};
 use crate::{
     log::nats::{
+        api::ApiError,
         error::{Difference, StartError},
         subject::escape,
     },
@@ -40,50 +41,78 @@ impl Registry {
         &self,
         namespaces: &[(AppId, String, History)],
     ) -> Result<(), StartError> {
+        let wanted = namespaces
+            .iter()
+            .map(|(app, namespace, history)| (app, namespace.as_str(), history));
+        let different = self.register_all(wanted).await.map_err(failed)?;
+        if different.is_empty() {
+            return Ok(());
+        }
+        let differences = different
+            .into_iter()
+            .map(|(app, namespace, expected, found)| Difference {
+                field: format!("{app}/{namespace}"),
+                expected: expected.shown(),
+                found: found.shown(),
+            });
+        Err(StartError::NamespaceDiffers {
+            differences: differences.collect(),
+        })
+    }
+
+    /// The same of one app; the namespaces that are registered otherwise.
+    pub(in crate::log::nats) async fn claim(
+        &self,
+        app: &AppId,
+        namespaces: &[(String, History)],
+    ) -> Result<Vec<String>, ApiError> {
+        let wanted = namespaces
+            .iter()
+            .map(|(namespace, history)| (app, namespace.as_str(), history));
+        let different = self.register_all(wanted).await?;
+        Ok(different
+            .into_iter()
+            .map(|(_, namespace, ..)| namespace.to_owned())
+            .collect())
+    }
+
+    /// What is registered otherwise: what was wanted, and what is there.
+    async fn register_all<'a>(
+        &self,
+        wanted: impl Iterator<Item = (&'a AppId, &'a str, &'a History)>,
+    ) -> Result<Vec<(&'a AppId, &'a str, Entry, Entry)>, ApiError> {
         let mut missing = Vec::new();
-        let mut differences = Vec::new();
-        for (app, namespace, history) in namespaces {
+        let mut different = Vec::new();
+        for (app, namespace, history) in wanted {
             let (key, entry) = (key(app, namespace), Entry::of(history));
-            let found: Found<Entry> = self.get(&key).await.map_err(failed)?;
+            let found: Found<Entry> = self.get(&key).await?;
             match found.value {
                 Some(stored) if stored == entry => {}
-                Some(stored) => differences.push(difference(app, namespace, &entry, &stored)),
+                Some(stored) => different.push((app, namespace, entry, stored)),
                 None => missing.push((app, namespace, key, entry)),
             }
         }
-        if !differences.is_empty() {
-            return Err(StartError::NamespaceDiffers { differences });
+        if !different.is_empty() {
+            return Ok(different);
         }
         for (app, namespace, key, entry) in missing {
             if let Some(stored) = self.register(&key, &entry).await? {
-                differences.push(difference(app, namespace, &entry, &stored));
+                different.push((app, namespace, entry, stored));
             }
         }
-        if differences.is_empty() {
-            Ok(())
-        } else {
-            Err(StartError::NamespaceDiffers { differences })
-        }
+        Ok(different)
     }
 
     /// Adds an entry, unless there is one by now; answers with that if it differs.
-    async fn register(&self, key: &str, entry: &Entry) -> Result<Option<Entry>, StartError> {
+    async fn register(&self, key: &str, entry: &Entry) -> Result<Option<Entry>, ApiError> {
         loop {
-            let found: Found<Entry> = self.get(key).await.map_err(failed)?;
+            let found: Found<Entry> = self.get(key).await?;
             match found.value {
                 Some(stored) => return Ok((stored != *entry).then_some(stored)),
-                None if self.set(key, entry, found.revision).await.map_err(failed)? => return Ok(None),
+                None if self.set(key, entry, found.revision).await? => return Ok(None),
                 None => {}
             }
         }
-    }
-}
-
-fn difference(app: &AppId, namespace: &str, expected: &Entry, found: &Entry) -> Difference {
-    Difference {
-        field: format!("{app}/{namespace}"),
-        expected: expected.shown(),
-        found: found.shown(),
     }
 }
 
