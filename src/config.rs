@@ -56,6 +56,8 @@ pub struct Config {
     pub presence: PresenceConfig,
     /// Apps that come from the control plane.
     pub tenants: TenantsConfig,
+    /// Accounts, teams, apps, plans, usage.
+    pub store: StoreConfig,
     /// Stopping.
     pub drain: DrainConfig,
     /// Logs.
@@ -344,6 +346,21 @@ pub struct PresenceConfig {
     pub state_rate: u32,
     /// Channels whose members this node knows.
     pub max_channels: usize,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// `sqlite:PATH` or `mongodb://...`, which may hold a password; `None` = there is no store.
+    pub url: Option<Secret>,
+    /// How long an operation may take.
+    pub timeout: Duration,
+    /// Operations that may wait for their turn.
+    pub queue: usize,
+    /// Operations of a MongoDB store under way at once.
+    pub max_in_flight: usize,
+    /// Threads that read an SQLite store.
+    pub readers: usize,
 }
 
 /// `[drain]`

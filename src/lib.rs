@@ -23,6 +23,7 @@ pub mod random;
 pub mod revocation;
 pub mod seal;
 pub mod session;
+pub mod store;
 pub mod survey;
 pub mod task;
 pub mod telemetry;

@@ -26,6 +26,7 @@ const MODULES: &[(&str, &str)] = &[
     ("auth", "config model task telemetry"),
     ("log", "config model random task telemetry"),
     ("cluster", "config log model task telemetry"),
+    ("store", "config model task telemetry"),
     (
         "channel",
         "auth config limits log model protocol random task telemetry",
@@ -77,6 +78,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("hyper_util", &["api", "app", "edge"]),
     ("clap", &["bench", "cli"]),
     ("mio", &["bench"]),
+    ("mongodb", &["store/mongo"]),
+    ("rusqlite", &["store/sqlite"]),
     ("anyhow", &["bench", "main"]),
     ("toml", &["bench", "config"]),
 ];

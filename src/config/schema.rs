@@ -4,7 +4,7 @@
 use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, DrainConfig,
     EdgeConfig, HttpConfig, LimitsConfig, LogConfig, NatsConfig, NodeConfig, PresenceConfig,
-    RevocationsConfig, TelemetryConfig, TenantsConfig, UsersConfig,
+    RevocationsConfig, StoreConfig, TelemetryConfig, TenantsConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Count, CountOrNone, FilePath, Flag, Hidden, HiddenList, Id, IfGiven, Inner, Kept,
@@ -44,6 +44,7 @@ section!(Config {
     revocations: Inner,
     presence: Inner,
     tenants: Inner,
+    store: Inner,
     drain: Inner,
     telemetry: Inner,
     apps: Tables<false>,
@@ -194,6 +195,14 @@ section!(PresenceConfig {
     max_state_bytes: Size,
     state_rate: Count,
     max_channels: Count,
+});
+
+section!(StoreConfig {
+    url: Hidden,
+    timeout: Time,
+    queue: Count,
+    max_in_flight: Count,
+    readers: Count,
 });
 
 section!(DrainConfig {

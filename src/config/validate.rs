@@ -113,6 +113,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     cluster(config, &mut checks);
     users(config, &mut checks);
     presence(config, &mut checks);
+    store(config, &mut checks);
     drain(config, &mut checks);
     telemetry(config, &mut checks);
     apps::relations(config, &mut checks);
@@ -386,6 +387,35 @@ fn presence(config: &Config, checks: &mut Checks<'_>) {
         &["presence.max_info_bytes", "presence.max_state_bytes"],
         || format!("must be at most {} together", format_size(MAX_MEMBER as u64)),
     );
+}
+
+/// More threads than this read nothing faster.
+const MAX_READERS: usize = 64;
+
+fn store(config: &Config, checks: &mut Checks<'_>) {
+    let store = &config.store;
+    // Never quoted: it may hold a password.
+    let url = store.url.as_ref().map_or("", |url| url.expose());
+    let known = ["sqlite:", "mongodb://"]
+        .iter()
+        .any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+    checks.that(url.is_empty() || known, &["store.url"], || {
+        "must be like \"sqlite:/var/lib/slipstream/store.db\" or \"mongodb://db.example/slipstream\" (mongodb+srv is not supported: name the hosts)".to_owned()
+    });
+    checks.not_zero(&[("store.timeout", store.timeout)]);
+    checks.not_zero(&[
+        ("store.queue", store.queue),
+        ("store.max_in_flight", store.max_in_flight),
+        ("store.readers", store.readers),
+    ]);
+    checks.that(
+        u32::try_from(store.max_in_flight).is_ok(),
+        &["store.max_in_flight"],
+        || format!("must be at most {}", u32::MAX),
+    );
+    checks.that(store.readers <= MAX_READERS, &["store.readers"], || {
+        format!("must be at most {MAX_READERS}")
+    });
 }
 
 fn is_network(text: &str) -> bool {
