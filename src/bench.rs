@@ -14,6 +14,7 @@
 //!
 //! A run that lost, repeated or reordered anything is a failure, however fast it was.
 
+mod apps;
 mod args;
 mod bulk;
 mod check;
@@ -92,6 +93,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         BenchCommand::FloorServer(args) => floor::serve_child(&args),
         BenchCommand::Worker => worker::run(),
         BenchCommand::Presence(args) => presence::run(&args),
+        BenchCommand::Apps(args) => apps::run(&args),
         BenchCommand::Limits(args) => limits::run(&args),
         BenchCommand::Suite(args) => suite::run(&args),
     }

@@ -388,6 +388,10 @@ pub struct TelemetryConfig {
 /// `[tenants]`
 #[derive(Clone, Debug)]
 pub struct TenantsConfig {
+    /// Apps of a team.
+    pub max_apps: usize,
+    /// Keys of an app.
+    pub max_keys: usize,
     /// Namespaces of an app.
     pub max_namespaces: usize,
     /// Allowed origins of an app.

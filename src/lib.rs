@@ -11,6 +11,7 @@ pub mod channel;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod control;
 pub mod dev;
 pub mod edge;
 pub mod limits;

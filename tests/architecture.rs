@@ -39,6 +39,10 @@ const MODULES: &[(&str, &str)] = &[
     // Pure: one connection's protocol state.
     ("session", "config log model protocol"),
     ("apps", "auth config limits log model session task telemetry"),
+    (
+        "control",
+        "apps auth config log model random seal store task telemetry",
+    ),
     ("publish", "apps channel config log model protocol telemetry"),
     (
         "users",

@@ -25,6 +25,8 @@ pub(crate) enum BenchCommand {
     Resume(ResumeArgs),
     /// Members of channels on several nodes in this process: joins, bytes, queries, memory, idleness.
     Presence(PresenceArgs),
+    /// Apps that follow a bucket: start, memory, and how soon a change takes effect.
+    Apps(AppsArgs),
     /// What the limits cost a publication, in nanoseconds, without a network.
     Limits(LimitsArgs),
     /// What is possible on this machine: the same work without a product.
@@ -306,6 +308,22 @@ pub(crate) struct PresenceArgs {
     /// How long that is measured.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(crate) idle: Duration,
+    /// Where the result is written as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AppsArgs {
+    /// The nats-server; streams and buckets of their own prefix are made there.
+    #[arg(long, value_name = "URL", default_value = "nats://127.0.0.1:4222")]
+    pub(crate) nats: String,
+    /// Apps.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) apps: u32,
+    /// Changes of one of them, one after the other.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) changes: u32,
     /// Where the result is written as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

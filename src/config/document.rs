@@ -2,7 +2,7 @@
 //! same defaults, the same checks. Whoever writes it is not the operator: what would let it read files or
 //! reach into the operator's network is refused.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::LazyLock};
 
 use serde_json::Value as Json;
 
@@ -14,6 +14,9 @@ use super::{
     validate,
 };
 use crate::model::AppId;
+
+/// The defaults, read once: there may be many apps. That they are sound a test shows.
+static TEMPLATE: LazyLock<Table> = LazyLock::new(|| layers::parse(None, DEFAULTS, &mut Vec::new()));
 
 /// The path of the app while it is checked. Problems are told without it.
 const PATH: &str = "app";
@@ -54,8 +57,7 @@ impl AppConfig {
 }
 
 fn read(id: &AppId, settings: &Json, signs: bool, problems: &mut Vec<Problem>) -> Option<AppConfig> {
-    let defaults = layers::parse(None, DEFAULTS, problems);
-    let Value::List(templates) = &defaults.get("apps")?.value else {
+    let Value::List(templates) = &TEMPLATE.get("apps")?.value else {
         return None;
     };
     let Value::Table(template) = &templates.first()?.value else {

@@ -218,6 +218,8 @@ section!(TelemetryConfig {
 });
 
 section!(TenantsConfig {
+    max_apps: Count,
+    max_keys: Count,
     max_namespaces: Count,
     max_origins: Count,
     max_public_keys: Count,

@@ -113,6 +113,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     cluster(config, &mut checks);
     users(config, &mut checks);
     presence(config, &mut checks);
+    tenants(config, &mut checks);
     store(config, &mut checks);
     drain(config, &mut checks);
     telemetry(config, &mut checks);
@@ -134,6 +135,13 @@ pub(super) fn document(
         problems,
     };
     apps::alone(config, app, path, signs, &mut checks);
+}
+
+fn tenants(config: &Config, checks: &mut Checks<'_>) {
+    let most = config.tenants.max_apps;
+    checks.that((1..=1_000).contains(&most), &["tenants.max_apps"], || {
+        "must be 1 to 1000".to_owned()
+    });
 }
 
 fn users(config: &Config, checks: &mut Checks<'_>) {

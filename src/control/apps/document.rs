@@ -1,0 +1,337 @@
+//! An app as it is stored, and what can be done to it. Pure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Difference, diff};
+use crate::apps::{AppRecord, FORMAT, KeyRecord};
+
+/// An app as it is stored, under its id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppDocument {
+    /// Whose it is.
+    pub team: String,
+    /// What people call it.
+    pub name: String,
+    /// Where it is meant to run.
+    #[serde(default)]
+    pub region: String,
+    /// The plan it is on; none has no limits.
+    #[serde(default)]
+    pub plan: Option<String>,
+    /// Its features.
+    #[serde(default)]
+    pub flags: Vec<String>,
+    /// As in `[[apps]]`.
+    pub settings: Value,
+    /// Its keys.
+    #[serde(default)]
+    pub keys: Vec<KeyDocument>,
+    /// Which version this is.
+    pub version: u64,
+    /// Who has made it.
+    pub author: String,
+    /// When, ms since 1970.
+    pub changed_ms: i64,
+    /// What it has otherwise than the one before.
+    #[serde(default)]
+    pub changes: Vec<Difference>,
+    /// When the app was made, ms since 1970.
+    pub created_ms: i64,
+    /// It is being deleted, which goes on until nothing of it is left.
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+/// A key as it is stored: never its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDocument {
+    /// What it is known by; the `kid` of tokens.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// The SHA-256 of its text, hexadecimal.
+    pub hash: String,
+    /// Its text, sealed, if tokens are signed with it.
+    #[serde(default)]
+    pub secret: Option<String>,
+    /// Seconds since 1970 until which it is good.
+    #[serde(default)]
+    pub until: Option<i64>,
+    /// When it was made, ms since 1970.
+    pub created_ms: i64,
+}
+
+/// An app as it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// Which.
+    pub version: u64,
+    /// Who had made it.
+    pub author: String,
+    /// When, ms since 1970.
+    pub changed_ms: i64,
+    /// What it had otherwise than the one before.
+    pub changes: Vec<Difference>,
+    /// Its features.
+    pub flags: Vec<String>,
+    /// Its settings.
+    pub settings: Value,
+}
+
+/// What is done to an app.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    /// Other settings instead of all that it has.
+    Settings(Value),
+    /// Another name or region.
+    Details {
+        /// The name, if it is another.
+        name: Option<String>,
+        /// The region, if it is another.
+        region: Option<String>,
+    },
+    /// Other features.
+    Flags(Vec<String>),
+    /// Another plan.
+    Plan(Option<String>),
+    /// One more key.
+    AddKey(KeyDocument),
+    /// A key is good only until this time (seconds since 1970), or no shorter.
+    EndKey {
+        /// Which.
+        id: String,
+        /// Until when.
+        until: i64,
+    },
+    /// A key is good no more, nor what was signed with it.
+    RevokeKey(String),
+    /// Settings and features as they were. Keys stay as they are: one that was revoked stays so.
+    RollBack(Version),
+    /// The end of it.
+    Delete,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoEdit {
+    /// There is no such key.
+    NoKey,
+    /// It is as it was.
+    Same,
+}
+
+impl AppDocument {
+    /// The app after `edit`, as version `version`.
+    pub(super) fn edited(&self, edit: Edit, version: u64, author: &str, now_ms: i64) -> Result<Self, NoEdit> {
+        let mut next = self.clone();
+        let key = |id: &str| {
+            let found = self.keys.iter().position(|key| key.id == id);
+            found.ok_or(NoEdit::NoKey)
+        };
+        match edit {
+            Edit::Settings(settings) => next.settings = settings,
+            Edit::Details { name, region } => {
+                next.name = name.unwrap_or(next.name);
+                next.region = region.unwrap_or(next.region);
+            }
+            Edit::Flags(flags) => next.flags = flags,
+            Edit::Plan(plan) => next.plan = plan,
+            Edit::AddKey(key) => next.keys.push(key),
+            Edit::EndKey { id, until } => {
+                let key = &mut next.keys[key(&id)?];
+                // A key that is over already does not become good again.
+                key.until = Some(key.until.map_or(until, |before| before.min(until)));
+            }
+            Edit::RevokeKey(id) => {
+                next.keys.remove(key(&id)?);
+            }
+            Edit::RollBack(version) => {
+                next.settings = version.settings;
+                next.flags = version.flags;
+            }
+            Edit::Delete => next.deleted = true,
+        }
+        next.changes = diff(&self.shown(), &next.shown());
+        if next.changes.is_empty() {
+            return Err(NoEdit::Same);
+        }
+        next.version = version;
+        author.clone_into(&mut next.author);
+        next.changed_ms = now_ms;
+        Ok(next)
+    }
+
+    /// What of it is compared and told: nothing secret.
+    fn shown(&self) -> Value {
+        let keys = self.keys.iter();
+        let keys: Vec<_> = keys
+            .map(|key| json!({"id": key.id, "name": key.name, "until": key.until}))
+            .collect();
+        let mut shown = json!({
+            "name": self.name,
+            "region": self.region,
+            "plan": self.plan,
+            "flags": self.flags,
+            "keys": keys,
+            "settings": self.settings,
+        });
+        if self.deleted {
+            shown["deleted"] = true.into();
+        }
+        shown
+    }
+
+    /// It as a version to go back to.
+    pub(super) fn as_version(&self) -> Version {
+        Version {
+            version: self.version,
+            author: self.author.clone(),
+            changed_ms: self.changed_ms,
+            changes: self.changes.clone(),
+            flags: self.flags.clone(),
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// What the nodes are told.
+    pub(super) fn record(&self) -> AppRecord {
+        let keys = self.keys.iter().map(|key| KeyRecord {
+            id: key.id.clone(),
+            hash: key.hash.clone(),
+            secret: key.secret.clone(),
+            until: key.until,
+        });
+        AppRecord {
+            format: FORMAT,
+            version: self.version,
+            settings: self.settings.clone(),
+            keys: keys.collect(),
+        }
+    }
+
+    /// Whether it has keys that tokens are signed with.
+    pub(super) fn signs(&self) -> bool {
+        self.keys.iter().any(|key| key.secret.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str) -> KeyDocument {
+        KeyDocument {
+            id: id.to_owned(),
+            name: "backend".to_owned(),
+            hash: "planted hash".to_owned(),
+            secret: Some("planted secret".to_owned()),
+            until: None,
+            created_ms: 1,
+        }
+    }
+
+    fn app() -> AppDocument {
+        AppDocument {
+            team: "t".to_owned(),
+            name: "Shop".to_owned(),
+            region: String::new(),
+            plan: None,
+            flags: Vec::new(),
+            settings: json!({"anonymous": true}),
+            keys: vec![key("k1")],
+            version: 1,
+            author: "ann".to_owned(),
+            changed_ms: 1,
+            changes: Vec::new(),
+            created_ms: 1,
+            deleted: false,
+        }
+    }
+
+    #[test]
+    fn each_edit_has_a_version_an_author_and_a_difference() {
+        let edits = [
+            (Edit::Settings(json!({"anonymous": false})), "settings.anonymous"),
+            (
+                Edit::Details {
+                    name: Some("Store".to_owned()),
+                    region: None,
+                },
+                "name",
+            ),
+            (Edit::Flags(vec!["push".to_owned()]), "flags"),
+            (Edit::Plan(Some("small".to_owned())), "plan"),
+            (
+                Edit::EndKey {
+                    id: "k1".to_owned(),
+                    until: 5,
+                },
+                "keys[k1].until",
+            ),
+            (
+                Edit::RollBack(
+                    app()
+                        .edited(Edit::Settings(json!({})), 2, "", 0)
+                        .unwrap()
+                        .as_version(),
+                ),
+                "settings.anonymous",
+            ),
+            (Edit::Delete, "deleted"),
+        ];
+        for (edit, path) in edits {
+            let edited = app().edited(edit, 7, "bob", 9).unwrap();
+            assert_eq!(edited.changes.len(), 1, "{:?}", edited.changes);
+            assert_eq!(edited.changes[0].path, path);
+            assert_eq!(
+                (edited.version, edited.author.as_str(), edited.changed_ms),
+                (7, "bob", 9)
+            );
+        }
+    }
+
+    #[test]
+    fn differences_hold_nothing_secret() {
+        let added = app().edited(Edit::AddKey(key("k2")), 2, "bob", 9).unwrap();
+        let revoked = added
+            .edited(Edit::RevokeKey("k1".to_owned()), 3, "bob", 9)
+            .unwrap();
+        for app in [added, revoked] {
+            let told = serde_json::to_string(&app.changes).unwrap();
+            assert!(told.contains("backend") && !told.contains("planted"), "{told}");
+            let version = serde_json::to_string(&app.as_version()).unwrap();
+            assert!(!version.contains("planted"), "{version}");
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_no_version() {
+        for (edit, why) in [
+            (Edit::Settings(json!({"anonymous": true})), NoEdit::Same),
+            (Edit::RevokeKey("k9".to_owned()), NoEdit::NoKey),
+            (Edit::RollBack(app().as_version()), NoEdit::Same),
+        ] {
+            assert_eq!(app().edited(edit, 2, "bob", 9), Err(why));
+        }
+    }
+
+    #[test]
+    fn an_end_never_moves_back() {
+        let end = |app: &AppDocument, until| {
+            let id = "k1".to_owned();
+            app.edited(Edit::EndKey { id, until }, 2, "bob", 9)
+        };
+        let ended = end(&app(), 50).unwrap();
+        assert_eq!(end(&ended, 60), Err(NoEdit::Same));
+        assert_eq!(end(&ended, 40).unwrap().keys[0].until, Some(40));
+    }
+
+    #[test]
+    fn the_nodes_are_told_what_they_need() {
+        let record = app().record();
+        assert_eq!((record.version, record.keys.len()), (1, 1));
+        assert_eq!(record.keys[0].secret.as_deref(), Some("planted secret"));
+        assert!(app().signs());
+    }
+}

@@ -1,0 +1,613 @@
+//! Stores apps, and publishes them to the nodes.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{AppDocument, Edit, KeyDocument, Reason, Version, document::NoEdit};
+use crate::{
+    apps::{AppRecord, key_purpose},
+    config::{AppConfig, Config},
+    control::{clock::Clock, plan, plan::Quotas},
+    log::{Bucket, BucketName, Log, ReadError},
+    model::AppId,
+    random,
+    seal::Sealing,
+    store::{Collection, Document, Draft, Query, Store, StoreError, Written},
+};
+
+/// How often a change is tried again over one of somebody else.
+const TRIES: usize = 8;
+/// Documents that are looked at together.
+const PAGE: usize = 100;
+/// 6 bits each: 258 bits.
+const KEY_CHARACTERS: usize = 43;
+/// What keys begin with, so that one that has leaked is known for what it is.
+const KEY_PREFIX: &str = "sls_";
+/// 6 bits each; unique within an app is enough.
+const KEY_ID_CHARACTERS: usize = 10;
+/// The longest name of an app or a key, and the longest region, bytes.
+const MAX_NAME: usize = 100;
+
+/// Why nothing was done to an app.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppsError {
+    /// There is none, or no such key, version or plan.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// There is one with this id.
+    #[error("there is an app with this id")]
+    Exists,
+    /// It cannot be so: every reason.
+    #[error("the app cannot be so")]
+    Refused(Vec<Reason>),
+    /// It has another version than the caller has seen.
+    #[error("the app has been changed: it is at version {0}")]
+    Stale(u64),
+    /// Others change it all the time.
+    #[error("others are changing the app")]
+    Conflict,
+    /// As many as there may be.
+    #[error("no more {0} are possible")]
+    LimitReached(&'static str),
+    /// The store or NATS does not answer: it may be done or not.
+    #[error("the store or NATS does not answer")]
+    Unavailable,
+    /// The store holds what cannot be read.
+    #[error("the store failed")]
+    Internal,
+}
+
+impl From<StoreError> for AppsError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable,
+            StoreError::Invalid(why) => Self::Refused(vec![Reason::new("", why.to_owned())]),
+            StoreError::Failed(_) => Self::Internal,
+        }
+    }
+}
+
+impl From<ReadError> for AppsError {
+    fn from(_: ReadError) -> Self {
+        Self::Unavailable
+    }
+}
+
+/// A change that is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// The app as it is now.
+    pub app: AppDocument,
+    /// Whether the nodes have been told. If not, they will be.
+    pub published: bool,
+}
+
+/// A key that was made.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// The app as it is now.
+    pub settled: Settled,
+    /// The key's id.
+    pub id: String,
+    /// Its text, which is kept nowhere.
+    pub text: crate::config::Secret,
+}
+
+/// What apps are made of by default.
+#[derive(Clone, Debug)]
+pub struct NewApp {
+    /// The team's id.
+    pub team: String,
+    /// What people call it.
+    pub name: String,
+    /// Where it is meant to run.
+    pub region: String,
+    /// Its plan.
+    pub plan: Option<String>,
+    /// Its features.
+    pub flags: Vec<String>,
+    /// As in `[[apps]]`.
+    pub settings: serde_json::Value,
+}
+
+/// The apps of all teams. Who may do what is for the caller to know.
+pub struct Apps {
+    store: Arc<dyn Store>,
+    log: Arc<dyn Log>,
+    bucket: Arc<dyn Bucket>,
+    node: Config,
+    sealing: Arc<Sealing>,
+    clock: Clock,
+}
+
+/// A stored document and what it holds.
+struct Found {
+    revision: u64,
+    app: AppDocument,
+}
+
+impl Apps {
+    /// Of this store, published by this log. `node` is how nodes are configured: this one, and all alike.
+    pub fn new(
+        store: Arc<dyn Store>,
+        log: Arc<dyn Log>,
+        node: &Config,
+        sealing: Arc<Sealing>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            store,
+            bucket: log.bucket(BucketName::Apps),
+            log,
+            node: node.clone(),
+            sealing,
+            clock,
+        }
+    }
+
+    /// Makes an app.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub async fn create(&self, id: &AppId, new: NewApp, author: &str) -> Result<Settled, AppsError> {
+        let taken = self.node.apps.iter().any(|app| app.id == *id);
+        if taken || self.find(id).await?.is_some() {
+            return Err(AppsError::Exists);
+        }
+        let most = self.node.tenants.max_apps;
+        if self.list(&new.team, None, most).await?.len() >= most {
+            return Err(AppsError::LimitReached("apps"));
+        }
+        let now_ms = self.clock.now_ms();
+        let app = AppDocument {
+            team: new.team,
+            name: new.name,
+            region: new.region,
+            plan: new.plan,
+            flags: new.flags,
+            settings: new.settings,
+            keys: Vec::new(),
+            // One that had this id before may have left its versions.
+            version: self.published(id).await?.max(self.last_version(id).await?) + 1,
+            author: author.to_owned(),
+            changed_ms: now_ms,
+            changes: Vec::new(),
+            created_ms: now_ms,
+            deleted: false,
+        };
+        self.check(id, &app).await?;
+        match self
+            .store
+            .insert(Collection::Apps, id.as_str(), draft(&app)?)
+            .await?
+        {
+            Written::Done => Ok(self.settle(id, app).await),
+            Written::Conflict | Written::Taken => Err(AppsError::Exists),
+        }
+    }
+
+    /// An app.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub async fn get(&self, id: &AppId) -> Result<AppDocument, AppsError> {
+        let found = self.find(id).await?.filter(|found| !found.app.deleted);
+        found.map(|found| found.app).ok_or(AppsError::NotFound("app"))
+    }
+
+    /// The apps of a team after the one called `after`, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub async fn list(
+        &self,
+        team: &str,
+        after: Option<&AppId>,
+        limit: usize,
+    ) -> Result<Vec<(AppId, AppDocument)>, AppsError> {
+        let query = Query {
+            key: Some(team_key(team)),
+            after: after.map(|id| id.as_str().to_owned()),
+            limit: limit.clamp(1, 1_000),
+            ..Query::default()
+        };
+        let documents = self.store.list(Collection::Apps, query).await?;
+        let mut apps = Vec::with_capacity(documents.len());
+        for document in documents {
+            let id = AppId::new(&document.id).map_err(|_| AppsError::Internal)?;
+            let app: AppDocument = read(document.body)?;
+            if !app.deleted {
+                apps.push((id, app));
+            }
+        }
+        Ok(apps)
+    }
+
+    /// Changes an app. `seen` is the version that the caller knows: another is not changed.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`]. A change that changes nothing is none, and no error.
+    pub async fn edit(
+        &self,
+        id: &AppId,
+        edit: Edit,
+        seen: Option<u64>,
+        author: &str,
+    ) -> Result<Settled, AppsError> {
+        for _ in 0..TRIES {
+            let found = self.find(id).await?.filter(|found| !found.app.deleted);
+            let Some(Found {
+                revision,
+                app: before,
+            }) = found
+            else {
+                return Err(AppsError::NotFound("app"));
+            };
+            if seen.is_some_and(|seen| seen != before.version) {
+                return Err(AppsError::Stale(before.version));
+            }
+            // Above what the nodes have, also where the store was restored from a copy that is older.
+            let version = before.version.max(self.published(id).await?) + 1;
+            let app = match before.edited(edit.clone(), version, author, self.clock.now_ms()) {
+                Ok(app) => app,
+                Err(NoEdit::NoKey) => return Err(AppsError::NotFound("key")),
+                Err(NoEdit::Same) => return Ok(self.settle(id, before).await),
+            };
+            if !app.deleted {
+                self.check(id, &app).await?;
+            }
+            self.keep_version(id, &before).await?;
+            let replaced = self
+                .store
+                .replace(Collection::Apps, id.as_str(), revision, draft(&app)?);
+            if replaced.await? == Written::Done {
+                return Ok(self.settle(id, app).await);
+            }
+        }
+        Err(AppsError::Conflict)
+    }
+
+    /// Goes back to the settings and features of an earlier version, as a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub async fn roll_back(
+        &self,
+        id: &AppId,
+        version: u64,
+        seen: Option<u64>,
+        author: &str,
+    ) -> Result<Settled, AppsError> {
+        let version = self.version(id, version).await?;
+        self.edit(id, Edit::RollBack(version), seen, author).await
+    }
+
+    /// Makes a key. With `signs` tokens can be signed with it too.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`]. Tokens need `tenants.sealing_keys`.
+    pub async fn create_key(
+        &self,
+        id: &AppId,
+        name: &str,
+        signs: bool,
+        author: &str,
+    ) -> Result<Created, AppsError> {
+        let text = format!("{KEY_PREFIX}{}", random::name(KEY_CHARACTERS));
+        let key_id = random::name(KEY_ID_CHARACTERS);
+        let secret = if signs {
+            let sealed = self.sealing.seal(&key_purpose(id, &key_id), text.as_bytes());
+            Some(sealed.map_err(|_| {
+                AppsError::Refused(vec![Reason::new(
+                    "keys",
+                    "cannot sign tokens while the operator has set no tenants.sealing_keys".to_owned(),
+                )])
+            })?)
+        } else {
+            None
+        };
+        let hash = digest(&SHA256, text.as_bytes());
+        let key = KeyDocument {
+            id: key_id.clone(),
+            name: name.to_owned(),
+            hash: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            secret,
+            until: None,
+            created_ms: self.clock.now_ms(),
+        };
+        let settled = self.edit(id, Edit::AddKey(key), None, author).await?;
+        Ok(Created {
+            settled,
+            id: key_id,
+            text: crate::config::Secret::new(text),
+        })
+    }
+
+    /// The versions of an app before `before`, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub async fn versions(
+        &self,
+        id: &AppId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Version>, AppsError> {
+        let present = self.get(id).await?;
+        let mut versions = Vec::new();
+        if before.is_none_or(|before| present.version < before) {
+            versions.push(present.as_version());
+        }
+        let query = Query {
+            key: Some(id.as_str().to_owned()),
+            // One that a change which came to nothing has left is not older than the present one.
+            before: Some(version_id(id, present.version.min(before.unwrap_or(u64::MAX)))),
+            descending: true,
+            limit: limit.clamp(1, 1_000),
+            ..Query::default()
+        };
+        for document in self.store.list(Collection::AppVersions, query).await? {
+            versions.push(read(document.body)?);
+        }
+        versions.truncate(limit);
+        Ok(versions)
+    }
+
+    /// One version of an app, the present one included.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub async fn version(&self, id: &AppId, version: u64) -> Result<Version, AppsError> {
+        let present = self.get(id).await?;
+        if present.version == version {
+            return Ok(present.as_version());
+        }
+        let found = self
+            .store
+            .get(Collection::AppVersions, &version_id(id, version))
+            .await?;
+        match found.filter(|_| version < present.version) {
+            Some(document) => read(document.body),
+            None => Err(AppsError::NotFound("version")),
+        }
+    }
+
+    /// Publishes what is stored and not published, and finishes deletions: after what went wrong, and from
+    /// time to time. What is published and not stored is left as it is: a store that was lost takes no app
+    /// from its users. How many apps it has published or deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`] of the first that cannot be.
+    pub async fn reconcile(&self) -> Result<usize, AppsError> {
+        let mut done = 0;
+        let mut after = None;
+        loop {
+            let query = Query {
+                after: after.take(),
+                limit: PAGE,
+                ..Query::default()
+            };
+            let page = self.store.list(Collection::Apps, query).await?;
+            let Some(last) = page.last() else { return Ok(done) };
+            after = Some(last.id.clone());
+            for document in page {
+                let Ok(id) = AppId::new(&document.id) else {
+                    continue;
+                };
+                let app: AppDocument = read(document.body)?;
+                if app.deleted || self.published(&id).await? < app.version {
+                    self.publish(&id, &app).await?;
+                    done += 1;
+                }
+            }
+        }
+    }
+
+    /// Tells the nodes of a change that is stored.
+    async fn settle(&self, id: &AppId, app: AppDocument) -> Settled {
+        let published = self.publish(id, &app).await;
+        if let Err(why) = &published {
+            tracing::warn!(app = %id, %why, "a change of an app is stored and not published yet");
+        }
+        Settled {
+            app,
+            published: published.is_ok(),
+        }
+    }
+
+    async fn publish(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
+        if app.deleted {
+            return self.finish_deletion(id).await;
+        }
+        let value = serde_json::to_vec(&app.record()).map_err(|_| AppsError::Internal)?;
+        for _ in 0..TRIES {
+            let entry = self.bucket.get(id.as_str()).await?;
+            if version_of(entry.value.as_deref()) >= app.version {
+                return Ok(());
+            }
+            let set = self
+                .bucket
+                .set(id.as_str(), value.clone().into(), entry.revision, None);
+            if set.await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(AppsError::Conflict)
+    }
+
+    /// Nodes first, so that a deletion which was begun is felt, whatever happens to the rest.
+    async fn finish_deletion(&self, id: &AppId) -> Result<(), AppsError> {
+        for _ in 0..TRIES {
+            let entry = self.bucket.get(id.as_str()).await?;
+            if entry.value.is_none() || self.bucket.remove(id.as_str(), entry.revision).await? {
+                self.store.remove(Collection::Apps, id.as_str(), None).await?;
+                return Ok(());
+            }
+        }
+        Err(AppsError::Conflict)
+    }
+
+    async fn find(&self, id: &AppId) -> Result<Option<Found>, AppsError> {
+        let found = self.store.get(Collection::Apps, id.as_str()).await?;
+        found
+            .map(|Document { revision, body, .. }| {
+                Ok(Found {
+                    revision,
+                    app: read(body)?,
+                })
+            })
+            .transpose()
+    }
+
+    /// Which version the nodes have; 0 = none.
+    async fn published(&self, id: &AppId) -> Result<u64, AppsError> {
+        let entry = self.bucket.get(id.as_str()).await?;
+        Ok(version_of(entry.value.as_deref()))
+    }
+
+    async fn last_version(&self, id: &AppId) -> Result<u64, AppsError> {
+        let query = Query {
+            key: Some(id.as_str().to_owned()),
+            descending: true,
+            limit: 1,
+            ..Query::default()
+        };
+        let last = self.store.list(Collection::AppVersions, query).await?;
+        let last = last
+            .into_iter()
+            .next()
+            .map(|document| read::<Version>(document.body));
+        Ok(last.transpose()?.map_or(0, |last| last.version))
+    }
+
+    /// Keeps an app as it is before it changes. A version never changes, so whoever was here first has
+    /// written the same.
+    async fn keep_version(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
+        let draft = Draft {
+            unique: None,
+            keys: vec![id.as_str().to_owned()],
+            expires_ms: None,
+            body: write(&app.as_version())?,
+        };
+        let id = version_id(id, app.version);
+        self.store.insert(Collection::AppVersions, &id, draft).await?;
+        Ok(())
+    }
+
+    /// Checks an app as a whole, and claims its namespaces.
+    async fn check(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
+        let mut reasons = Vec::new();
+        for (path, text, least) in [("name", &app.name, 1), ("region", &app.region, 0)] {
+            if !(least..=MAX_NAME).contains(&text.len()) || text.chars().any(char::is_control) {
+                let why = format!("must have {least} to {MAX_NAME} bytes and no control characters");
+                reasons.push(Reason::new(path, why));
+            }
+        }
+        for (index, key) in app.keys.iter().enumerate() {
+            if key.name.len() > MAX_NAME || key.name.chars().any(char::is_control) {
+                let why = format!("must have at most {MAX_NAME} bytes and no control characters");
+                reasons.push(Reason::new(&format!("keys[{index}].name"), why));
+            }
+        }
+        if app.keys.len() > self.node.tenants.max_keys {
+            return Err(AppsError::LimitReached("keys"));
+        }
+        let quotas = self.quotas(app.plan.as_deref()).await?;
+        match AppConfig::from_document(id, &app.settings, app.signs(), &self.node) {
+            Err(errors) => {
+                reasons.extend(errors.problems().iter().map(|problem| {
+                    Reason::new(&format!("settings.{}", problem.key), problem.message.clone())
+                }));
+            }
+            Ok(config) => {
+                let over = plan::check(&quotas, &app.flags, &config, &self.node);
+                reasons.extend(over);
+                if reasons.is_empty() {
+                    reasons.extend(self.claim(id, &config).await?);
+                }
+            }
+        }
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(AppsError::Refused(reasons))
+        }
+    }
+
+    /// A namespace with stored history keeps its class, so the first to use it says which.
+    async fn claim(&self, id: &AppId, config: &AppConfig) -> Result<Vec<Reason>, AppsError> {
+        let namespaces = config.namespaces.iter();
+        let namespaces: Vec<_> = namespaces
+            .map(|(name, rule)| (name.clone(), rule.history.clone()))
+            .collect();
+        let different = self.log.claim(id, &namespaces).await?;
+        let reasons = different.into_iter().map(|name| {
+            Reason::new(
+                &format!("settings.namespaces[{name}].history"),
+                "cannot be changed: the namespace was in use with another; choose another name".to_owned(),
+            )
+        });
+        Ok(reasons.collect())
+    }
+
+    async fn quotas(&self, plan: Option<&str>) -> Result<Quotas, AppsError> {
+        let Some(plan) = plan else {
+            return Ok(Quotas::default());
+        };
+        let found = self.store.get(Collection::Plans, plan).await?;
+        let found = found.ok_or(AppsError::NotFound("plan"))?;
+        read(found.body.get("quotas").cloned().unwrap_or_default())
+    }
+}
+
+impl std::fmt::Debug for Apps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Apps").finish_non_exhaustive()
+    }
+}
+
+fn version_of(record: Option<&[u8]>) -> u64 {
+    record
+        .and_then(|json| AppRecord::parse(json).ok())
+        .map_or(0, |record| record.version)
+}
+
+/// In the order of versions.
+fn version_id(id: &AppId, version: u64) -> String {
+    format!("{id}|{version:020}")
+}
+
+fn team_key(team: &str) -> String {
+    format!("team:{team}")
+}
+
+fn draft(app: &AppDocument) -> Result<Draft, AppsError> {
+    Ok(Draft {
+        unique: None,
+        keys: vec![team_key(&app.team)],
+        expires_ms: None,
+        body: write(app)?,
+    })
+}
+
+fn write(value: &impl Serialize) -> Result<serde_json::Value, AppsError> {
+    serde_json::to_value(value).map_err(|_| AppsError::Internal)
+}
+
+fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, AppsError> {
+    serde_json::from_value(value).map_err(|_| AppsError::Internal)
+}
+
+#[cfg(test)]
+mod tests;

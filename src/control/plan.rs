@@ -1,0 +1,197 @@
+//! Plans: what the apps of a team may have at most. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::apps::Reason;
+use crate::{
+    config::{AppConfig, Config},
+    model::History,
+};
+
+macro_rules! quotas {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What a plan allows. What is absent has no limit.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Quotas { $($(#[doc = $doc])+ #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<u64>,)+ }
+
+        impl Quotas {
+            /// The names of all quotas, with what each is.
+            pub const ALL: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($name), concat!($($doc),+)),)+];
+
+            /// The quota of that name; `None` if it has no limit, or there is no such quota.
+            pub fn of(&self, name: &str) -> Option<u64> {
+                match name { $(stringify!($name) => self.$name,)+ _ => None }
+            }
+        }
+    };
+}
+
+quotas! {
+    /// Connections at once.
+    peak_connections,
+    /// Publications a month.
+    messages_per_month,
+    /// Publications a second.
+    messages_per_second,
+    /// Channels at once.
+    channels,
+    /// Members of a channel's presence.
+    presence_members,
+    /// How long history is kept, seconds.
+    history_seconds,
+    /// Bytes of history.
+    history_bytes,
+    /// Bytes of a message.
+    message_bytes,
+    /// Devices for push.
+    devices,
+    /// Webhooks.
+    webhooks,
+    /// Requests of backends a second.
+    api_calls_per_second,
+}
+
+/// A feature that an app may have only where its plan says how much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// Its name in an app's `flags`.
+    pub name: &'static str,
+    /// The quota that must be bound, above 0.
+    pub quota: &'static str,
+}
+
+/// All features that are not for everybody.
+pub const FLAGS: &[Flag] = &[
+    Flag {
+        name: "push",
+        quota: "devices",
+    },
+    Flag {
+        name: "webhooks",
+        quota: "webhooks",
+    },
+];
+
+/// Why an app does not fit its plan: everything, at once.
+pub fn check(quotas: &Quotas, flags: &[String], app: &AppConfig, node: &Config) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut within = |path: &str, value: u64, quota: &str| {
+        if let Some(most) = quotas.of(quota)
+            && value > most
+        {
+            reasons.push(Reason::new(
+                path,
+                format!("is above the plan's {quota}, which is {most}"),
+            ));
+        }
+    };
+    let limits = &app.limits;
+    within(
+        "limits.max_connections",
+        limits.max_connections as u64,
+        "peak_connections",
+    );
+    within(
+        "limits.publish_rate",
+        limits.publish_rate.into(),
+        "messages_per_second",
+    );
+    for (name, rule) in &app.namespaces {
+        let path = |key: &str| format!("namespaces[{name}].{key}");
+        within(&path("max_size"), rule.max_size as u64, "message_bytes");
+        if let History::Class(class) = &rule.history
+            && let Some(class) = node.log.classes.iter().find(|known| known.name == *class)
+        {
+            within(&path("history"), class.max_age.as_secs(), "history_seconds");
+        }
+    }
+    for (index, flag) in flags.iter().enumerate() {
+        let path = format!("flags[{index}]");
+        match FLAGS.iter().find(|known| known.name == flag) {
+            None => reasons.push(Reason::new(&path, "is no feature".to_owned())),
+            Some(known) if quotas.of(known.quota).is_none_or(|most| most == 0) => {
+                reasons.push(Reason::new(
+                    &path,
+                    format!("needs a plan that says how many {} there may be", known.quota),
+                ));
+            }
+            Some(_) if flags[..index].contains(flag) => {
+                reasons.push(Reason::new(&path, "is there twice".to_owned()));
+            }
+            Some(_) => {}
+        }
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{config::Sources, model::AppId};
+
+    fn paths(quotas: &Quotas, flags: &[&str]) -> Vec<String> {
+        let node = Config::load(&Sources::default()).unwrap();
+        let settings = json!({
+            "anonymous": true,
+            "limits": {"max_connections": 100, "publish_rate": 50},
+            "namespaces": [
+                {"name": "chat", "history": "std", "subscribe": "anyone", "max_size": "8KiB"},
+                {"name": "live", "subscribe": "anyone", "max_size": "16KiB"},
+            ],
+        });
+        let app = AppConfig::from_document(&AppId::new("a").unwrap(), &settings, false, &node).unwrap();
+        let flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let reasons = check(quotas, &flags, &app, &node).into_iter();
+        reasons.map(|reason| reason.path).collect()
+    }
+
+    #[test]
+    fn an_app_must_fit_its_plan_in_everything() {
+        assert_eq!(paths(&Quotas::default(), &[]), [""; 0]);
+        let exact = Quotas {
+            peak_connections: Some(100),
+            messages_per_second: Some(50),
+            message_bytes: Some(16 * 1024),
+            ..Quotas::default()
+        };
+        assert_eq!(paths(&exact, &[]), [""; 0]);
+        let small = Quotas {
+            peak_connections: Some(99),
+            messages_per_second: Some(49),
+            message_bytes: Some(10_000),
+            history_seconds: Some(1),
+            devices: Some(5),
+            webhooks: Some(0),
+            ..Quotas::default()
+        };
+        assert_eq!(
+            paths(&small, &["push", "webhooks", "nosuch", "push"]),
+            [
+                "limits.max_connections",
+                "limits.publish_rate",
+                "namespaces[chat].history",
+                "namespaces[live].max_size",
+                "flags[1]",
+                "flags[2]",
+                "flags[3]",
+            ]
+        );
+    }
+
+    #[test]
+    fn quotas_are_read_by_name() {
+        let quotas: Quotas = serde_json::from_value(json!({"channels": 7})).unwrap();
+        assert_eq!((quotas.of("channels"), quotas.of("devices")), (Some(7), None));
+        assert!(serde_json::from_value::<Quotas>(json!({"chanels": 7})).is_err());
+        assert!(Quotas::ALL.iter().all(|(_, about)| !about.is_empty()));
+        assert!(
+            FLAGS
+                .iter()
+                .all(|flag| Quotas::ALL.iter().any(|(name, _)| *name == flag.quota))
+        );
+    }
+}
