@@ -4,6 +4,7 @@
 SHELL := /bin/sh
 # An assignment of its own: `export X="$(command)"` would hide that the command failed.
 WITH_NATS_SERVER = nats_server=$$(scripts/nats-server) && export SLIPSTREAM_NATS_SERVER="$$nats_server"
+WITH_MONGOWIRE = mongowire=$$(scripts/mongowire) && export SLIPSTREAM_MONGOWIRE="$$mongowire"
 WITH_CHROMIUM = chromium=$$(scripts/chromium) && export CHROMIUM="$$chromium"
 NODE_MODULES := tests/js/node_modules/.package-lock.json
 PYTHON_SDK := .cache/python/.requirements
@@ -19,8 +20,8 @@ run: ## run everything on this machine: http://127.0.0.1:8000 (ARGS="--listen AD
 
 test: lint test-rust test-js test-python ## run every check and test
 
-test-rust: ## run the Rust tests against a real nats-server
-	$(WITH_NATS_SERVER) && cargo test --quiet
+test-rust: ## run the Rust tests against a real nats-server and a MongoDB-compatible server
+	$(WITH_NATS_SERVER) && $(WITH_MONGOWIRE) && cargo test --quiet
 
 test-js: $(NODE_MODULES) ## run the stock SDK and a browser against a running node
 	cargo build --quiet

@@ -13,12 +13,13 @@ use serde_json::Value;
 
 mod engine;
 mod migrate;
+mod mongo;
 mod open;
 mod queue;
 mod rules;
 mod sqlite;
 
-pub use migrate::{VERSION, version};
+pub use migrate::{VERSION, migrate, version};
 pub use open::{OpenError, connect, open};
 
 /// What an implementation does beyond [`Store`], for migrations, `check` and export.

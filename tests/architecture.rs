@@ -26,7 +26,7 @@ const MODULES: &[(&str, &str)] = &[
     ("auth", "config model task telemetry"),
     ("log", "config model random task telemetry"),
     ("cluster", "config log model task telemetry"),
-    ("store", "config model task telemetry"),
+    ("store", "config model random task telemetry"),
     (
         "channel",
         "auth config limits log model protocol random task telemetry",
@@ -68,7 +68,10 @@ const MODULES: &[(&str, &str)] = &[
         "api apps auth channel cluster config edge limits log model presence protocol publish random revocation seal session survey task telemetry users",
     ),
     ("dev", "app config model task"),
-    ("cli", "app bench cluster config dev log model task telemetry"),
+    (
+        "cli",
+        "app bench cluster config dev log model store task telemetry",
+    ),
     // They name the modules and use none.
     ("lib", ""),
     ("main", ""),

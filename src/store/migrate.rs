@@ -48,7 +48,7 @@ async fn present(engine: &dyn Engine) -> Result<(u64, Option<u64>), StoreError> 
 /// # Errors
 ///
 /// [`OpenError::Newer`] if it has a later one, which is left as it is.
-pub(super) async fn run(engine: &dyn Engine) -> Result<u64, OpenError> {
+pub async fn migrate(engine: &dyn Engine) -> Result<u64, OpenError> {
     take(engine, STEPS).await
 }
 

@@ -4,7 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Collection, Engine, Store, StoreError, migrate, sqlite::SqliteStore};
+use super::{Collection, Engine, Store, StoreError, migrate, mongo::MongoStore, sqlite::SqliteStore};
 use crate::{config::StoreConfig, task::Tasks};
 
 /// What stands in [`Collection::Meta`] while an import is under way.
@@ -46,6 +46,14 @@ pub enum OpenError {
         /// The program's.
         known: u64,
     },
+    /// It has not been migrated.
+    #[error("the store has schema version {found}, this program {known}: run `slipstream store migrate`")]
+    Older {
+        /// Its version.
+        found: u64,
+        /// The program's.
+        known: u64,
+    },
     /// Only a part of the documents is there.
     #[error("the store holds an import that was not finished: run `slipstream store import` again")]
     HalfImported,
@@ -64,7 +72,7 @@ pub enum OpenError {
 /// See [`OpenError`].
 pub async fn open(config: &StoreConfig, tasks: &Tasks) -> Result<Arc<dyn Store>, OpenError> {
     let engine = connect(config, tasks).await?;
-    migrate::run(&*engine).await?;
+    migrate(&*engine).await?;
     if engine.get(Collection::Meta, IMPORT).await?.is_some() {
         return Err(OpenError::HalfImported);
     }
@@ -76,10 +84,13 @@ pub async fn open(config: &StoreConfig, tasks: &Tasks) -> Result<Arc<dyn Store>,
 /// # Errors
 ///
 /// See [`OpenError`].
-pub async fn connect(config: &StoreConfig, _tasks: &Tasks) -> Result<Arc<dyn Engine>, OpenError> {
+pub async fn connect(config: &StoreConfig, tasks: &Tasks) -> Result<Arc<dyn Engine>, OpenError> {
     let url = config.url.as_ref().ok_or(OpenError::None)?.expose();
     if let Some(path) = url.strip_prefix("sqlite:") {
         return Ok(Arc::new(SqliteStore::open(Path::new(path), config).await?));
     }
-    Err(OpenError::Url("must be sqlite:PATH"))
+    if url.starts_with("mongodb://") {
+        return Ok(Arc::new(MongoStore::open(url, config, tasks).await?));
+    }
+    Err(OpenError::Url("must be sqlite:PATH or mongodb://..."))
 }

@@ -75,7 +75,7 @@ async fn a_store_of_a_later_version_is_left_as_it_is() {
     let (_folder, store) = store().await;
     let later = plan(json!({ "version": VERSION + 1 }));
     store.insert(Collection::Meta, DOCUMENT, later).await.unwrap();
-    let refused = run(&*store).await.unwrap_err();
+    let refused = migrate(&*store).await.unwrap_err();
     assert!(matches!(refused, OpenError::Newer { found, known } if found == VERSION + 1 && known == VERSION));
     assert!(refused.to_string().contains("newer"), "{refused}");
     assert_eq!(version(&*store).await.unwrap(), VERSION + 1);

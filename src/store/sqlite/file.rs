@@ -27,14 +27,14 @@ pub(super) fn open(path: &Path, timeout: Duration) -> Result<Connection, OpenErr
         path: path.to_owned(),
         source,
     })?;
-    let mut db = connect(path, timeout).map_err(|error| refused(path, error))?;
-    if !claim(&mut db).map_err(|error| refused(path, error))? {
+    let mut db = connect(path, timeout).map_err(|error| refused(path, &error))?;
+    if !claim(&mut db).map_err(|error| refused(path, &error))? {
         return Err(OpenError::Foreign(path.to_owned()));
     }
     // Stays in the file, and cannot be set in a transaction.
     let mode: String = db
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-        .map_err(|error| refused(path, error))?;
+        .map_err(|error| refused(path, &error))?;
     if mode != "wal" {
         return Err(OpenError::File {
             path: path.to_owned(),
@@ -46,9 +46,9 @@ pub(super) fn open(path: &Path, timeout: Duration) -> Result<Connection, OpenErr
 
 /// A connection to a file that [`open`] has opened, which cannot write.
 pub(super) fn open_for_reading(path: &Path, timeout: Duration) -> Result<Connection, OpenError> {
-    let db = connect(path, timeout).map_err(|error| refused(path, error))?;
+    let db = connect(path, timeout).map_err(|error| refused(path, &error))?;
     db.pragma_update(None, "query_only", true)
-        .map_err(|error| refused(path, error))?;
+        .map_err(|error| refused(path, &error))?;
     Ok(db)
 }
 
@@ -133,7 +133,7 @@ pub(super) fn lay_out(db: &Connection, table: Table) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn refused(path: &Path, error: rusqlite::Error) -> OpenError {
+fn refused(path: &Path, error: &rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked(path),

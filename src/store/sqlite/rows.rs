@@ -21,6 +21,10 @@ impl fmt::Display for Table {
 const COLUMNS: &str = "d.id, d.revision, d.uniq, d.keys, d.expires, d.body, d.numbers, d.added";
 
 /// What went wrong, in the words of the trait.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is named where errors are mapped"
+)]
 pub(super) fn failed(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

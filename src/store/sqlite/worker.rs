@@ -73,7 +73,7 @@ impl Pool {
         capacity: usize,
         timeout: Duration,
         open: Arc<dyn Fn() -> Result<Connection, OpenError> + Send + Sync>,
-        serve: fn(Connection, &Jobs),
+        serve: fn(&mut Connection, &Jobs),
     ) -> Result<Self, OpenError> {
         let mut pool = Self {
             jobs: Arc::new(Queue::new(capacity)),
@@ -86,7 +86,7 @@ impl Pool {
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || {
-                    let db = match open() {
+                    let mut db = match open() {
                         Ok(db) => db,
                         Err(error) => {
                             let _ = tell.send(Err(error));
@@ -94,7 +94,7 @@ impl Pool {
                         }
                     };
                     let _ = tell.send(Ok(()));
-                    serve(db, &jobs);
+                    serve(&mut db, &jobs);
                 });
             pool.threads.push(thread.map_err(OpenError::Thread)?);
             opened
@@ -141,11 +141,11 @@ impl Drop for Pool {
 }
 
 /// Reads until the queue is closed.
-pub(super) fn read(db: Connection, jobs: &Jobs) {
+pub(super) fn read(db: &mut Connection, jobs: &Jobs) {
     while let Some(group) = jobs.pop(1) {
         for mut job in group {
             if !job.is_abandoned() {
-                job.run(&db);
+                job.run(db);
                 job.finish(None);
             }
         }
@@ -154,13 +154,13 @@ pub(super) fn read(db: Connection, jobs: &Jobs) {
 
 /// Writes until the queue is closed: all that waits in one transaction, each in a savepoint of its own, so
 /// that one that fails undoes nothing of the others. Nobody hears of an outcome before it is on the disk.
-pub(super) fn write(mut db: Connection, jobs: &Jobs) {
+pub(super) fn write(db: &mut Connection, jobs: &Jobs) {
     while let Some(mut group) = jobs.pop(GROUP) {
         group.retain(|job| !job.is_abandoned());
         if group.is_empty() {
             continue;
         }
-        let error = commit(&mut db, &mut group).err().map(failed);
+        let error = commit(db, &mut group).err().map(failed);
         for job in group {
             job.finish(error.clone());
         }

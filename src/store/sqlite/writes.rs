@@ -93,10 +93,9 @@ pub(super) fn remove(
     id: &str,
     revision: Option<u64>,
 ) -> Result<bool, StoreError> {
-    let revision = match revision.map(i64::try_from).transpose() {
-        Ok(revision) => revision,
+    let Ok(revision) = revision.map(i64::try_from).transpose() else {
         // None has been written so often.
-        Err(_) => return Ok(false),
+        return Ok(false);
     };
     let statement = format!("DELETE FROM {table} WHERE id = ?1 AND (?2 IS NULL OR revision = ?2)");
     let removed = db.execute(&statement, params![id, revision]).map_err(failed)?;
