@@ -3,6 +3,7 @@
 
 mod args;
 mod signal;
+mod store;
 
 use std::{
     env, fs, io,
@@ -20,6 +21,7 @@ use crate::{
     dev::{self, DataDir, DataDirError, DevError, DevKeys},
     log::{Log, nats},
     model::Epoch,
+    store::{OpenError, TransferError},
     task::Tasks,
     telemetry::{self, TelemetryError},
 };
@@ -38,6 +40,8 @@ enum CliError {
     Runtime(#[source] io::Error),
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot open {}: {source}", path.display())]
+    Open { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     #[error(transparent)]
@@ -48,6 +52,12 @@ enum CliError {
     Start(#[from] StartError),
     #[error(transparent)]
     Log(#[from] nats::StartError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error("the store has problems: {0}")]
+    Problems(u64),
     #[error("NATS does not tell the nodes; try again")]
     Nodes,
     #[error("bench: {0}")]
@@ -78,11 +88,16 @@ impl CliError {
         match self {
             Self::Telemetry(_) | Self::File { .. } | Self::Config(_) => USAGE,
             Self::Bench(BenchError::Usage(_)) => USAGE,
+            Self::Store(OpenError::None) => USAGE,
             Self::Runtime(_)
             | Self::DataDir(_)
             | Self::Dev(_)
             | Self::Start(_)
             | Self::Log(_)
+            | Self::Open { .. }
+            | Self::Store(_)
+            | Self::Transfer(_)
+            | Self::Problems(_)
             | Self::Nodes
             | Self::Bench(_) => 1,
         }
@@ -98,6 +113,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Config(command) => run_config(&command),
         Command::Log(command) => run_log(&command),
         Command::Nodes(args) => run_nodes(&args),
+        Command::Store(command) => store::run(&command),
     }
 }
 

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, future::Future, pin::Pin};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod check;
 mod engine;
 mod migrate;
 mod mongo;
@@ -18,9 +19,12 @@ mod open;
 mod queue;
 mod rules;
 mod sqlite;
+mod transfer;
 
+pub use check::{Report, check};
 pub use migrate::{VERSION, migrate, version};
 pub use open::{OpenError, connect, open};
+pub use transfer::{Counts, TransferError, export, import, verify};
 
 /// What an implementation does beyond [`Store`], for migrations, `check` and export.
 pub use engine::{Engine, Walked};

@@ -24,6 +24,9 @@ pub(super) enum Command {
     Log(LogCommand),
     /// List the nodes of a deployment.
     Nodes(NodesArgs),
+    /// Look after the store: accounts, teams, apps, plans, usage.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Measure a server that speaks the Centrifuge protocol.
     Bench(Box<BenchArgs>),
 }
@@ -83,6 +86,49 @@ pub(super) enum LogCommand {
     NewEpoch(LogArgs),
     /// Raise the streams' max_bytes to what the configuration says; before the nodes get it.
     Resize(LogArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Make or migrate the store, as nodes do when they start.
+    Migrate(StoreArgs),
+    /// Read all documents and tell what is wrong; exits with 1 if something is.
+    Check(StoreArgs),
+    /// Write all documents as lines of JSON.
+    Export(ExportArgs),
+    /// Write the documents of an export into a store that is empty.
+    Import(ImportArgs),
+}
+
+/// Which store.
+#[derive(Debug, clap::Args)]
+pub(super) struct StoreArgs {
+    /// The configuration file that names it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+}
+
+/// What to export, and where to.
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// A file that is made, readable by its owner alone, instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+}
+
+/// What to import, and where to.
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// The export, instead of standard input. A file is read to its end before anything is written.
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Import into a store that holds documents: those with the same ids are written over.
+    #[arg(long)]
+    pub(super) merge: bool,
 }
 
 /// Which deployment.
