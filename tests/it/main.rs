@@ -24,6 +24,7 @@ mod recovery_model;
 mod recovery_rules;
 mod rpc;
 mod server_api;
+mod store_conformance;
 mod support;
 mod users;
 mod websocket;

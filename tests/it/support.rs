@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod corpus;
 pub(crate) mod edge;
 pub(crate) mod http;
+pub(crate) mod mongowire;
 pub(crate) mod nats;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
