@@ -2,8 +2,10 @@
 //! published to the nodes; what was stored and could not be published is published later
 //! ([`Apps::reconcile`]).
 
+mod check;
 mod diff;
 mod document;
+mod publish;
 mod service;
 
 pub use diff::{Difference, diff};

@@ -8,8 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{AppDocument, Edit, KeyDocument, Reason, Version, document::NoEdit};
 use crate::{
     apps::{AppRecord, key_purpose},
-    config::{AppConfig, Config},
-    control::{clock::Clock, plan, plan::Quotas},
+    config::Config,
+    control::clock::Clock,
     log::{Bucket, BucketName, Log, ReadError},
     model::AppId,
     random,
@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// How often a change is tried again over one of somebody else.
-const TRIES: usize = 8;
+pub(super) const TRIES: usize = 8;
 /// Documents that are looked at together.
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 /// 6 bits each: 258 bits.
 const KEY_CHARACTERS: usize = 43;
 /// What keys begin with, so that one that has leaked is known for what it is.
@@ -28,7 +28,7 @@ const KEY_PREFIX: &str = "sls_";
 /// 6 bits each; unique within an app is enough.
 const KEY_ID_CHARACTERS: usize = 10;
 /// The longest name of an app or a key, and the longest region, bytes.
-const MAX_NAME: usize = 100;
+pub(super) const MAX_NAME: usize = 100;
 
 /// Why nothing was done to an app.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,10 +114,10 @@ pub struct NewApp {
 
 /// The apps of all teams. Who may do what is for the caller to know.
 pub struct Apps {
-    store: Arc<dyn Store>,
-    log: Arc<dyn Log>,
-    bucket: Arc<dyn Bucket>,
-    node: Config,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) bucket: Arc<dyn Bucket>,
+    pub(super) node: Config,
     sealing: Arc<Sealing>,
     clock: Clock,
 }
@@ -382,82 +382,6 @@ impl Apps {
         }
     }
 
-    /// Publishes what is stored and not published, and finishes deletions: after what went wrong, and from
-    /// time to time. What is published and not stored is left as it is: a store that was lost takes no app
-    /// from its users. How many apps it has published or deleted.
-    ///
-    /// # Errors
-    ///
-    /// [`AppsError`] of the first that cannot be.
-    pub async fn reconcile(&self) -> Result<usize, AppsError> {
-        let mut done = 0;
-        let mut after = None;
-        loop {
-            let query = Query {
-                after: after.take(),
-                limit: PAGE,
-                ..Query::default()
-            };
-            let page = self.store.list(Collection::Apps, query).await?;
-            let Some(last) = page.last() else { return Ok(done) };
-            after = Some(last.id.clone());
-            for document in page {
-                let Ok(id) = AppId::new(&document.id) else {
-                    continue;
-                };
-                let app: AppDocument = read(document.body)?;
-                if app.deleted || self.published(&id).await? < app.version {
-                    self.publish(&id, &app).await?;
-                    done += 1;
-                }
-            }
-        }
-    }
-
-    /// Tells the nodes of a change that is stored.
-    async fn settle(&self, id: &AppId, app: AppDocument) -> Settled {
-        let published = self.publish(id, &app).await;
-        if let Err(why) = &published {
-            tracing::warn!(app = %id, %why, "a change of an app is stored and not published yet");
-        }
-        Settled {
-            app,
-            published: published.is_ok(),
-        }
-    }
-
-    async fn publish(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
-        if app.deleted {
-            return self.finish_deletion(id).await;
-        }
-        let value = serde_json::to_vec(&app.record()).map_err(|_| AppsError::Internal)?;
-        for _ in 0..TRIES {
-            let entry = self.bucket.get(id.as_str()).await?;
-            if version_of(entry.value.as_deref()) >= app.version {
-                return Ok(());
-            }
-            let set = self
-                .bucket
-                .set(id.as_str(), value.clone().into(), entry.revision, None);
-            if set.await?.is_some() {
-                return Ok(());
-            }
-        }
-        Err(AppsError::Conflict)
-    }
-
-    /// Nodes first, so that a deletion which was begun is felt, whatever happens to the rest.
-    async fn finish_deletion(&self, id: &AppId) -> Result<(), AppsError> {
-        for _ in 0..TRIES {
-            let entry = self.bucket.get(id.as_str()).await?;
-            if entry.value.is_none() || self.bucket.remove(id.as_str(), entry.revision).await? {
-                self.store.remove(Collection::Apps, id.as_str(), None).await?;
-                return Ok(());
-            }
-        }
-        Err(AppsError::Conflict)
-    }
-
     async fn find(&self, id: &AppId) -> Result<Option<Found>, AppsError> {
         let found = self.store.get(Collection::Apps, id.as_str()).await?;
         found
@@ -471,7 +395,7 @@ impl Apps {
     }
 
     /// Which version the nodes have; 0 = none.
-    async fn published(&self, id: &AppId) -> Result<u64, AppsError> {
+    pub(super) async fn published(&self, id: &AppId) -> Result<u64, AppsError> {
         let entry = self.bucket.get(id.as_str()).await?;
         Ok(version_of(entry.value.as_deref()))
     }
@@ -504,71 +428,6 @@ impl Apps {
         self.store.insert(Collection::AppVersions, &id, draft).await?;
         Ok(())
     }
-
-    /// Checks an app as a whole, and claims its namespaces.
-    async fn check(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
-        let mut reasons = Vec::new();
-        for (path, text, least) in [("name", &app.name, 1), ("region", &app.region, 0)] {
-            if !(least..=MAX_NAME).contains(&text.len()) || text.chars().any(char::is_control) {
-                let why = format!("must have {least} to {MAX_NAME} bytes and no control characters");
-                reasons.push(Reason::new(path, why));
-            }
-        }
-        for (index, key) in app.keys.iter().enumerate() {
-            if key.name.len() > MAX_NAME || key.name.chars().any(char::is_control) {
-                let why = format!("must have at most {MAX_NAME} bytes and no control characters");
-                reasons.push(Reason::new(&format!("keys[{index}].name"), why));
-            }
-        }
-        if app.keys.len() > self.node.tenants.max_keys {
-            return Err(AppsError::LimitReached("keys"));
-        }
-        let quotas = self.quotas(app.plan.as_deref()).await?;
-        match AppConfig::from_document(id, &app.settings, app.signs(), &self.node) {
-            Err(errors) => {
-                reasons.extend(errors.problems().iter().map(|problem| {
-                    Reason::new(&format!("settings.{}", problem.key), problem.message.clone())
-                }));
-            }
-            Ok(config) => {
-                let over = plan::check(&quotas, &app.flags, &config, &self.node);
-                reasons.extend(over);
-                if reasons.is_empty() {
-                    reasons.extend(self.claim(id, &config).await?);
-                }
-            }
-        }
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(AppsError::Refused(reasons))
-        }
-    }
-
-    /// A namespace with stored history keeps its class, so the first to use it says which.
-    async fn claim(&self, id: &AppId, config: &AppConfig) -> Result<Vec<Reason>, AppsError> {
-        let namespaces = config.namespaces.iter();
-        let namespaces: Vec<_> = namespaces
-            .map(|(name, rule)| (name.clone(), rule.history.clone()))
-            .collect();
-        let different = self.log.claim(id, &namespaces).await?;
-        let reasons = different.into_iter().map(|name| {
-            Reason::new(
-                &format!("settings.namespaces[{name}].history"),
-                "cannot be changed: the namespace was in use with another; choose another name".to_owned(),
-            )
-        });
-        Ok(reasons.collect())
-    }
-
-    async fn quotas(&self, plan: Option<&str>) -> Result<Quotas, AppsError> {
-        let Some(plan) = plan else {
-            return Ok(Quotas::default());
-        };
-        let found = self.store.get(Collection::Plans, plan).await?;
-        let found = found.ok_or(AppsError::NotFound("plan"))?;
-        read(found.body.get("quotas").cloned().unwrap_or_default())
-    }
 }
 
 impl std::fmt::Debug for Apps {
@@ -577,7 +436,7 @@ impl std::fmt::Debug for Apps {
     }
 }
 
-fn version_of(record: Option<&[u8]>) -> u64 {
+pub(super) fn version_of(record: Option<&[u8]>) -> u64 {
     record
         .and_then(|json| AppRecord::parse(json).ok())
         .map_or(0, |record| record.version)
@@ -605,7 +464,7 @@ fn write(value: &impl Serialize) -> Result<serde_json::Value, AppsError> {
     serde_json::to_value(value).map_err(|_| AppsError::Internal)
 }
 
-fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, AppsError> {
+pub(super) fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, AppsError> {
     serde_json::from_value(value).map_err(|_| AppsError::Internal)
 }
 

@@ -1,0 +1,79 @@
+//! Whether an app can be as somebody wants it.
+
+use super::{
+    AppDocument, Apps, AppsError, Reason,
+    service::{MAX_NAME, read},
+};
+use crate::{
+    config::AppConfig,
+    control::{plan, plan::Quotas},
+    model::AppId,
+    store::Collection,
+};
+
+impl Apps {
+    /// Checks an app as a whole, and claims its namespaces.
+    pub(super) async fn check(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
+        let mut reasons = Vec::new();
+        for (path, text, least) in [("name", &app.name, 1), ("region", &app.region, 0)] {
+            if !(least..=MAX_NAME).contains(&text.len()) || text.chars().any(char::is_control) {
+                let why = format!("must have {least} to {MAX_NAME} bytes and no control characters");
+                reasons.push(Reason::new(path, why));
+            }
+        }
+        for (index, key) in app.keys.iter().enumerate() {
+            if key.name.len() > MAX_NAME || key.name.chars().any(char::is_control) {
+                let why = format!("must have at most {MAX_NAME} bytes and no control characters");
+                reasons.push(Reason::new(&format!("keys[{index}].name"), why));
+            }
+        }
+        if app.keys.len() > self.node.tenants.max_keys {
+            return Err(AppsError::LimitReached("keys"));
+        }
+        let quotas = self.quotas(app.plan.as_deref()).await?;
+        match AppConfig::from_document(id, &app.settings, app.signs(), &self.node) {
+            Err(errors) => {
+                reasons.extend(errors.problems().iter().map(|problem| {
+                    Reason::new(&format!("settings.{}", problem.key), problem.message.clone())
+                }));
+            }
+            Ok(config) => {
+                let over = plan::check(&quotas, &app.flags, &config, &self.node);
+                reasons.extend(over);
+                if reasons.is_empty() {
+                    reasons.extend(self.claim(id, &config).await?);
+                }
+            }
+        }
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(AppsError::Refused(reasons))
+        }
+    }
+
+    /// A namespace with stored history keeps its class, so the first to use it says which.
+    async fn claim(&self, id: &AppId, config: &AppConfig) -> Result<Vec<Reason>, AppsError> {
+        let namespaces = config.namespaces.iter();
+        let namespaces: Vec<_> = namespaces
+            .map(|(name, rule)| (name.clone(), rule.history.clone()))
+            .collect();
+        let different = self.log.claim(id, &namespaces).await?;
+        let reasons = different.into_iter().map(|name| {
+            Reason::new(
+                &format!("settings.namespaces[{name}].history"),
+                "cannot be changed: the namespace was in use with another; choose another name".to_owned(),
+            )
+        });
+        Ok(reasons.collect())
+    }
+
+    async fn quotas(&self, plan: Option<&str>) -> Result<Quotas, AppsError> {
+        let Some(plan) = plan else {
+            return Ok(Quotas::default());
+        };
+        let found = self.store.get(Collection::Plans, plan).await?;
+        let found = found.ok_or(AppsError::NotFound("plan"))?;
+        read(found.body.get("quotas").cloned().unwrap_or_default())
+    }
+}
