@@ -74,6 +74,32 @@ labels! {
         Unknown = "unknown",
     }
 
+    /// What became of an attempt to sign in.
+    LoginOutcome("outcome") {
+        /// It was who it said.
+        Done = "done",
+        /// Wrong e-mail address, password or code.
+        Refused = "refused",
+        /// The password was right, and something is missing: the code, or a verified address.
+        Incomplete = "incomplete",
+        /// Too many have failed before.
+        Locked = "locked",
+        /// Nobody knows: too busy, or the database did not answer.
+        Failed = "failed",
+    }
+
+    /// What became of a try to send a letter.
+    MailOutcome("outcome") {
+        /// It left.
+        Sent = "sent",
+        /// It is tried again later.
+        Delayed = "delayed",
+        /// It was refused for good.
+        Refused = "refused",
+        /// It was tried too often.
+        GivenUp = "given_up",
+    }
+
     /// What a client's resume came to.
     RecoveryOutcome("outcome") {
         /// Everything after its position, proven.

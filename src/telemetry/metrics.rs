@@ -9,8 +9,8 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use super::{
     labels::{
         AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
-        NodeState, PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake, RefusedMessage,
-        RingEviction, StatusClass, UserCommand,
+        LoginOutcome, MailOutcome, NodeState, PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake,
+        RefusedMessage, RingEviction, StatusClass, UserCommand,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
 };
@@ -121,6 +121,14 @@ pub struct Metrics {
     pub revocations: Gauge,
     /// Connections closed because their token was revoked.
     pub revoked_connections: Counter,
+    /// Attempts to sign in.
+    pub logins: ByLabel<LoginOutcome, Counter>,
+    /// Passwords that were not looked at because too many were waiting.
+    pub passwords_refused: Counter,
+    /// Tries to send a letter.
+    pub mails: ByLabel<MailOutcome, Counter>,
+    /// Letters that wait.
+    pub mail_waiting: Gauge,
 }
 
 /// The metrics of one app on this node.
@@ -367,6 +375,13 @@ impl Metrics {
                 "slipstream_revoked_connections_total",
                 "Connections closed because their token was revoked.",
             ),
+            logins: b.counters("slipstream_logins_total", "Attempts of people to sign in."),
+            passwords_refused: b.counter(
+                "slipstream_passwords_refused_total",
+                "Passwords that were not looked at because too many were waiting.",
+            ),
+            mails: b.counters("slipstream_mails_total", "Tries to send a letter."),
+            mail_waiting: b.gauge("slipstream_mail_waiting", "Letters that wait."),
             exporter: b.finish(),
         }
     }
