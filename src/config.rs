@@ -11,6 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::model::{AppId, ClassName, Rule};
 
+mod control;
 mod document;
 mod fields;
 mod kinds;
@@ -25,6 +26,7 @@ mod show;
 mod units;
 mod validate;
 
+pub use control::{ControlConfig, MailConfig, MailEncryption, MailTransport, SignUp};
 pub use load::{DEFAULTS, Sources};
 pub use problem::{ConfigErrors, Problem};
 pub use secret::Secret;
@@ -58,6 +60,10 @@ pub struct Config {
     pub tenants: TenantsConfig,
     /// Accounts, teams, apps, plans, usage.
     pub store: StoreConfig,
+    /// People.
+    pub control: ControlConfig,
+    /// Letters to people.
+    pub mail: MailConfig,
     /// Stopping.
     pub drain: DrainConfig,
     /// Logs.

@@ -32,7 +32,6 @@ impl Tasks {
     /// Runs `work` on a thread where it may block, and waits for it; [`Tasks::stop`] does not reach it. If
     /// the caller goes away it runs to its end all the same. The caller bounds how many there are. `None` if
     /// it panicked, or the runtime is ending.
-    #[expect(clippy::disallowed_methods, reason = "and this is for what blocks")]
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let work = tokio::task::spawn_blocking(work);
         self.tracker.track_future(work).await.ok()

@@ -49,6 +49,7 @@ const MODULES: &[(&str, &str)] = &[
         "channel cluster config log model protocol revocation session task telemetry",
     ),
     ("survey", "channel cluster limits log model task telemetry users"),
+    ("control", "auth config limits model random store task telemetry"),
     // The rim.
     (
         "edge",
@@ -85,6 +86,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("hyper_util", &["api", "app", "edge"]),
     ("clap", &["bench", "cli"]),
     ("mio", &["bench"]),
+    ("argon2", &["control/password"]),
+    ("lettre", &["control/mail"]),
     ("mongodb", &["store/mongo"]),
     ("rusqlite", &["store/sqlite"]),
     ("anyhow", &["bench", "main"]),

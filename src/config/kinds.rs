@@ -9,11 +9,13 @@ use super::{
     show::{Lines, quoted},
     units,
 };
-use crate::model::{Access, AppId, ClassName, History, JoinLeave};
+use crate::model::{AppId, ClassName, History};
 
 mod secrets;
+mod words;
 
 pub(super) use secrets::{Hidden, HiddenList};
+pub(super) use words::{Encryption, Listeners, Transport, Who, WhoSignsUp};
 
 /// A kind that is one TOML value.
 pub(super) trait Leaf<T> {
@@ -56,7 +58,7 @@ macro_rules! leaves {
     };
 }
 
-leaves!(Text, FilePath, Address, Flag, Count, CountOrNone, Size, Time, Id, Class, Kept, Who, Listeners, Texts, Maybe<K> where K);
+leaves!(Text, FilePath, Address, Flag, Count, CountOrNone, Size, Time, Id, Class, Kept, Who, Listeners, WhoSignsUp, Transport, Encryption, Texts, Maybe<K> where K);
 
 fn text(value: &Value) -> Option<&str> {
     match value {
@@ -226,60 +228,6 @@ impl Leaf<History> for Kept {
             History::None => quoted(NO_HISTORY),
             History::Class(class) => quoted(class.as_str()),
         }
-    }
-}
-
-/// Who may do something.
-pub(super) struct Who;
-
-impl Who {
-    const WORDS: [(&'static str, Access); 5] = [
-        ("anyone", Access::Anyone),
-        ("authenticated", Access::Authenticated),
-        ("token", Access::Token),
-        ("subscriber", Access::Subscriber),
-        ("nobody", Access::Nobody),
-    ];
-}
-
-impl Leaf<Access> for Who {
-    const WANTED: &'static str = "anyone, authenticated, token, subscriber or nobody, in quotes";
-    fn parse(value: &Value, _: bool) -> Option<Access> {
-        let text = text(value)?;
-        Self::WORDS
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, access)| *access)
-    }
-    fn show(value: &Access) -> String {
-        let word = Self::WORDS.iter().find(|(_, access)| access == value);
-        quoted(word.map_or("nobody", |(word, _)| word))
-    }
-}
-
-/// Who hears of joins and leaves.
-pub(super) struct Listeners;
-
-impl Listeners {
-    const WORDS: [(&'static str, JoinLeave); 3] = [
-        ("none", JoinLeave::None),
-        ("wanted", JoinLeave::Wanted),
-        ("all", JoinLeave::All),
-    ];
-}
-
-impl Leaf<JoinLeave> for Listeners {
-    const WANTED: &'static str = "none, wanted or all, in quotes";
-    fn parse(value: &Value, _: bool) -> Option<JoinLeave> {
-        let text = text(value)?;
-        Self::WORDS
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, listeners)| *listeners)
-    }
-    fn show(value: &JoinLeave) -> String {
-        let word = Self::WORDS.iter().find(|(_, listeners)| listeners == value);
-        quoted(word.map_or("none", |(word, _)| word))
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
 };
 
 mod apps;
+mod control;
 mod log;
 
 /// Collects problems. A relation with a key that already has one is passed over: it was checked
@@ -115,6 +116,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     presence(config, &mut checks);
     tenants(config, &mut checks);
     store(config, &mut checks);
+    control::relations(config, &mut checks);
     drain(config, &mut checks);
     telemetry(config, &mut checks);
     apps::relations(config, &mut checks);

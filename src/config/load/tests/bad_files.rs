@@ -22,6 +22,33 @@ fn all_problems_at_once() {
             "presence.max_info_bytes = \"200KiB\"\npresence.max_state_bytes = \"100KiB\"".to_owned(),
             &["presence.max_info_bytes (s.toml:1): must be at most 256KiB together"],
         ),
+        (
+            "[control]\nsign_up = \"all\"\npublic_url = \"console.example\"\nsession_secret = \"short\"\nkek = [\"a:b\"]\nsession_check = \"2m\"\nrefresh_grace = \"10m\"\nsession_idle = \"91d\"\nlockout_max = \"2h\"\npassword_memory = \"4KiB\"\npassword_max = \"9B\"\nmax_tokens = 1001\nwrite_tries = 0".to_owned(),
+            &[
+                "control.sign_up (s.toml:2): must be open or invitation, in quotes",
+                "control.session_secret (s.toml:4): must have at least 32 bytes",
+                "control.public_url (s.toml:3): must be a URL like https://console.example",
+                "control.refresh_grace (s.toml:7): must be less than control.access_lifetime (10m)",
+                "control.session_check (s.toml:6): must be at most 1m",
+                "control.session_idle (s.toml:8): must not be longer than control.session_lifetime",
+                "control.lockout_max (s.toml:9): must be less than control.lockout_forget (1h)",
+                "control.kek (s.toml:5): has a key that is not id:key",
+                "control.password_max (s.toml:11): must be at least control.password_min",
+                "control.password_memory (s.toml:10): must be at least 8KiB for each",
+                "control.write_tries (s.toml:13): must not be 0",
+                "control.max_tokens (s.toml:12): must be at most 1000",
+            ],
+        ),
+        (
+            "[mail]\ntransport = \"smtp\"\nuser = \"u\"\nretry_max = \"1s\"\nencryption = \"none\"".to_owned(),
+            &[
+                "mail.retry_first (s.toml:1): must not be longer than mail.retry_max",
+                "mail.user (s.toml:3): goes with mail.password",
+                "mail.encryption (s.toml:5): must not be \"none\" with a password",
+                "mail.host (s.toml:1): must name the server",
+                "mail.from (s.toml:1): must be an address",
+            ],
+        ),
         // A relation with a value that cannot be read is not judged.
         (
             "edge.ping_interval = 5\nedge.pong_timeout = \"30s\"".to_owned(),
