@@ -1,7 +1,7 @@
 //! The control plane's people: accounts, their sessions and tokens, teams with roles, and the log of who did
 //! what. `docs/control.md` explains it to those who use it.
 //!
-//! Pure decisions ([`permission`], [`totp`], [`sealed`], the lock-out, the life of a session, a team's
+//! Pure decisions ([`permission`], [`totp`], the lock-out, the life of a session, a team's
 //! members) take the time and know no store; services around them keep documents by compare-and-set. Every
 //! method is told who asks ([`Actor`]) and answers with a [`ControlError`], which has a stable code.
 //!
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::{
     config::{ControlConfig, MailConfig},
     limits::{Address, Keyed, Quota},
+    seal::Sealing,
     store::{Collection, Store},
     task::Tasks,
     telemetry::Metrics,
@@ -38,7 +39,6 @@ mod password;
 pub mod permission;
 pub mod plan;
 mod records;
-pub mod sealed;
 mod session;
 mod teams;
 mod tokens;
@@ -48,14 +48,13 @@ pub mod totp;
 mod tests;
 
 pub use accounts::{AccountView, Accounts, Enrolment, Login, SignUpRequest, SignedIn};
-pub use audit::{About, Audit, Change, Deed, Entry, HIDDEN, Page, Search, diff};
+pub use audit::{About, Audit, Change, Deed, Entry, HIDDEN, Page, Search};
 pub use clock::Clock;
 pub use context::{Actor, Origin, Who};
 pub use error::{Class, ControlError};
 pub use mail::{FileMailer, Letter, Mail, MailError, Mailer, SmtpError, SmtpMailer};
 pub use password::{Cost, Passwords, Policy};
 pub use permission::{PERMISSIONS, Permission, Role, allows};
-pub use sealed::{BadKey, Context, Keyring, SealError};
 pub use session::{SessionTokens, SessionView, Sessions};
 pub use teams::{Access, InvitationView, MemberView, TeamView, Teams, team_key};
 pub use tokens::{ApiTokens, NewToken, TokenRequest, TokenView};
@@ -68,9 +67,6 @@ pub enum StartError {
     /// A key that it needs.
     #[error("{0} must be set for the control role")]
     Missing(&'static str),
-    /// A key of `control.kek`.
-    #[error(transparent)]
-    Kek(#[from] BadKey),
     /// Passwords cannot be hashed as configured.
     #[error("passwords cannot be hashed: {0}")]
     Passwords(#[source] ControlError),
@@ -85,7 +81,7 @@ struct Core {
     clock: Clock,
     records: Records,
     audit: Audit,
-    keyring: Arc<Keyring>,
+    sealing: Arc<Sealing>,
     passwords: Passwords,
     guard: Guard,
     mail: Mail,
@@ -120,13 +116,14 @@ impl Control {
     pub fn start(
         config: &ControlConfig,
         mail: &MailConfig,
+        sealing: Arc<Sealing>,
         store: Arc<dyn Store>,
         clock: Clock,
         metrics: Arc<Metrics>,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, StartError> {
         let mail = Mail::start(mail, metrics.clone(), tasks)?;
-        Self::start_with(config, mail, store, clock, metrics, tasks)
+        Self::start_with(config, mail, sealing, store, clock, metrics, tasks)
     }
 
     /// The same with another way to send letters.
@@ -137,6 +134,7 @@ impl Control {
     pub fn start_with(
         config: &ControlConfig,
         mail: Mail,
+        sealing: Arc<Sealing>,
         store: Arc<dyn Store>,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -151,7 +149,6 @@ impl Control {
         if config.public_url.is_empty() {
             return Err(missing("control.public_url"));
         }
-        let keyring = Arc::new(Keyring::new(&config.kek)?);
         let records = Records::new(store, config.write_tries);
         let audit = Audit::new(records.clone(), clock.clone(), config);
         let hour = std::time::Duration::from_secs(3600);
@@ -168,7 +165,7 @@ impl Control {
             clock,
             records,
             audit: audit.clone(),
-            keyring,
+            sealing,
             mail,
             metrics,
             tasks: tasks.clone(),
@@ -198,11 +195,6 @@ impl Control {
         } else {
             self.sessions.authenticate(presented, origin).await
         }
-    }
-
-    /// The keys that seal secrets in the database.
-    pub fn keyring(&self) -> &Arc<Keyring> {
-        &self.core.keyring
     }
 
     /// A page of a team's audit log. `search.about` must be of this team.

@@ -66,6 +66,12 @@ impl Sealing {
         !self.0.is_empty()
     }
 
+    /// Whether it should be sealed anew, because it was with a key that is not the first any more.
+    pub fn is_outdated(&self, sealed: &str) -> bool {
+        let first = self.0.first().map(|key| key.id.as_str());
+        sealed.split('.').nth(1) != first
+    }
+
     /// Seals `secret` for `purpose`, which says what it is and whose.
     ///
     /// # Errors
@@ -192,6 +198,7 @@ mod tests {
             assert_eq!(old.open(purpose, &sealed), Err(SealError::Forged), "{purpose:?}");
         }
         let newer = both.seal(&["key", "a"], b"planted").unwrap();
+        assert!(both.is_outdated(&sealed) && !both.is_outdated(&newer) && !old.is_outdated(&sealed));
         assert_eq!(new.open(&["key", "a"], &newer).unwrap(), b"planted");
         assert_ne!(
             newer,

@@ -41,7 +41,7 @@ const MODULES: &[(&str, &str)] = &[
     ("apps", "auth config limits log model session task telemetry"),
     (
         "control",
-        "apps auth config log model random seal store task telemetry",
+        "apps auth config limits log model random seal store task telemetry",
     ),
     ("publish", "apps channel config log model protocol telemetry"),
     (
@@ -49,7 +49,6 @@ const MODULES: &[(&str, &str)] = &[
         "channel cluster config log model protocol revocation session task telemetry",
     ),
     ("survey", "channel cluster limits log model task telemetry users"),
-    ("control", "auth config limits model random store task telemetry"),
     // The rim.
     (
         "edge",

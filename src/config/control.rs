@@ -22,8 +22,6 @@ pub struct ControlConfig {
     pub public_url: String,
     /// What access tokens are signed with; the control role does not start without it.
     pub session_secret: Option<Secret>,
-    /// Keys that secrets in the database are sealed with, `id:key`; the first seals, all open.
-    pub kek: Vec<Secret>,
     /// How long an access token is valid.
     pub access_lifetime: Duration,
     /// How long a session may go unused.

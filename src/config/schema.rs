@@ -211,7 +211,6 @@ section!(ControlConfig {
     sign_up: WhoSignsUp,
     public_url: Text,
     session_secret: Hidden,
-    kek: HiddenList,
     access_lifetime: Time,
     session_idle: Time,
     session_lifetime: Time,

@@ -8,7 +8,7 @@ mod document;
 mod publish;
 mod service;
 
-pub use diff::{Difference, diff};
+pub use diff::diff;
 pub use document::{AppDocument, Edit, KeyDocument, Version};
 pub use service::{Apps, AppsError, Created, NewApp, Settled};
 

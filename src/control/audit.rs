@@ -26,7 +26,7 @@ use crate::{
 
 mod change;
 
-pub use change::{Change, HIDDEN, diff};
+pub use change::{Change, HIDDEN};
 
 /// Changes that an entry lists; those beyond are left out, and the last one says so.
 const MAX_CHANGES: usize = 100;

@@ -27,6 +27,8 @@ mod tokens;
 const PASSWORD: &str = "correct horse battery";
 
 /// Keeps what it is given.
+const SEALING: &str = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
+
 #[derive(Default)]
 struct Letters(Mutex<Vec<Letter>>);
 
@@ -53,7 +55,6 @@ fn test_config() -> ControlConfig {
     config.sign_up = SignUp::Open;
     config.public_url = "https://x.example".to_owned();
     config.session_secret = Some(Secret::new("0123456789abcdef0123456789abcdef"));
-    config.kek = vec![Secret::new(format!("a:{}", "0f".repeat(32)))];
     (config.password_memory, config.password_passes) = (8 * 1024, 1);
     config.letters_per_address = 1000;
     config
@@ -76,7 +77,7 @@ async fn fixture_with(adjust: impl FnOnce(&mut ControlConfig)) -> Fixture {
     let store = store::open(&store, &tasks).await.unwrap();
     let time = Arc::new(AtomicI64::new(1_800_000_000_000));
     let (letters, metrics) = (Arc::new(Letters::default()), Arc::new(Metrics::new()));
-    let control = node(&config, &store, &time, &letters, &metrics, &tasks);
+    let control = node(&config, &[SEALING], &store, &time, &letters, &metrics, &tasks);
     Fixture {
         control,
         store,
@@ -91,6 +92,7 @@ async fn fixture_with(adjust: impl FnOnce(&mut ControlConfig)) -> Fixture {
 
 fn node(
     config: &ControlConfig,
+    sealing: &[&str],
     store: &Arc<dyn Store>,
     time: &Arc<AtomicI64>,
     letters: &Arc<Letters>,
@@ -101,7 +103,18 @@ fn node(
     let mail = Mail::with(letters.clone(), &mail, metrics.clone(), tasks);
     let now = time.clone();
     let clock = Clock::new(move || now.load(Ordering::SeqCst));
-    Control::start_with(config, mail, store.clone(), clock, metrics.clone(), tasks).unwrap()
+    let sealing: Vec<_> = sealing.iter().map(|key| secret(key)).collect();
+    let sealing = Arc::new(Sealing::new(&sealing).unwrap());
+    Control::start_with(
+        config,
+        mail,
+        sealing,
+        store.clone(),
+        clock,
+        metrics.clone(),
+        tasks,
+    )
+    .unwrap()
 }
 
 fn secret(text: &str) -> Secret {
@@ -132,6 +145,7 @@ impl Fixture {
     fn other_node(&self) -> Arc<Control> {
         node(
             &self.config,
+            &[SEALING],
             &self.store,
             &self.time,
             &self.letters,
@@ -260,6 +274,7 @@ async fn what_is_missing_is_told_at_the_start() {
         let started = Control::start_with(
             &config,
             mail.unwrap(),
+            Arc::new(Sealing::new(&[]).unwrap()),
             store,
             Clock::system(),
             metrics,
@@ -274,7 +289,6 @@ async fn what_is_missing_is_told_at_the_start() {
             "control.session_secret must be set",
         ),
         (|it| it.public_url.clear(), "control.public_url must be set"),
-        (|it| it.kek = vec![Secret::new("a:b")], "control.kek[0] is not"),
     ] {
         let error = start(adjust).unwrap();
         assert!(error.contains(said), "{error}");

@@ -56,7 +56,6 @@ fn from_file(fields: &mut Fields<'_>, key: &'static str, alone: bool) -> Option<
     let file_key = match key {
         "api_keys" => "api_keys_file",
         "hmac_secret" => "hmac_secret_file",
-        "kek" => "kek_file",
         "password" => "password_file",
         "sealing_keys" => "sealing_keys_file",
         "secret" => "secret_file",

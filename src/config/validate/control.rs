@@ -1,5 +1,5 @@
 use super::Checks;
-use crate::config::{Config, ControlConfig, MailConfig, MailEncryption, MailTransport, Secret};
+use crate::config::{Config, ControlConfig, MailConfig, MailEncryption, MailTransport};
 
 /// The least bytes of `control.session_secret`: what HMAC-SHA256 is worth.
 const MIN_SESSION_SECRET: usize = 32;
@@ -75,33 +75,6 @@ fn sessions(control: &ControlConfig, checks: &mut Checks<'_>) {
         ("control.lockout_max", control.lockout_max),
         ("control.lockout_forget", control.lockout_forget),
     );
-    let ids: Vec<_> = control.kek.iter().map(key_id).collect();
-    checks.that(ids.iter().all(Option::is_some), &["control.kek"], || {
-        "has a key that is not id:key with 32 bytes in base64 or hex".to_owned()
-    });
-    let mut known: Vec<_> = ids.iter().flatten().collect();
-    known.sort_unstable();
-    checks.that(
-        known.windows(2).all(|pair| pair[0] != pair[1]),
-        &["control.kek"],
-        || "has two keys with the same id".to_owned(),
-    );
-}
-
-/// The id of a key that can be one. What reads the key itself is `control/sealed.rs`; the forms are the same.
-fn key_id(key: &Secret) -> Option<&str> {
-    let (id, key) = key.expose().split_once(':')?;
-    let named = (1..=16).contains(&id.len())
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let hex = key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let base64 = matches!(key.len(), 43 | 44)
-        && key
-            .trim_end_matches('=')
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte));
-    (named && (hex || base64)).then_some(id)
 }
 
 fn passwords(control: &ControlConfig, checks: &mut Checks<'_>) {
@@ -125,7 +98,7 @@ fn passwords(control: &ControlConfig, checks: &mut Checks<'_>) {
         || "must be at least 8KiB for each of control.password_lanes, and at most 4GiB".to_owned(),
     );
     checks.that(
-        control.password_memory % 1024 == 0,
+        control.password_memory.is_multiple_of(1024),
         &["control.password_memory"],
         || "must be whole KiB".to_owned(),
     );

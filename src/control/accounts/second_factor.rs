@@ -8,9 +8,9 @@ use crate::{
         error::ControlError,
         mail::Purpose,
         records::Stored,
-        sealed::{Context, SealError},
         totp::{self, Refused},
     },
+    seal::SealError,
 };
 
 /// What an authenticator shows beside the account.
@@ -25,17 +25,15 @@ pub struct Enrolment {
     pub url: Secret,
 }
 
-fn context(account: &str) -> Context<'_> {
-    Context {
-        kind: "totp",
-        owner: account,
-    }
+/// What a seed is sealed for.
+fn purpose(account: &str) -> [&str; 2] {
+    ["totp seed", account]
 }
 
 fn seal_error(error: SealError) -> ControlError {
     match error {
-        SealError::NoKey | SealError::UnknownKey => ControlError::NotConfigured("control.kek"),
-        SealError::Impossible | SealError::Malformed | SealError::Refused => {
+        SealError::NoKey | SealError::UnknownKey => ControlError::NotConfigured("tenants.sealing_keys"),
+        SealError::Forged => {
             tracing::error!(%error, "the seed of a second factor cannot be used");
             ControlError::Internal
         }
@@ -48,7 +46,7 @@ impl Accounts {
     /// # Errors
     ///
     /// `session_required`, `invalid_credentials`, `too_many_attempts`, `second_factor_state` if there is one,
-    /// `not_configured` without `control.kek`, `busy`, `conflict`, `unavailable`.
+    /// `not_configured` without `tenants.sealing_keys`, `busy`, `conflict`, `unavailable`.
     pub async fn begin_second_factor(
         &self,
         actor: &Actor,
@@ -56,7 +54,7 @@ impl Accounts {
     ) -> Result<Enrolment, ControlError> {
         let account = self.prove(actor, password).await?;
         let seed = totp::seed().ok_or(ControlError::Internal)?;
-        let sealed = self.core.keyring.seal(context(&account.id), &seed);
+        let sealed = self.core.sealing.seal(&purpose(&account.id), &seed);
         let sealed = sealed.map_err(seal_error)?;
         self.core
             .records
@@ -89,7 +87,7 @@ impl Accounts {
         let (account, _) = actor.signed_in()?;
         let (codes, hashes) = totp::recovery_codes().ok_or(ControlError::Internal)?;
         let now = self.core.clock.now_ms();
-        let keyring = &self.core.keyring;
+        let sealing = &self.core.sealing;
         let email = self.core.records.need::<Account>(account).await?.value.email;
         let attempt = self.core.guard.begin(&email, &actor.origin, now)?;
         let changed = self.core.records.change::<Account, _>(account, |value| {
@@ -98,7 +96,7 @@ impl Accounts {
                 (None, None) => return Err(ControlError::SecondFactorState("is not being set up")),
                 (Some(_), _) => return Err(ControlError::SecondFactorState("is turned on already")),
             };
-            let seed = keyring.open(context(account), &sealed).map_err(seal_error)?;
+            let seed = sealing.open(&purpose(account), &sealed).map_err(seal_error)?;
             let last = totp::accept(&seed, code.expose(), now, None)
                 .map_err(|_| ControlError::SecondFactorInvalid)?;
             value.totp = Some(Totp {
@@ -217,7 +215,7 @@ impl Accounts {
         }
         let code = code.ok_or(ControlError::SecondFactorRequired)?;
         let (id, epoch) = (&account.id, account.value.epoch);
-        let (now, keyring) = (self.core.clock.now_ms(), &self.core.keyring);
+        let (now, sealing) = (self.core.clock.now_ms(), &self.core.sealing);
         let used = self.core.records.change::<Account, _>(id, |account| {
             // What was proven before is proven no more.
             if account.epoch != epoch {
@@ -226,14 +224,14 @@ impl Accounts {
             let Some(totp) = &mut account.totp else {
                 return Ok(());
             };
-            let seed = keyring.open(context(id), &totp.seed).map_err(seal_error)?;
+            let seed = sealing.open(&purpose(id), &totp.seed).map_err(seal_error)?;
             match totp::accept(&seed, code.expose(), now, Some(totp.last)) {
                 Ok(step) => totp.last = step,
                 Err(Refused::Wrong) if totp::spend(&mut totp.recovery, code.expose()) => {}
                 Err(_) => return Err(ControlError::SecondFactorInvalid),
             }
-            if keyring.is_outdated(&totp.seed) {
-                totp.seed = keyring.seal(context(id), &seed).map_err(seal_error)?;
+            if sealing.is_outdated(&totp.seed) {
+                totp.seed = sealing.seal(&purpose(id), &seed).map_err(seal_error)?;
             }
             Ok(())
         });

@@ -1,27 +1,17 @@
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// One thing that a change has changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Difference {
-    /// Where: `limits.publish_rate`, `namespaces[chat].publish`.
-    pub path: String,
-    /// What was there; null = nothing.
-    pub old: Value,
-    /// What is there; null = nothing.
-    pub new: Value,
-}
+use crate::control::audit::Change;
 
 /// What `new` has otherwise than `old`, in the order of paths. Elements of lists of objects are compared by
 /// their `id`, or by their `name`, where all have one: so that one more in front is one difference. Other lists
 /// are values.
-pub fn diff(old: &Value, new: &Value) -> Vec<Difference> {
+pub fn diff(old: &Value, new: &Value) -> Vec<Change> {
     let mut all = Vec::new();
     compare("", Some(old), Some(new), &mut all);
     all
 }
 
-fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, all: &mut Vec<Difference>) {
+fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, all: &mut Vec<Change>) {
     if old == new {
         return;
     }
@@ -32,11 +22,8 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, all: &mut Vec<D
         (Some(before), None) if new.is_none() && !before.is_empty() => (before, Vec::new()),
         (None, Some(after)) if old.is_none() && !after.is_empty() => (Vec::new(), after),
         _ => {
-            all.push(Difference {
-                path: path.to_owned(),
-                old: old.cloned().unwrap_or_default(),
-                new: new.cloned().unwrap_or_default(),
-            });
+            let value = |value: Option<&Value>| value.cloned().unwrap_or_default();
+            all.push(Change::new(path, value(old), value(new)));
             return;
         }
     };
@@ -108,7 +95,11 @@ mod tests {
         assert_eq!(
             told(&old, &new),
             [
-                ("allowed_origins".to_owned(), json!(["a"]), json!(["a", "b"])),
+                (
+                    "allowed_origins".to_owned(),
+                    json!("[\"a\"]"),
+                    json!("[\"a\",\"b\"]")
+                ),
                 ("anonymous".to_owned(), json!(true), Value::Null),
                 ("auth.leeway".to_owned(), Value::Null, json!("1s")),
                 ("limits.publish_rate".to_owned(), json!(1), json!(5)),
@@ -172,7 +163,7 @@ mod tests {
             }
             let back: Vec<_> = diff(&new, &old)
                 .into_iter()
-                .map(|it| Difference { path: it.path, old: it.new, new: it.old })
+                .map(|it| Change { path: it.path, old: it.new, new: it.old })
                 .collect();
             prop_assert_eq!(there, back);
         }

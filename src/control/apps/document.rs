@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Difference, diff};
-use crate::apps::{AppRecord, FORMAT, KeyRecord};
+use super::diff;
+use crate::{
+    apps::{AppRecord, FORMAT, KeyRecord},
+    control::audit::Change,
+};
 
 /// An app as it is stored, under its id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +38,7 @@ pub struct AppDocument {
     pub changed_ms: i64,
     /// What it has otherwise than the one before.
     #[serde(default)]
-    pub changes: Vec<Difference>,
+    pub changes: Vec<Change>,
     /// When the app was made, ms since 1970.
     pub created_ms: i64,
     /// It is being deleted, which goes on until nothing of it is left.
@@ -72,7 +75,7 @@ pub struct Version {
     /// When, ms since 1970.
     pub changed_ms: i64,
     /// What it had otherwise than the one before.
-    pub changes: Vec<Difference>,
+    pub changes: Vec<Change>,
     /// Its features.
     pub flags: Vec<String>,
     /// Its settings.

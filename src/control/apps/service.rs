@@ -9,7 +9,7 @@ use super::{AppDocument, Edit, KeyDocument, Reason, Version, document::NoEdit};
 use crate::{
     apps::{AppRecord, key_purpose},
     config::Config,
-    control::clock::Clock,
+    control::{Clock, teams::team_key},
     log::{Bucket, BucketName, Log, ReadError},
     model::AppId,
     random,
@@ -445,10 +445,6 @@ pub(super) fn version_of(record: Option<&[u8]>) -> u64 {
 /// In the order of versions.
 fn version_id(id: &AppId, version: u64) -> String {
     format!("{id}|{version:020}")
-}
-
-fn team_key(team: &str) -> String {
-    format!("team:{team}")
 }
 
 fn draft(app: &AppDocument) -> Result<Draft, AppsError> {

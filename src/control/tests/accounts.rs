@@ -502,7 +502,7 @@ async fn a_password_is_hashed_anew_when_the_cost_has_grown() {
         tasks,
         ..
     } = &fixture;
-    let costly = node(&config, store, time, letters, metrics, tasks);
+    let costly = node(&config, &[SEALING], store, time, letters, metrics, tasks);
     let hash = || async {
         let document = store.get(Collection::Accounts, &id).await.unwrap().unwrap();
         document.body["password"].as_str().unwrap().to_owned()

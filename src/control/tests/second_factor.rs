@@ -250,26 +250,22 @@ async fn seeds_are_sealed_with_the_new_key_when_they_are_used() {
         tasks,
         ..
     } = &fixture;
-    let mut config = fixture.config.clone();
-    config
-        .kek
-        .insert(0, Secret::new(format!("b:{}", "aa".repeat(32))));
-    let rotated = node(&config, store, time, letters, metrics, tasks);
+    let config = &fixture.config;
+    let new = "aa".repeat(32);
+    let rotated = node(config, &[&new, SEALING], store, time, letters, metrics, tasks);
     rotated
         .accounts
         .login(&anybody(), &Fixture::login_with(&recovery[0]))
         .await
         .unwrap();
     // The old key is gone.
-    config.kek.truncate(1);
-    let later = node(&config, store, time, letters, metrics, tasks);
+    let later = node(config, &[&new], store, time, letters, metrics, tasks);
     later
         .accounts
         .login(&anybody(), &Fixture::login_with(&recovery[1]))
         .await
         .unwrap();
-    config.kek.clear();
-    let none = node(&config, store, time, letters, metrics, tasks);
+    let none = node(config, &[], store, time, letters, metrics, tasks);
     let login = Fixture::login_with(&recovery[2]);
     assert_eq!(
         code(none.accounts.login(&anybody(), &login).await),
