@@ -2,7 +2,7 @@
 
 use super::{
     AppDocument, Apps, AppsError, Settled,
-    service::{PAGE, TRIES, read, version_of},
+    service::{Found, PAGE, TRIES, read, version_of},
 };
 use crate::{
     model::AppId,
@@ -35,7 +35,7 @@ impl Apps {
                 };
                 let app: AppDocument = read(document.body)?;
                 if app.deleted || self.published(&id).await? < app.version {
-                    self.publish(&id, &app).await?;
+                    self.publish(&id, &app, document.revision).await?;
                     done += 1;
                 }
             }
@@ -43,8 +43,8 @@ impl Apps {
     }
 
     /// Tells the nodes of a change that is stored.
-    pub(super) async fn settle(&self, id: &AppId, app: AppDocument) -> Settled {
-        let published = self.publish(id, &app).await;
+    pub(super) async fn settle(&self, id: &AppId, app: AppDocument, revision: u64) -> Settled {
+        let published = self.publish(id, &app, revision).await;
         if let Err(why) = &published {
             tracing::warn!(app = %id, %why, "a change of an app is stored and not published yet");
         }
@@ -54,9 +54,15 @@ impl Apps {
         }
     }
 
-    async fn publish(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
+    /// `revision` is the document's that the app was read from or written as.
+    pub(super) async fn publish(
+        &self,
+        id: &AppId,
+        app: &AppDocument,
+        revision: u64,
+    ) -> Result<(), AppsError> {
         if app.deleted {
-            return self.finish_deletion(id).await;
+            return self.finish_deletion(id, app.version, revision).await;
         }
         let value = serde_json::to_vec(&app.record()).map_err(|_| AppsError::Internal)?;
         for _ in 0..TRIES {
@@ -68,18 +74,45 @@ impl Apps {
                 .bucket
                 .set(id.as_str(), value.clone().into(), entry.revision, None);
             if set.await?.is_some() {
-                return Ok(());
+                return self.after_publishing(id, app.version).await;
             }
         }
         Err(AppsError::Conflict)
     }
 
-    /// Nodes first, so that a deletion which was begun is felt, whatever happens to the rest.
-    async fn finish_deletion(&self, id: &AppId) -> Result<(), AppsError> {
+    /// Who deletes the app takes it from the nodes first and then from the store: if it was taken from them
+    /// before this was published, the store tells.
+    async fn after_publishing(&self, id: &AppId, version: u64) -> Result<(), AppsError> {
+        match self.find(id).await? {
+            None => self.unpublish(id, version + 1).await,
+            Some(Found { revision, app }) if app.deleted => {
+                self.finish_deletion(id, app.version, revision).await
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Nodes first, so that a deletion which was begun is felt, whatever happens to the rest. Of an app that
+    /// has the id since nothing is touched: it has a later version, and another revision.
+    pub(super) async fn finish_deletion(
+        &self,
+        id: &AppId,
+        version: u64,
+        revision: u64,
+    ) -> Result<(), AppsError> {
+        self.unpublish(id, version).await?;
+        self.store
+            .remove(Collection::Apps, id.as_str(), Some(revision))
+            .await?;
+        Ok(())
+    }
+
+    /// Takes what is older than `version` from the nodes.
+    async fn unpublish(&self, id: &AppId, version: u64) -> Result<(), AppsError> {
         for _ in 0..TRIES {
             let entry = self.bucket.get(id.as_str()).await?;
-            if entry.value.is_none() || self.bucket.remove(id.as_str(), entry.revision).await? {
-                self.store.remove(Collection::Apps, id.as_str(), None).await?;
+            let is_later = version_of(entry.value.as_deref()) >= version;
+            if entry.value.is_none() || is_later || self.bucket.remove(id.as_str(), entry.revision).await? {
                 return Ok(());
             }
         }

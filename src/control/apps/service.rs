@@ -123,9 +123,9 @@ pub struct Apps {
 }
 
 /// A stored document and what it holds.
-struct Found {
-    revision: u64,
-    app: AppDocument,
+pub(super) struct Found {
+    pub(super) revision: u64,
+    pub(super) app: AppDocument,
 }
 
 impl Apps {
@@ -184,7 +184,7 @@ impl Apps {
             .insert(Collection::Apps, id.as_str(), draft(&app)?)
             .await?
         {
-            Written::Done => Ok(self.settle(id, app).await),
+            Written::Done => Ok(self.settle(id, app, 1).await),
             Written::Conflict | Written::Taken => Err(AppsError::Exists),
         }
     }
@@ -257,7 +257,7 @@ impl Apps {
             let app = match before.edited(edit.clone(), version, author, self.clock.now_ms()) {
                 Ok(app) => app,
                 Err(NoEdit::NoKey) => return Err(AppsError::NotFound("key")),
-                Err(NoEdit::Same) => return Ok(self.settle(id, before).await),
+                Err(NoEdit::Same) => return Ok(self.settle(id, before, revision).await),
             };
             if !app.deleted {
                 self.check(id, &app).await?;
@@ -267,7 +267,7 @@ impl Apps {
                 .store
                 .replace(Collection::Apps, id.as_str(), revision, draft(&app)?);
             if replaced.await? == Written::Done {
-                return Ok(self.settle(id, app).await);
+                return Ok(self.settle(id, app, revision + 1).await);
             }
         }
         Err(AppsError::Conflict)
@@ -382,7 +382,7 @@ impl Apps {
         }
     }
 
-    async fn find(&self, id: &AppId) -> Result<Option<Found>, AppsError> {
+    pub(super) async fn find(&self, id: &AppId) -> Result<Option<Found>, AppsError> {
         let found = self.store.get(Collection::Apps, id.as_str()).await?;
         found
             .map(|Document { revision, body, .. }| {

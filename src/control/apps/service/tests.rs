@@ -348,6 +348,35 @@ async fn a_deleted_app_is_gone_and_one_that_follows_goes_on_counting() {
 }
 
 #[tokio::test]
+async fn who_is_late_deletes_and_publishes_nothing_of_a_later_app() {
+    let setting = setting().await;
+    let old = setting.created("shop").await;
+    let shop = id("shop");
+    let deleted = setting.apps.edit(&shop, Edit::Delete, None, "ann").await.unwrap();
+    // One that had read it before publishes it: nobody else would take it away again.
+    setting.apps.publish(&shop, &old, 1).await.unwrap();
+    assert!(setting.record("shop").await.is_none());
+    // Another node that saw the deletion finishes it after there is a new one.
+    let again = setting.created("shop").await;
+    setting.apps.publish(&shop, &deleted.app, 2).await.unwrap();
+    assert_eq!(setting.apps.get(&shop).await, Ok(again.clone()));
+    assert_eq!(setting.record("shop").await.unwrap().version, again.version);
+    // And while a deletion is under way, what is published late is taken away, and it is finished.
+    let found = setting.apps.find(&shop).await.unwrap().unwrap();
+    let mut dying = again.clone();
+    dying.version += 2;
+    dying.deleted = true;
+    let written = setting
+        .store
+        .replace(Collection::Apps, "shop", found.revision, draft(&dying).unwrap());
+    assert_eq!(written.await, Ok(Written::Done));
+    let mut late = again.clone();
+    late.version += 1;
+    setting.apps.publish(&shop, &late, found.revision).await.unwrap();
+    assert!(setting.record("shop").await.is_none() && setting.apps.find(&shop).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn what_was_stored_and_not_published_is_published_later() {
     let setting = setting().await;
     let app = setting.created("shop").await;
@@ -370,6 +399,7 @@ async fn what_was_stored_and_not_published_is_published_later() {
     newer.version = 5;
     write("shop", &newer).await;
     let mut deleted = app.clone();
+    deleted.version += 1;
     deleted.deleted = true;
     write("gone", &deleted).await;
     assert_eq!(setting.apps.reconcile().await, Ok(2));
