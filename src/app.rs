@@ -162,6 +162,7 @@ impl App {
         let clients = Tasks::default();
         // First of all: a taken port is the most likely mistake, and costs nothing to find.
         let listener = Listener::bind(&config.http)?;
+        let sealing = Sealing::new(&config.tenants.sealing_keys)?;
         let apps = Apps::new(config.apps.clone(), background.clone())?;
         let namespaces: Vec<_> = config
             .apps
@@ -204,7 +205,7 @@ impl App {
             &seam,
             apps.clone(),
             &config,
-            open(Sealing::new(&config.tenants.sealing_keys)?),
+            open(sealing),
             feel(index.clone(), budgets.clone(), metrics.clone()),
             config.nats.start_timeout,
             metrics.clone(),

@@ -79,12 +79,22 @@ impl Budgets {
 
     /// There is no such app any more. What it still holds counts until it is given back.
     pub fn remove(&self, app: &AppId) {
-        let mut divided = self.divided.write();
+        let divided = self.divided.read();
         if let Some(budget) = divided.apps.get(app) {
             budget.removed.store(true, Ordering::Relaxed);
-            if budget.used.load(Ordering::Relaxed) == 0 {
-                divided.apps.remove(app);
-            }
+        }
+        drop(divided);
+        self.forget(app);
+    }
+
+    /// Forgets an app that was removed, is not there again, and holds nothing.
+    fn forget(&self, app: &AppId) {
+        let mut divided = self.divided.write();
+        let is_over = |budget: &Arc<Budget>| {
+            budget.removed.load(Ordering::Relaxed) && budget.used.load(Ordering::Relaxed) == 0
+        };
+        if divided.apps.get(app).is_some_and(is_over) {
+            divided.apps.remove(app);
         }
     }
 
@@ -99,19 +109,18 @@ impl Budgets {
                 used.checked_add(bytes).filter(|used| *used <= limit)
             })
         };
-        let Ok(before) = take(&budget.used, budget.limit.load(Ordering::Relaxed)) else {
-            return false;
-        };
+        // The whole first: what an app holds, by which it counts as one that holds any, is never undone.
         if take(&self.used, self.total).is_err() {
-            budget.used.fetch_sub(bytes, Ordering::Relaxed);
             return false;
         }
+        let Ok(before) = take(&budget.used, budget.limit.load(Ordering::Relaxed)) else {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        };
         if before == 0 && bytes > 0 {
-            let active = self.active.fetch_add(1, Ordering::Relaxed) + 1;
-            if active.abs_diff(divided.between) > divided.between / 32 {
-                drop(divided);
-                self.divide(&mut self.divided.write());
-            }
+            self.active.fetch_add(1, Ordering::Relaxed);
+            drop(divided);
+            self.divide_if_changed();
         }
         true
     }
@@ -133,10 +142,20 @@ impl Budgets {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         if bytes > 0 && budget.used.fetch_sub(bytes, Ordering::Relaxed) == bytes {
             self.active.fetch_sub(1, Ordering::Relaxed);
-            if budget.removed.load(Ordering::Relaxed) {
-                drop(divided);
-                self.remove(app);
+            let removed = budget.removed.load(Ordering::Relaxed);
+            drop(divided);
+            if removed {
+                self.forget(app);
             }
+            self.divide_if_changed();
+        }
+    }
+
+    fn divide_if_changed(&self) {
+        let active = self.active.load(Ordering::Relaxed);
+        let between = self.divided.read().between;
+        if active.abs_diff(between) > between / 32 {
+            self.divide(&mut self.divided.write());
         }
     }
 
@@ -221,6 +240,8 @@ mod tests {
         assert!(!budgets.take(&app("a"), 1), "it is over its part now");
         budgets.give_back(&app("a"), 90);
         assert!(budgets.take(&app("b"), 40) && budgets.take(&app("a"), 50));
+        budgets.give_back(&app("b"), 50);
+        assert!(budgets.take(&app("a"), 50), "it is alone again");
     }
 
     #[test]

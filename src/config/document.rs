@@ -2,12 +2,12 @@
 //! same defaults, the same checks. Whoever writes it is not the operator: what would let it read files or
 //! reach into the operator's network is refused.
 
-use std::{net::IpAddr, sync::LazyLock};
+use std::{net::IpAddr, sync::LazyLock, time::Duration};
 
 use serde_json::Value as Json;
 
 use super::{
-    AppConfig, Config, ConfigErrors, Problem,
+    AppConfig, AuthConfig, Config, ConfigErrors, Problem,
     fields::{Fields, Section},
     layers::{self, Node, Origin, Table, Value},
     load::DEFAULTS,
@@ -127,6 +127,7 @@ fn bounds(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
             "must begin with https:// and name a public host",
         ));
     }
+    fetches(auth, problems);
     // Of what the app's owner sets, only the operator knows what a node can bear.
     let own = [
         ("jwks_max_bytes", auth.jwks_max_bytes, 1024 * 1024),
@@ -153,20 +154,47 @@ fn is_public(url: &str) -> bool {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     };
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
     let plain = host
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
     // The last label of a name is never a number (RFC 1123, section 2.1); of an address it is, however
     // it is written.
     let named = host
-        .trim_end_matches('.')
         .rsplit('.')
         .next()
         .is_some_and(|last| !last.is_empty() && !last.starts_with(|first: char| first.is_ascii_digit()));
-    let local = ["localhost", "local", "internal"]
-        .iter()
-        .any(|local| host == *local || host.ends_with(&format!(".{local}")));
+    let local = [
+        "localhost",
+        "local",
+        "internal",
+        "svc",
+        "lan",
+        "corp",
+        "home.arpa",
+    ]
+    .iter()
+    .any(|local| host == *local || host.ends_with(&format!(".{local}")));
     plain && named && host.contains('.') && !local && host.parse::<IpAddr>().is_err()
+}
+
+/// How often, and how long, nodes fetch a set of keys from where a tenant wants: in seconds.
+fn fetches(auth: &AuthConfig, problems: &mut Vec<Problem>) {
+    let times = [
+        ("jwks_min_refresh", auth.jwks_min_refresh, 5, u64::MAX),
+        ("jwks_ttl", auth.jwks_ttl, 30, u64::MAX),
+        ("jwks_timeout", auth.jwks_timeout, 0, 30),
+    ];
+    for (key, time, least, most) in times {
+        if time < Duration::from_secs(least) || time.as_secs() > most {
+            let bound = if time.as_secs() > most { most } else { least };
+            let which = if bound == most { "most" } else { "least" };
+            problems.push(problem(
+                &format!("{PATH}.auth.{key}"),
+                &format!("must be at {which} {bound}s"),
+            ));
+        }
+    }
 }
 
 fn problem(key: &str, message: &str) -> Problem {
@@ -235,7 +263,7 @@ mod tests {
             "id": "other",
             "api_keys": ["x"],
             "anonymus": true,
-            "auth": {"hmac_secret_file": "/etc/passwd", "jwks_url": "http://169.254.169.254/"},
+            "auth": {"hmac_secret_file": "/etc/passwd", "jwks_url": "http://169.254.169.254/", "jwks_min_refresh": "1ms", "jwks_timeout": "31s"},
             "limits": {"publish_burst": 5, "rate_channels": 100_000_000, "publish_rate": 0},
             "namespaces": [
                 {"name": "a:b"},
@@ -252,6 +280,8 @@ mod tests {
             "anonymus",
             "auth.hmac_secret_file",
             "auth.jwks_url",
+            "auth.jwks_min_refresh",
+            "auth.jwks_timeout",
             "limits.publish_burst",
             "limits.rate_channels",
             "namespaces[0].name",
@@ -287,6 +317,9 @@ mod tests {
             ("https://a.localhost/", false),
             ("https://metadata.google.internal/", false),
             ("https://intranet/", false),
+            ("https://metadata.google.INTERNAL./", false),
+            ("https://localhost./", false),
+            ("https://nats.default.svc/", false),
             ("https://127.0.0.1/", false),
             ("https://127.1/", false),
             ("https://2130706433/", false),

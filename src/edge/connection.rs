@@ -318,7 +318,13 @@ impl Connection {
                             self.session
                                 .on_unsubscribed_by_server(&channel, Generation(tag), code, out);
                         }
-                        Notice::Order(order) => self.session.on_order(order, self.gateway.now(), out),
+                        Notice::Order(order) => {
+                            if let Some(ended) = self.renew_app() {
+                                return Ok(Some(ended));
+                            }
+                            let (now, out) = (self.gateway.now(), &mut self.effects);
+                            self.session.on_order(order, now, out);
+                        }
                     }
                     if let Some(ended) = self.carry_out().or_else(|| self.poll_orders(cx)) {
                         return Ok(Some(ended));

@@ -28,8 +28,8 @@ const REMOVAL_STAYS: Duration = Duration::from_hours(1);
 const CAPACITY: usize = 256;
 /// Between the end of one watch and the next. It goes on for as long as the node does.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long the first entries may pause until they are taken to be all: the last one of those that were
-/// counted can expire before it is told.
+/// How long the first entries may pause until they are asked for anew: the link may be cut, or the last one
+/// of those that were counted has expired before it was told.
 const FIRST_ENTRIES: Duration = Duration::from_secs(2);
 
 /// One bucket.
@@ -111,11 +111,8 @@ async fn watch(
         } else {
             match timeout(FIRST_ENTRIES, entries.next()).await {
                 Ok(next) => next,
-                Err(_) => {
-                    current = true;
-                    changes.send(Change::Current).await?;
-                    continue;
-                }
+                // What was not told is not known to be gone: all is told again.
+                Err(_) => return Err("the first entries paused".into()),
             }
         };
         let Some(entry) = next else { return Ok(()) };
