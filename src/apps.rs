@@ -140,11 +140,7 @@ impl App {
             }
             (None, None) => None,
         };
-        let retired_keys = before.map_or_else(HashSet::new, |before| {
-            let all = before.key_names().chain(&before.retired_keys);
-            let is_used = |key: &Arc<str>| verifier.iter().any(|it| it.key_names().any(|name| name == key));
-            all.filter(|key| !is_used(key)).cloned().collect()
-        });
+        let retired_keys = before.map_or_else(HashSet::new, |before| before.retired(verifier.as_deref()));
         let publishing = match before.filter(|before| before.has_rates(&config)) {
             Some(before) => before.publishing.clone(),
             None => {
@@ -178,6 +174,52 @@ impl App {
             conduct: conduct(&config.limits),
             limits: config.limits,
         })
+    }
+
+    /// The app as it is, without the keys that are not among these ids and hashes; `None` if it has none to
+    /// lose.
+    fn without_keys(
+        &self,
+        (ids, hashes): (&[&str], &[KeyHash]),
+        http: &HttpClient,
+        tasks: &Tasks,
+    ) -> Option<Self> {
+        let api_keys = self.api_keys.only(hashes);
+        let mut signing_keys = self.signing_keys.clone();
+        signing_keys.retain(|key| ids.contains(&key.id.as_str()));
+        let loses = signing_keys.len() < self.signing_keys.len()
+            || api_keys.hashes().count() < self.api_keys.hashes().count();
+        if !loses {
+            return None;
+        }
+        let verifier = self.auth.as_ref().map(|auth| {
+            // Its settings have made one before.
+            let verifier = Verifier::new(auth, http, tasks).ok()?;
+            Some(Arc::new(verifier.with_keys(&signing_keys).of_app(&self.id)))
+        });
+        let verifier = verifier.flatten();
+        Some(Self {
+            id: self.id.clone(),
+            rules: self.rules.clone(),
+            view: self.view.clone(),
+            retired_keys: self.retired(verifier.as_deref()),
+            verifier,
+            api_keys,
+            allowed_origins: self.allowed_origins.clone(),
+            limits: self.limits.clone(),
+            conduct: conduct(&self.limits),
+            version: self.version,
+            auth: self.auth.clone(),
+            signing_keys,
+            publishing: self.publishing.clone(),
+        })
+    }
+
+    /// Keys that it has verified tokens with, and `next` does not.
+    fn retired(&self, next: Option<&Verifier>) -> HashSet<Arc<str>> {
+        let is_used = |key: &Arc<str>| next.is_some_and(|next| next.key_names().any(|name| name == key));
+        let all = self.key_names().chain(&self.retired_keys);
+        all.filter(|key| !is_used(key)).cloned().collect()
     }
 
     /// Stands for the app of a connection that has not named one yet: nothing is permitted, no token
@@ -325,6 +367,14 @@ impl Apps {
         let before = before.as_deref();
         let app = App::new(config, credentials, version, before, &self.http, &self.tasks)?;
         Ok(Arc::new(app))
+    }
+
+    /// An app that keeps only those of its keys that are among these ids and hashes; `None` if it is not
+    /// served, or has no others.
+    fn narrow(&self, id: &AppId, ids: &[&str], hashes: &[KeyHash]) -> Option<Arc<App>> {
+        let app = self.get(id.as_str())?;
+        app.without_keys((ids, hashes), &self.http, &self.tasks)
+            .map(Arc::new)
     }
 
     /// Serves these apps from now on, those without one no more. For one caller at a time.

@@ -55,6 +55,8 @@ pub struct Feed {
 /// What a record came to: an app, none, or nothing that can be used.
 enum Reading {
     App(Arc<App>),
+    /// It cannot be used, and the app as it was has lost keys.
+    Narrowed(Arc<App>),
     Removed,
     Refused,
 }
@@ -135,24 +137,34 @@ impl Feed {
         let Some(json) = &entry.value else {
             return Reading::Removed;
         };
-        let app = AppRecord::parse(json).and_then(|record| {
-            let (config, credentials) = record.read(id, &self.node, &self.open)?;
-            Ok((record.version, config, credentials))
+        let record = match AppRecord::parse(json) {
+            Ok(record) => record,
+            Err(why) => return self.refuse(id, &why.to_string()),
+        };
+        let built = record
+            .read(id, &self.node, &self.open)
+            .map_err(|why| why.to_string());
+        let built = built.and_then(|(config, credentials)| {
+            let app = self.apps.build(config, credentials, record.version);
+            app.map_err(|why| why.to_string())
         });
-        let app = app
-            .map_err(|why| why.to_string())
-            .and_then(|(version, config, credentials)| {
-                let built = self.apps.build(config, credentials, version);
-                built.map_err(|why| why.to_string())
-            });
-        match app {
+        match built {
             Ok(app) => Reading::App(app),
             Err(why) => {
-                self.metrics.app_records_refused.inc();
-                warn!(app = %id, why, "what the control plane says of an app cannot be used; it stays as it was");
-                Reading::Refused
+                // A key that was revoked must not go on because of something else in the record.
+                let (ids, hashes) = record.key_names();
+                let refused = self.refuse(id, &why);
+                self.apps
+                    .narrow(id, &ids, &hashes)
+                    .map_or(refused, Reading::Narrowed)
             }
         }
+    }
+
+    fn refuse(&self, id: &AppId, why: &str) -> Reading {
+        self.metrics.app_records_refused.inc();
+        warn!(app = %id, why, "what the control plane says of an app cannot be used; it stays as it was, but for keys that are revoked");
+        Reading::Refused
     }
 
     fn apply(&self, readings: HashMap<AppId, Reading>) {
@@ -160,7 +172,10 @@ impl Feed {
         let mut felt = Vec::new();
         for (id, reading) in readings {
             let before = self.apps.get(id.as_str());
+            let version = before.as_ref().map(|before| before.version);
             match reading {
+                // Told again.
+                Reading::App(app) if version == Some(app.version) => {}
                 Reading::Refused => {}
                 Reading::Removed => {
                     if before.is_some() {
@@ -168,11 +183,8 @@ impl Feed {
                         changes.push((id, None));
                     }
                 }
-                Reading::App(app) => {
+                Reading::App(app) | Reading::Narrowed(app) => {
                     if let Some(before) = before {
-                        if before.version == app.version {
-                            continue;
-                        }
                         let revoked: HashSet<_> = before
                             .key_names()
                             .filter(|key| app.has_retired(key))

@@ -99,6 +99,13 @@ impl AppRecord {
         serde_json::from_slice(json).map_err(|_| RecordError::Unreadable)
     }
 
+    /// What keys it names, whatever else of it cannot be used: their ids, and their hashes.
+    pub fn key_names(&self) -> (Vec<&str>, Vec<KeyHash>) {
+        let ids = self.keys.iter().map(|key| key.id.as_str());
+        let hashes = self.keys.iter().filter_map(|key| hash(&key.hash));
+        (ids.collect(), hashes.collect())
+    }
+
     /// The app that it describes, on a node that is configured as `node` is.
     ///
     /// # Errors

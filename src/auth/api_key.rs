@@ -24,6 +24,13 @@ impl ApiKeys {
         keys.iter().map(|key| (hash(key.expose()), None)).collect()
     }
 
+    /// Those of them whose hash is among `hashes`.
+    #[must_use]
+    pub fn only(&self, hashes: &[KeyHash]) -> Self {
+        let kept = self.0.iter().filter(|key| hashes.contains(&key.hash));
+        Self(kept.cloned().collect())
+    }
+
     /// The hashes of the keys, also of those that are good no more.
     pub fn hashes(&self) -> impl Iterator<Item = KeyHash> {
         self.0.iter().map(|key| key.hash)

@@ -87,17 +87,13 @@ pub fn check(quotas: &Quotas, flags: &[String], app: &AppConfig, node: &Config) 
             ));
         }
     };
+    // 0 is no limit at all, which no plan that has one allows.
+    let limited = |value: u64| if value == 0 { u64::MAX } else { value };
     let limits = &app.limits;
-    within(
-        "limits.max_connections",
-        limits.max_connections as u64,
-        "peak_connections",
-    );
-    within(
-        "limits.publish_rate",
-        limits.publish_rate.into(),
-        "messages_per_second",
-    );
+    let connections = limited(limits.max_connections as u64);
+    within("limits.max_connections", connections, "peak_connections");
+    let rate = limited(limits.publish_rate.into());
+    within("limits.publish_rate", rate, "messages_per_second");
     for (name, rule) in &app.namespaces {
         let path = |key: &str| format!("namespaces[{name}].{key}");
         within(&path("max_size"), rule.max_size as u64, "message_bytes");
@@ -180,6 +176,18 @@ mod tests {
                 "flags[3]",
             ]
         );
+    }
+
+    #[test]
+    fn no_limit_is_above_every_quota() {
+        let node = Config::load(&Sources::default()).unwrap();
+        let app = AppConfig::from_document(&AppId::new("a").unwrap(), &json!({}), false, &node).unwrap();
+        let quotas = Quotas {
+            peak_connections: Some(5),
+            messages_per_second: Some(5),
+            ..Quotas::default()
+        };
+        assert_eq!(check(&quotas, &[], &app, &node).len(), 2);
     }
 
     #[test]

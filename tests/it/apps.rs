@@ -117,7 +117,7 @@ async fn an_app_is_served_changed_and_removed_without_a_restart() {
     // What cannot be used changes nothing.
     let mut bad = settings();
     bad["namespaces"][0]["history"] = json!("nosuch");
-    say(&one, "shop", &record(3, &bad, &[])).await;
+    say(&one, "shop", &record(3, &bad, &[key("k1", KEY)])).await;
     for edge in [&one, &two] {
         holds("it is refused", || {
             edge.metric("slipstream_app_records_refused_total") == 1.0
@@ -127,10 +127,18 @@ async fn an_app_is_served_changed_and_removed_without_a_restart() {
     }
     assert_eq!(publish(&two, KEY).await, 200);
 
+    // But a key that it does not name is good no more.
+    say(&one, "shop", &record(4, &bad, &[])).await;
+    until("the key is gone", || async {
+        (publish(&two, KEY).await == 401).then_some(())
+    })
+    .await;
+    assert_eq!(two.app_version("shop"), Some(2));
+
     // The file's own app is not the control plane's.
     say(&one, "dev", &record(9, &settings(), &[])).await;
-    say(&one, "shop", &record(4, &settings(), &[key("k1", KEY)])).await;
-    version(&two, 4).await;
+    say(&one, "shop", &record(5, &settings(), &[key("k1", KEY)])).await;
+    version(&two, 5).await;
     assert_eq!(two.app_version("dev"), Some(0));
 
     remove(&one, "shop").await;

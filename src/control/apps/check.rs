@@ -27,9 +27,6 @@ impl Apps {
                 reasons.push(Reason::new(&format!("keys[{index}].name"), why));
             }
         }
-        if app.keys.len() > self.node.tenants.max_keys {
-            return Err(AppsError::LimitReached("keys"));
-        }
         let quotas = self.quotas(app.plan.as_deref()).await?;
         match AppConfig::from_document(id, &app.settings, app.signs(), &self.node) {
             Err(errors) => {

@@ -41,7 +41,8 @@ pub struct AppDocument {
     pub changes: Vec<Change>,
     /// When the app was made, ms since 1970.
     pub created_ms: i64,
-    /// It is being deleted, which goes on until nothing of it is left.
+    /// It is no more. What is left keeps its id from being given to another, who would inherit stored history
+    /// and be taken for it by whoever is late.
     #[serde(default)]
     pub deleted: bool,
 }
@@ -126,34 +127,43 @@ pub(super) enum NoEdit {
 
 impl AppDocument {
     /// The app after `edit`, as version `version`.
-    pub(super) fn edited(&self, edit: Edit, version: u64, author: &str, now_ms: i64) -> Result<Self, NoEdit> {
+    pub(super) fn edited(
+        &self,
+        edit: &Edit,
+        version: u64,
+        author: &str,
+        now_ms: i64,
+    ) -> Result<Self, NoEdit> {
         let mut next = self.clone();
         let key = |id: &str| {
             let found = self.keys.iter().position(|key| key.id == id);
             found.ok_or(NoEdit::NoKey)
         };
         match edit {
-            Edit::Settings(settings) => next.settings = settings,
+            Edit::Settings(settings) => next.settings.clone_from(settings),
             Edit::Details { name, region } => {
-                next.name = name.unwrap_or(next.name);
-                next.region = region.unwrap_or(next.region);
+                next.name = name.clone().unwrap_or(next.name);
+                next.region = region.clone().unwrap_or(next.region);
             }
-            Edit::Flags(flags) => next.flags = flags,
-            Edit::Plan(plan) => next.plan = plan,
-            Edit::AddKey(key) => next.keys.push(key),
+            Edit::Flags(flags) => next.flags.clone_from(flags),
+            Edit::Plan(plan) => next.plan.clone_from(plan),
+            Edit::AddKey(key) => next.keys.push(key.clone()),
             Edit::EndKey { id, until } => {
-                let key = &mut next.keys[key(&id)?];
+                let key = &mut next.keys[key(id)?];
                 // A key that is over already does not become good again.
-                key.until = Some(key.until.map_or(until, |before| before.min(until)));
+                key.until = Some(key.until.map_or(*until, |before| before.min(*until)));
             }
             Edit::RevokeKey(id) => {
-                next.keys.remove(key(&id)?);
+                next.keys.remove(key(id)?);
             }
             Edit::RollBack(version) => {
-                next.settings = version.settings;
-                next.flags = version.flags;
+                next.settings.clone_from(&version.settings);
+                next.flags.clone_from(&version.flags);
             }
-            Edit::Delete => next.deleted = true,
+            Edit::Delete => {
+                next.deleted = true;
+                next.keys.clear();
+            }
         }
         next.changes = diff(&self.shown(), &next.shown());
         if next.changes.is_empty() {
@@ -275,16 +285,15 @@ mod tests {
             (
                 Edit::RollBack(
                     app()
-                        .edited(Edit::Settings(json!({})), 2, "", 0)
+                        .edited(&Edit::Settings(json!({})), 2, "", 0)
                         .unwrap()
                         .as_version(),
                 ),
                 "settings.anonymous",
             ),
-            (Edit::Delete, "deleted"),
         ];
         for (edit, path) in edits {
-            let edited = app().edited(edit, 7, "bob", 9).unwrap();
+            let edited = app().edited(&edit, 7, "bob", 9).unwrap();
             assert_eq!(edited.changes.len(), 1, "{:?}", edited.changes);
             assert_eq!(edited.changes[0].path, path);
             assert_eq!(
@@ -296,9 +305,9 @@ mod tests {
 
     #[test]
     fn differences_hold_nothing_secret() {
-        let added = app().edited(Edit::AddKey(key("k2")), 2, "bob", 9).unwrap();
+        let added = app().edited(&Edit::AddKey(key("k2")), 2, "bob", 9).unwrap();
         let revoked = added
-            .edited(Edit::RevokeKey("k1".to_owned()), 3, "bob", 9)
+            .edited(&Edit::RevokeKey("k1".to_owned()), 3, "bob", 9)
             .unwrap();
         for app in [added, revoked] {
             let told = serde_json::to_string(&app.changes).unwrap();
@@ -309,13 +318,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_deleted_has_no_keys_any_more() {
+        let deleted = app().edited(&Edit::Delete, 2, "bob", 9).unwrap();
+        assert!(deleted.deleted && deleted.keys.is_empty());
+    }
+
+    #[test]
     fn what_changes_nothing_is_no_version() {
         for (edit, why) in [
             (Edit::Settings(json!({"anonymous": true})), NoEdit::Same),
             (Edit::RevokeKey("k9".to_owned()), NoEdit::NoKey),
             (Edit::RollBack(app().as_version()), NoEdit::Same),
         ] {
-            assert_eq!(app().edited(edit, 2, "bob", 9), Err(why));
+            assert_eq!(app().edited(&edit, 2, "bob", 9), Err(why));
         }
     }
 
@@ -323,7 +338,7 @@ mod tests {
     fn an_end_never_moves_back() {
         let end = |app: &AppDocument, until| {
             let id = "k1".to_owned();
-            app.edited(Edit::EndKey { id, until }, 2, "bob", 9)
+            app.edited(&Edit::EndKey { id, until }, 2, "bob", 9)
         };
         let ended = end(&app(), 50).unwrap();
         assert_eq!(end(&ended, 60), Err(NoEdit::Same));

@@ -2,7 +2,7 @@
 
 use super::{
     AppDocument, Apps, AppsError, Settled,
-    service::{Found, PAGE, TRIES, read, version_of},
+    service::{PAGE, TRIES, read, version_of},
 };
 use crate::{
     model::AppId,
@@ -10,15 +10,15 @@ use crate::{
 };
 
 impl Apps {
-    /// Publishes what is stored and not published, and finishes deletions: after what went wrong, and from
-    /// time to time. What is published and not stored is left as it is: a store that was lost takes no app
-    /// from its users. How many apps it has published or deleted.
+    /// Publishes what is stored and not published, and takes deleted apps from the nodes: after what went
+    /// wrong, and from time to time. What is published and not stored is left as it is: a store that was lost
+    /// takes no app from its users. How many apps were not as they should be.
     ///
     /// # Errors
     ///
-    /// [`AppsError`] of the first that cannot be.
+    /// The first [`AppsError`], after all others have had their turn.
     pub async fn reconcile(&self) -> Result<usize, AppsError> {
-        let mut done = 0;
+        let (mut done, mut failed) = (0, None);
         let mut after = None;
         loop {
             let query = Query {
@@ -27,24 +27,40 @@ impl Apps {
                 ..Query::default()
             };
             let page = self.store.list(Collection::Apps, query).await?;
-            let Some(last) = page.last() else { return Ok(done) };
+            let Some(last) = page.last() else {
+                return failed.map_or(Ok(done), Err);
+            };
             after = Some(last.id.clone());
             for document in page {
-                let Ok(id) = AppId::new(&document.id) else {
-                    continue;
-                };
-                let app: AppDocument = read(document.body)?;
-                if app.deleted || self.published(&id).await? < app.version {
-                    self.publish(&id, &app, document.revision).await?;
-                    done += 1;
+                match self.reconcile_one(&document.id, document.body).await {
+                    Ok(changed) => done += usize::from(changed),
+                    Err(error) => {
+                        tracing::warn!(app = document.id, %error, "what is stored of an app cannot be published");
+                        failed.get_or_insert(error);
+                    }
                 }
             }
         }
     }
 
+    async fn reconcile_one(&self, id: &str, body: serde_json::Value) -> Result<bool, AppsError> {
+        let id = AppId::new(id).map_err(|_| AppsError::Internal)?;
+        let app: AppDocument = read(body)?;
+        let published = self.published(&id).await?;
+        let behind = if app.deleted {
+            published > 0
+        } else {
+            published < app.version
+        };
+        if behind {
+            self.publish(&id, &app).await?;
+        }
+        Ok(behind)
+    }
+
     /// Tells the nodes of a change that is stored.
-    pub(super) async fn settle(&self, id: &AppId, app: AppDocument, revision: u64) -> Settled {
-        let published = self.publish(id, &app, revision).await;
+    pub(super) async fn settle(&self, id: &AppId, app: AppDocument) -> Settled {
+        let published = self.publish(id, &app).await;
         if let Err(why) = &published {
             tracing::warn!(app = %id, %why, "a change of an app is stored and not published yet");
         }
@@ -54,15 +70,10 @@ impl Apps {
         }
     }
 
-    /// `revision` is the document's that the app was read from or written as.
-    pub(super) async fn publish(
-        &self,
-        id: &AppId,
-        app: &AppDocument,
-        revision: u64,
-    ) -> Result<(), AppsError> {
+    /// Has the nodes serve the app as it is here, or not at all.
+    pub(super) async fn publish(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
         if app.deleted {
-            return self.finish_deletion(id, app.version, revision).await;
+            return self.unpublish(id).await;
         }
         let value = serde_json::to_vec(&app.record()).map_err(|_| AppsError::Internal)?;
         for _ in 0..TRIES {
@@ -74,45 +85,26 @@ impl Apps {
                 .bucket
                 .set(id.as_str(), value.clone().into(), entry.revision, None);
             if set.await?.is_some() {
-                return self.after_publishing(id, app.version).await;
+                return self.after_publishing(id).await;
             }
         }
         Err(AppsError::Conflict)
     }
 
-    /// Who deletes the app takes it from the nodes first and then from the store: if it was taken from them
-    /// before this was published, the store tells.
-    async fn after_publishing(&self, id: &AppId, version: u64) -> Result<(), AppsError> {
+    /// An app that is deleted stays so in the store, and is taken from the nodes then: if that was before this
+    /// was published, the store tells.
+    async fn after_publishing(&self, id: &AppId) -> Result<(), AppsError> {
         match self.find(id).await? {
-            None => self.unpublish(id, version + 1).await,
-            Some(Found { revision, app }) if app.deleted => {
-                self.finish_deletion(id, app.version, revision).await
-            }
-            Some(_) => Ok(()),
+            Some(found) if found.app.deleted => self.unpublish(id).await,
+            _ => Ok(()),
         }
     }
 
-    /// Nodes first, so that a deletion which was begun is felt, whatever happens to the rest. Of an app that
-    /// has the id since nothing is touched: it has a later version, and another revision.
-    pub(super) async fn finish_deletion(
-        &self,
-        id: &AppId,
-        version: u64,
-        revision: u64,
-    ) -> Result<(), AppsError> {
-        self.unpublish(id, version).await?;
-        self.store
-            .remove(Collection::Apps, id.as_str(), Some(revision))
-            .await?;
-        Ok(())
-    }
-
-    /// Takes what is older than `version` from the nodes.
-    async fn unpublish(&self, id: &AppId, version: u64) -> Result<(), AppsError> {
+    /// Takes an app that is deleted from the nodes. Its id is never given again.
+    async fn unpublish(&self, id: &AppId) -> Result<(), AppsError> {
         for _ in 0..TRIES {
             let entry = self.bucket.get(id.as_str()).await?;
-            let is_later = version_of(entry.value.as_deref()) >= version;
-            if entry.value.is_none() || is_later || self.bucket.remove(id.as_str(), entry.revision).await? {
+            if entry.value.is_none() || self.bucket.remove(id.as_str(), entry.revision).await? {
                 return Ok(());
             }
         }

@@ -36,8 +36,8 @@ pub enum AppsError {
     /// There is none, or no such key, version or plan.
     #[error("no such {0}")]
     NotFound(&'static str),
-    /// There is one with this id.
-    #[error("there is an app with this id")]
+    /// There is one with this id, or was.
+    #[error("there is, or was, an app with this id")]
     Exists,
     /// It cannot be so: every reason.
     #[error("the app cannot be so")]
@@ -170,8 +170,8 @@ impl Apps {
             flags: new.flags,
             settings: new.settings,
             keys: Vec::new(),
-            // One that had this id before may have left its versions.
-            version: self.published(id).await?.max(self.last_version(id).await?) + 1,
+            // The nodes may have one that a store which was lost has known.
+            version: self.published(id).await? + 1,
             author: author.to_owned(),
             changed_ms: now_ms,
             changes: Vec::new(),
@@ -184,7 +184,7 @@ impl Apps {
             .insert(Collection::Apps, id.as_str(), draft(&app)?)
             .await?
         {
-            Written::Done => Ok(self.settle(id, app, 1).await),
+            Written::Done => Ok(self.settle(id, app).await),
             Written::Conflict | Written::Taken => Err(AppsError::Exists),
         }
     }
@@ -220,10 +220,7 @@ impl Apps {
         let mut apps = Vec::with_capacity(documents.len());
         for document in documents {
             let id = AppId::new(&document.id).map_err(|_| AppsError::Internal)?;
-            let app: AppDocument = read(document.body)?;
-            if !app.deleted {
-                apps.push((id, app));
-            }
+            apps.push((id, read(document.body)?));
         }
         Ok(apps)
     }
@@ -253,13 +250,26 @@ impl Apps {
                 return Err(AppsError::Stale(before.version));
             }
             // Above what the nodes have, also where the store was restored from a copy that is older.
-            let version = before.version.max(self.published(id).await?) + 1;
-            let app = match before.edited(edit.clone(), version, author, self.clock.now_ms()) {
+            let published = self.published(id).await?;
+            let version = before.version.max(published) + 1;
+            let app = match before.edited(&edit, version, author, self.clock.now_ms()) {
                 Ok(app) => app,
                 Err(NoEdit::NoKey) => return Err(AppsError::NotFound("key")),
-                Err(NoEdit::Same) => return Ok(self.settle(id, before, revision).await),
+                Err(NoEdit::Same) if published <= before.version => return Ok(self.settle(id, before).await),
+                // What is here is not what the nodes have.
+                Err(NoEdit::Same) => AppDocument {
+                    version,
+                    author: author.to_owned(),
+                    changed_ms: self.clock.now_ms(),
+                    changes: Vec::new(),
+                    ..before.clone()
+                },
             };
-            if !app.deleted {
+            if matches!(edit, Edit::AddKey(_)) && app.keys.len() > self.node.tenants.max_keys {
+                return Err(AppsError::LimitReached("keys"));
+            }
+            // A key that has leaked must go, whatever else is wrong by now.
+            if !matches!(edit, Edit::EndKey { .. } | Edit::RevokeKey(_) | Edit::Delete) {
                 self.check(id, &app).await?;
             }
             self.keep_version(id, &before).await?;
@@ -267,7 +277,7 @@ impl Apps {
                 .store
                 .replace(Collection::Apps, id.as_str(), revision, draft(&app)?);
             if replaced.await? == Written::Done {
-                return Ok(self.settle(id, app, revision + 1).await);
+                return Ok(self.settle(id, app).await);
             }
         }
         Err(AppsError::Conflict)
@@ -400,21 +410,6 @@ impl Apps {
         Ok(version_of(entry.value.as_deref()))
     }
 
-    async fn last_version(&self, id: &AppId) -> Result<u64, AppsError> {
-        let query = Query {
-            key: Some(id.as_str().to_owned()),
-            descending: true,
-            limit: 1,
-            ..Query::default()
-        };
-        let last = self.store.list(Collection::AppVersions, query).await?;
-        let last = last
-            .into_iter()
-            .next()
-            .map(|document| read::<Version>(document.body));
-        Ok(last.transpose()?.map_or(0, |last| last.version))
-    }
-
     /// Keeps an app as it is before it changes. A version never changes, so whoever was here first has
     /// written the same.
     async fn keep_version(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
@@ -450,7 +445,7 @@ fn version_id(id: &AppId, version: u64) -> String {
 fn draft(app: &AppDocument) -> Result<Draft, AppsError> {
     Ok(Draft {
         unique: None,
-        keys: vec![team_key(&app.team)],
+        keys: (!app.deleted).then(|| team_key(&app.team)).into_iter().collect(),
         expires_ms: None,
         body: write(app)?,
     })

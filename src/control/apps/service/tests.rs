@@ -187,6 +187,16 @@ async fn a_plan_bounds_an_app() {
         .await
         .unwrap();
     let plan = |name: &str| Edit::Plan(Some(name.to_owned()));
+    assert!(
+        setting
+            .set("shop", {
+                let mut all = settings();
+                all["limits"] = json!({"publish_rate": 5});
+                all
+            })
+            .await
+            .is_ok()
+    );
     let edit = async |edit| setting.apps.edit(&id("shop"), edit, None, "ann").await;
     assert_eq!(edit(plan("nosuch")).await, Err(AppsError::NotFound("plan")));
     assert_eq!(
@@ -324,56 +334,64 @@ async fn changes_at_once_all_count_or_say_that_they_do_not() {
 }
 
 #[tokio::test]
-async fn a_deleted_app_is_gone_and_one_that_follows_goes_on_counting() {
+async fn a_deleted_app_is_gone_and_its_id_is_given_to_nobody() {
     let setting = setting().await;
-    setting.created("shop").await;
-    setting.set("shop", json!({"anonymous": true})).await.unwrap();
-    let deleted = setting
-        .apps
-        .edit(&id("shop"), Edit::Delete, None, "ann")
-        .await
-        .unwrap();
-    assert!(deleted.published);
-    assert!(setting.record("shop").await.is_none());
-    assert_eq!(
-        setting.apps.get(&id("shop")).await,
-        Err(AppsError::NotFound("app"))
-    );
+    let old = setting.created("shop").await;
+    let shop = id("shop");
+    setting.apps.create_key(&shop, "k", true, "ann").await.unwrap();
+    let deleted = setting.apps.edit(&shop, Edit::Delete, None, "ann").await.unwrap();
+    assert!(deleted.published && setting.record("shop").await.is_none());
+    let gone = Err(AppsError::NotFound("app"));
+    assert_eq!(setting.apps.get(&shop).await, gone);
     assert_eq!(
         setting.set("shop", settings()).await,
         Err(AppsError::NotFound("app"))
     );
-    let again = setting.created("shop").await;
-    assert!(again.version > 2, "{}", again.version);
+    assert!(setting.apps.versions(&shop, None, 10).await.is_err());
+    assert_eq!(setting.apps.list("t", None, 10).await.unwrap(), []);
+    // Of another team it would have the history and the versions.
+    let again = setting.apps.create(&shop, new("u"), "eve").await;
+    assert_eq!(again, Err(AppsError::Exists));
+    let kept = setting
+        .store
+        .get(Collection::Apps, "shop")
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(kept.keys.is_empty() && kept.body["keys"] == json!([]), "{kept:?}");
+    // One that had read it before publishes it late: nobody else would take it away again.
+    setting.apps.publish(&shop, &old).await.unwrap();
+    assert!(setting.record("shop").await.is_none());
+    // One that has not looked since is noticed too.
+    let bucket = setting.log.bucket(BucketName::Apps);
+    let revision = bucket.get("shop").await.unwrap().revision;
+    let late = serde_json::to_vec(&old.record()).unwrap();
+    bucket.set("shop", late.into(), revision, None).await.unwrap();
+    assert_eq!(setting.apps.reconcile().await, Ok(1));
+    assert!(setting.record("shop").await.is_none());
+    assert_eq!(setting.apps.reconcile().await, Ok(0));
 }
 
 #[tokio::test]
-async fn who_is_late_deletes_and_publishes_nothing_of_a_later_app() {
+async fn a_key_can_be_revoked_whatever_else_is_wrong_by_now() {
     let setting = setting().await;
-    let old = setting.created("shop").await;
+    setting.created("shop").await;
     let shop = id("shop");
-    let deleted = setting.apps.edit(&shop, Edit::Delete, None, "ann").await.unwrap();
-    // One that had read it before publishes it: nobody else would take it away again.
-    setting.apps.publish(&shop, &old, 1).await.unwrap();
-    assert!(setting.record("shop").await.is_none());
-    // Another node that saw the deletion finishes it after there is a new one.
-    let again = setting.created("shop").await;
-    setting.apps.publish(&shop, &deleted.app, 2).await.unwrap();
-    assert_eq!(setting.apps.get(&shop).await, Ok(again.clone()));
-    assert_eq!(setting.record("shop").await.unwrap().version, again.version);
-    // And while a deletion is under way, what is published late is taken away, and it is finished.
-    let found = setting.apps.find(&shop).await.unwrap().unwrap();
-    let mut dying = again.clone();
-    dying.version += 2;
-    dying.deleted = true;
-    let written = setting
-        .store
-        .replace(Collection::Apps, "shop", found.revision, draft(&dying).unwrap());
-    assert_eq!(written.await, Ok(Written::Done));
-    let mut late = again.clone();
-    late.version += 1;
-    setting.apps.publish(&shop, &late, found.revision).await.unwrap();
-    assert!(setting.record("shop").await.is_none() && setting.apps.find(&shop).await.unwrap().is_none());
+    let key = setting.apps.create_key(&shop, "k", true, "ann").await.unwrap();
+    let mut closed = json!({"auth": {}, "namespaces": [{"name": "c", "subscribe": "token"}]});
+    setting.set("shop", closed.clone()).await.unwrap();
+    // Without its only key it has nothing to verify tokens with, which is what is wanted.
+    let revoked = setting
+        .apps
+        .edit(&shop, Edit::RevokeKey(key.id), None, "ann")
+        .await
+        .unwrap();
+    assert!(revoked.published && setting.record("shop").await.unwrap().keys.is_empty());
+    closed["anonymous"] = json!(true);
+    assert!(
+        !paths(setting.set("shop", closed).await).is_empty(),
+        "settings are checked as ever"
+    );
 }
 
 #[tokio::test]
@@ -402,25 +420,37 @@ async fn what_was_stored_and_not_published_is_published_later() {
     deleted.version += 1;
     deleted.deleted = true;
     write("gone", &deleted).await;
-    assert_eq!(setting.apps.reconcile().await, Ok(2));
+    // One that cannot be read keeps nobody behind it from that.
+    let unreadable = Draft {
+        unique: None,
+        keys: Vec::new(),
+        expires_ms: None,
+        body: json!({}),
+    };
+    setting
+        .store
+        .insert(Collection::Apps, "a", unreadable)
+        .await
+        .unwrap();
+    assert_eq!(setting.apps.reconcile().await, Err(AppsError::Internal));
     assert_eq!(setting.record("shop").await.unwrap().version, 5);
     assert!(setting.record("gone").await.is_none());
-    assert!(
-        setting
-            .store
-            .get(Collection::Apps, "gone")
-            .await
-            .unwrap()
-            .is_none()
-    );
+    setting.store.remove(Collection::Apps, "a", None).await.unwrap();
+    assert_eq!(setting.apps.reconcile().await, Ok(0));
 
     // As after the store was restored from an older copy: the nodes keep what they have, and the next
     // change is above it.
     write("shop", &app).await;
     assert_eq!(setting.apps.reconcile().await, Ok(0));
     assert_eq!(setting.record("shop").await.unwrap().version, 5);
+    let settled = setting.set("shop", app.settings.clone()).await.unwrap();
+    assert_eq!(
+        (settled.app.version, settled.published),
+        (6, true),
+        "to be as it is shown"
+    );
     let settled = setting.set("shop", json!({"anonymous": true})).await.unwrap();
-    assert_eq!((settled.app.version, settled.published), (6, true));
+    assert_eq!((settled.app.version, settled.published), (7, true));
     // And what the store knows nothing of stays.
     let bucket = setting.log.bucket(BucketName::Apps);
     let lost = serde_json::to_vec(&app.record()).unwrap();
