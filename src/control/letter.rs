@@ -20,8 +20,12 @@ pub(super) struct Link {
 pub(super) enum What {
     /// To verify the address of an account whose epoch is still this one.
     Verify { account: String, epoch: u64 },
-    /// To set a new password, while the account's epoch is still this one.
-    Reset { account: String, epoch: u64 },
+    /// To set a new password, while the account's epoch and address are still these.
+    Reset {
+        account: String,
+        epoch: u64,
+        email: String,
+    },
     /// To change the address of an account whose epoch is still this one.
     NewEmail {
         account: String,

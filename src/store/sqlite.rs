@@ -179,7 +179,8 @@ impl Store for SqliteStore {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.read(move |db| rows::count(db, Table(Collection::Meta)).map(|_| ()))
+        // The thread that writes is the one there is one of.
+        self.write(|db| rows::count(db, Table(Collection::Meta)).map(|_| ()))
     }
 }
 

@@ -85,6 +85,7 @@ impl Accounts {
         let what = What::Reset {
             account: account.id.clone(),
             epoch: account.value.epoch,
+            email: account.value.email.clone(),
         };
         let lifetime = ms(self.core.config.reset_lifetime);
         if let Some(secret) = self.link(&account.id, what, lifetime).await? {
@@ -109,7 +110,12 @@ impl Accounts {
         new: &Secret,
     ) -> Result<(), ControlError> {
         let link = self.open_link(secret).await?;
-        let What::Reset { account: id, epoch } = link.value.what.clone() else {
+        let What::Reset {
+            account: id,
+            epoch,
+            email,
+        } = link.value.what.clone()
+        else {
             return Err(ControlError::LinkInvalid);
         };
         let account = self.core.records.get::<Account>(&id).await?;
@@ -118,7 +124,8 @@ impl Accounts {
         self.spend(&link).await?;
         let now = self.core.clock.now_ms();
         let changed = self.core.records.change::<Account, _>(&id, |account| {
-            if account.epoch != epoch {
+            // Who reads the letters to an address that was the account's has no say any more.
+            if account.epoch != epoch || account.email != email {
                 return Err(ControlError::LinkInvalid);
             }
             account.password.clone_from(&phc);

@@ -208,12 +208,23 @@ impl Accounts {
     ) -> Result<Stored<Account>, ControlError> {
         let (account, _) = actor.signed_in()?;
         let account = self.core.records.need::<Account>(account).await?;
+        self.try_password(actor, &account, password).await?;
+        Ok(account)
+    }
+
+    /// Whether it is the account's password. It counts as a try to sign in.
+    pub(super) async fn try_password(
+        &self,
+        actor: &Actor,
+        account: &Stored<Account>,
+        password: &Secret,
+    ) -> Result<(), ControlError> {
         let now = self.core.clock.now_ms();
         let attempt = self.core.guard.begin(&account.value.email, &actor.origin, now)?;
         match self.check(password, Some(&account.value.password)).await {
             Ok(true) => {
                 attempt.take_back();
-                Ok(account)
+                Ok(())
             }
             Ok(false) => Err(ControlError::InvalidCredentials),
             Err(error) => {

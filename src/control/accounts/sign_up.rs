@@ -177,22 +177,28 @@ impl Accounts {
         let password = self.hash(password, &email).await?;
         let now = self.core.clock.now_ms();
         let known = self.core.records.find::<Account>(&email).await?;
-        let account = match known {
-            Some(known) if known.value.verified_ms.is_some() => return Err(ControlError::EmailTaken),
+        let (account, before) = match known {
+            // In one step, so that nobody else's password can be verified by it.
             Some(known) => {
-                self.take_over(&known.id, name, password).await?;
-                let verified = self.core.records.change::<Account, _>(&known.id, |account| {
-                    account.verified_ms.get_or_insert(now);
+                let taken = self.core.records.change::<Account, _>(&known.id, |account| {
+                    if account.verified_ms.is_some() {
+                        return Err(ControlError::EmailTaken);
+                    }
+                    account.name.clone_from(&name);
+                    account.password.clone_from(&password);
+                    account.epoch += 1;
+                    account.verified_ms = Some(now);
                     account.expires_ms = None;
                     Ok(())
                 });
-                verified.await?.now
+                let taken = taken.await?;
+                (taken.now, Some(taken.before))
             }
             None => {
                 if invitation.used_by.is_some() {
                     return Err(ControlError::InvitationUsed);
                 }
-                self.insert(email, name, password, Some(now)).await?
+                (self.insert(email, name, password, Some(now)).await?, None)
             }
         };
         let mut deed = Deed::new("account.create", "account", &account.id);
@@ -212,7 +218,7 @@ impl Accounts {
         if !matches!(joined, Ok(()) | Err(ControlError::Unavailable)) {
             // Nobody has an account by an invitation that did not hold. If nobody knows whether it did, who
             // has the account can accept it again.
-            self.core.records.remove_any::<Account>(&account.id).await?;
+            self.undo(&account, before).await?;
         }
         joined?;
         self.core
@@ -220,6 +226,27 @@ impl Accounts {
             .write(&as_account(actor, &account.id), deed)
             .await?;
         Ok(view(&account))
+    }
+
+    /// An account that was made, or verified, just now is as it was before; unless it was changed since.
+    async fn undo(&self, account: &Stored<Account>, before: Option<Account>) -> Result<(), ControlError> {
+        let records = &self.core.records;
+        match before {
+            None => records.remove(account).await?,
+            Some(before) => {
+                let value = Account {
+                    // Links of before stay void.
+                    epoch: account.value.epoch,
+                    ..before
+                };
+                let account = Stored {
+                    value,
+                    ..account.clone()
+                };
+                records.replace(&account).await?
+            }
+        };
+        Ok(())
     }
 
     /// Makes an account without a letter, in the name of the operator: the first one of a deployment.
@@ -272,19 +299,31 @@ impl Accounts {
         Ok(())
     }
 
-    /// Verifies the address that the link was sent to.
+    /// Verifies the address that the link was sent to, for who knows the account's password too: whoever reads
+    /// the letters need not be who signed up, and opens an account to nobody else.
     ///
     /// # Errors
     ///
-    /// `link_invalid`, `conflict`, `unavailable`.
-    pub async fn verify_email(&self, actor: &Actor, secret: &Secret) -> Result<(), ControlError> {
+    /// `link_invalid`, `invalid_credentials` (the link is still valid then), `too_many_attempts`, `busy`,
+    /// `conflict`, `unavailable`.
+    pub async fn verify_email(
+        &self,
+        actor: &Actor,
+        secret: &Secret,
+        password: &Secret,
+    ) -> Result<(), ControlError> {
         let link = self.open_link(secret).await?;
-        let What::Verify { account, epoch } = link.value.what.clone() else {
+        let What::Verify { account: id, epoch } = link.value.what.clone() else {
             return Err(ControlError::LinkInvalid);
         };
+        let account = self.core.records.get::<Account>(&id).await?;
+        let account = account.filter(|account| account.value.epoch == epoch);
+        let account = account.ok_or(ControlError::LinkInvalid)?;
+        self.try_password(actor, &account, password).await?;
         self.spend(&link).await?;
         let now = self.core.clock.now_ms();
-        let verified = self.core.records.change::<Account, _>(&account, |account| {
+        let verified = self.core.records.change::<Account, _>(&id, |account| {
+            // Another password since: not the one that was checked.
             if account.epoch != epoch {
                 return Err(ControlError::LinkInvalid);
             }
@@ -293,7 +332,7 @@ impl Accounts {
             Ok(())
         });
         verified.await.map_err(gone_is_invalid)?;
-        let deed = Deed::new("account.verify", "account", &account).change("verified", false, true);
-        self.core.audit.write(&as_account(actor, &account), deed).await
+        let deed = Deed::new("account.verify", "account", &id).change("verified", false, true);
+        self.core.audit.write(&as_account(actor, &id), deed).await
     }
 }

@@ -30,9 +30,12 @@ async fn somebody_signs_up_verifies_and_signs_in() {
         "invalid_credentials"
     );
     let link = fixture.link("ann@x.example", "Verify").await;
-    accounts.verify_email(&anybody(), &link).await.unwrap();
+    accounts
+        .verify_email(&anybody(), &link, &secret(PASSWORD))
+        .await
+        .unwrap();
     assert_eq!(
-        code(accounts.verify_email(&anybody(), &link).await),
+        code(accounts.verify_email(&anybody(), &link, &secret(PASSWORD)).await),
         "link_invalid"
     );
     let signed_in = accounts.login(&anybody(), &login).await.unwrap();
@@ -75,17 +78,89 @@ async fn who_signs_up_for_an_address_of_another_gains_nothing() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(
-        code(accounts.verify_email(&anybody(), &first).await),
+        code(accounts.verify_email(&anybody(), &first, &secret(PASSWORD)).await),
         "link_invalid"
     );
     let second = fixture.link("ann@x.example", "Verify").await;
-    accounts.verify_email(&anybody(), &second).await.unwrap();
+    accounts
+        .verify_email(&anybody(), &second, &secret(PASSWORD))
+        .await
+        .unwrap();
     let thief = Fixture::login("ann@x.example", "password of a thief");
     assert_eq!(
         code(accounts.login(&anybody(), &thief).await),
         "invalid_credentials"
     );
     fixture.signs_in("ann@x.example").await;
+}
+
+#[tokio::test]
+async fn a_letter_verifies_no_password_of_somebody_else() {
+    let fixture = fixture().await;
+    let accounts = &fixture.control.accounts;
+    accounts
+        .sign_up(&anybody(), request("ann@x.example", "password of a thief"))
+        .await
+        .unwrap();
+    // Ann opens the letter that the thief has caused.
+    let link = fixture.link("ann@x.example", "Verify").await;
+    let opened = accounts.verify_email(&anybody(), &link, &secret(PASSWORD)).await;
+    assert_eq!(code(opened), "invalid_credentials");
+    let thief = Fixture::login("ann@x.example", "password of a thief");
+    let refused = accounts.login(&anybody(), &thief).await;
+    assert_eq!(code(refused), "email_not_verified");
+}
+
+#[tokio::test]
+async fn an_invitation_used_twice_at_once_leaves_one_account_and_member() {
+    let fixture = fixture().await;
+    let (accounts, teams) = (&fixture.control.accounts, &fixture.control.teams);
+    let ann = fixture.person("ann@x.example").await;
+    let team = teams.create(&ann, "Team").await.unwrap().id;
+    for known in [false, true] {
+        let bob = format!("bob{known}@x.example");
+        if known {
+            // Somebody has signed up with the address and not verified it.
+            let thief = request(&bob, "password of a thief");
+            accounts.sign_up(&anybody(), thief).await.unwrap();
+        }
+        teams.invite(&ann, &team, &bob, Role::Viewer).await.unwrap();
+        let link = fixture.link(&bob, "You are invited").await;
+        let accept = || {
+            let request = SignUpRequest {
+                invitation: Some(link.clone()),
+                ..request(&bob, PASSWORD)
+            };
+            async move { accounts.sign_up(&anybody(), request).await }
+        };
+        let thief = accounts
+            .sign_up(&anybody(), request(&bob, "password of a thief"))
+            .await;
+        thief.unwrap();
+        let (one, two) = tokio::join!(accept(), accept());
+        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+        let (bob, _) = fixture.signs_in(&bob).await;
+        assert_eq!(teams.get(&bob, &team).await.unwrap().role, Role::Viewer);
+    }
+}
+
+#[tokio::test]
+async fn a_link_to_an_address_that_was_left_sets_no_password() {
+    let fixture = fixture().await;
+    let accounts = &fixture.control.accounts;
+    let ann = fixture.person("ann@x.example").await;
+    accounts.request_reset(&anybody(), "ann@x.example").await.unwrap();
+    let old = fixture.link("ann@x.example", "Set a new").await;
+    accounts
+        .change_email(&ann, &secret(PASSWORD), "anna@x.example")
+        .await
+        .unwrap();
+    let link = fixture.link("anna@x.example", "Verify your new").await;
+    accounts.confirm_email(&anybody(), &link).await.unwrap();
+    let new = secret("another password");
+    let reset = accounts.reset_password(&anybody(), &old, &new).await;
+    assert_eq!(code(reset), "link_invalid");
+    fixture.signs_in("anna@x.example").await;
 }
 
 #[tokio::test]
@@ -354,7 +429,7 @@ async fn a_password_is_reset_once() {
         "weak_password"
     );
     assert_eq!(
-        code(accounts.verify_email(&anybody(), &link).await),
+        code(accounts.verify_email(&anybody(), &link, &secret(PASSWORD)).await),
         "link_invalid",
         "another kind"
     );

@@ -25,7 +25,10 @@ async fn every_change_is_one_entry_that_tells_who_and_what() {
     accounts.sign_up(&anybody(), request).await.unwrap();
     did("account.create");
     let link = fixture.link("ann@x.example", "Verify").await;
-    accounts.verify_email(&anybody(), &link).await.unwrap();
+    accounts
+        .verify_email(&anybody(), &link, &secret(PASSWORD))
+        .await
+        .unwrap();
     did("account.verify");
     let (ann, kept) = fixture.signs_in("ann@x.example").await;
     did("session.begin");

@@ -80,9 +80,10 @@ impl Pool {
             timeout,
             threads: Vec::new(),
         };
+        let closes = Arc::new(Closes(pool.jobs.clone()));
         for index in 0..count {
             let (tell, opened) = oneshot::channel();
-            let (jobs, open) = (pool.jobs.clone(), open.clone());
+            let (jobs, open, closes) = (pool.jobs.clone(), open.clone(), closes.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || {
@@ -94,6 +95,7 @@ impl Pool {
                         }
                     };
                     let _ = tell.send(Ok(()));
+                    let _closes = closes;
                     serve(&mut db, &jobs);
                 });
             pool.threads.push(thread.map_err(OpenError::Thread)?);
@@ -130,6 +132,15 @@ impl Pool {
     }
 }
 
+/// Closes a queue when the last thread has ended, by a panic too: nobody must wait for what nobody does.
+struct Closes(Arc<Jobs>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.jobs.close();
@@ -160,20 +171,30 @@ pub(super) fn write(db: &mut Connection, jobs: &Jobs) {
         if group.is_empty() {
             continue;
         }
-        let error = commit(db, &mut group).err().map(failed);
+        let error = commit(db, &mut group).err();
         for job in group {
             job.finish(error.clone());
         }
     }
 }
 
-fn commit(db: &mut Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    let mut transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+fn commit(db: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    let immediate = TransactionBehavior::Immediate;
+    let mut transaction = db.transaction_with_behavior(immediate).map_err(failed)?;
     for job in group {
-        let savepoint = transaction.savepoint()?;
+        let savepoint = transaction.savepoint().map_err(failed)?;
         if job.run(&savepoint) {
-            savepoint.commit()?;
+            savepoint.commit().map_err(failed)?;
+        } else {
+            drop(savepoint);
+            // After some errors (a full disk, no memory) SQLite has rolled back all of it by itself: what came
+            // next would be committed one by one, and then be said to have failed.
+            if transaction.is_autocommit() {
+                return Err(StoreError::Unavailable(
+                    "the transaction was rolled back".to_owned(),
+                ));
+            }
         }
     }
-    transaction.commit()
+    transaction.commit().map_err(failed)
 }
