@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod check;
+mod checked;
 mod engine;
 mod migrate;
 mod mongo;

@@ -23,7 +23,7 @@ use mongodb::{
 
 use super::{
     Addition, BoxFuture, Collection, Document, Draft, Engine, OpenError, Query, Store, StoreError, Walked,
-    Written, rules,
+    Written,
 };
 use crate::{config::StoreConfig, task::Tasks};
 use error::{failed, is_duplicate, is_overflow, is_refusal};
@@ -62,6 +62,31 @@ impl Collections {
 
     async fn has(&self, collection: Collection, filter: Fields) -> Answer<bool> {
         Ok(self.latest(collection).find_one(filter).await?.is_some())
+    }
+
+    /// Why a write of a document (with its id and unique value) was refused: asked, since servers tell it in
+    /// different ways, or not at all. `conflict` says whether it was the document that should have been there,
+    /// or not. `None` if nothing stands in its way any more: to be tried again.
+    async fn why(
+        &self,
+        error: mongodb::error::Error,
+        conflict: impl Future<Output = Answer<bool>>,
+        (collection, id, unique): (Collection, &str, Option<&str>),
+    ) -> Result<Option<Written>, StoreError> {
+        if !is_refusal(&error) {
+            return Err(failed(error));
+        }
+        if conflict.await.map_err(failed)? {
+            return Ok(Some(Written::Conflict));
+        }
+        if self.is_taken(collection, id, unique).await.map_err(failed)? {
+            return Ok(Some(Written::Taken));
+        }
+        if is_duplicate(&error) {
+            Ok(None)
+        } else {
+            Err(failed(error))
+        }
     }
 
     /// Whether another document has this unique value.
@@ -144,9 +169,6 @@ impl Store for MongoStore {
         collection: Collection,
         id: &'a str,
     ) -> BoxFuture<'a, Result<Option<Document>, StoreError>> {
-        if !rules::is_id(id) {
-            return known(Ok(None));
-        }
         let filter = doc! { "_id": id };
         self.run(move |db| one(db.of(collection), filter))
     }
@@ -156,9 +178,6 @@ impl Store for MongoStore {
         collection: Collection,
         unique: &'a str,
     ) -> BoxFuture<'a, Result<Option<Document>, StoreError>> {
-        if !rules::is_key(unique) {
-            return known(Ok(None));
-        }
         let filter = doc! { "unique": unique };
         self.run(move |db| one(db.of(collection), filter))
     }
@@ -169,9 +188,6 @@ impl Store for MongoStore {
         id: &'a str,
         draft: Draft,
     ) -> BoxFuture<'a, Result<Written, StoreError>> {
-        if let Err(error) = rules::draft(collection, id, &draft) {
-            return known(Err(error));
-        }
         let id = id.to_owned();
         self.run(move |db| async move {
             let fields = bson::new(&id, &draft);
@@ -179,18 +195,10 @@ impl Store for MongoStore {
                 let Err(error) = db.latest(collection).insert_one(&fields).await else {
                     return Ok(Written::Done);
                 };
-                if !is_refusal(&error) {
-                    return Err(failed(error));
-                }
-                if db.has(collection, doc! { "_id": &id }).await.map_err(failed)? {
-                    return Ok(Written::Conflict);
-                }
+                let conflict = db.has(collection, doc! { "_id": &id });
                 let unique = draft.unique.as_deref();
-                if db.is_taken(collection, &id, unique).await.map_err(failed)? {
-                    return Ok(Written::Taken);
-                }
-                if !is_duplicate(&error) {
-                    return Err(failed(error));
+                if let Some(why) = db.why(error, conflict, (collection, &id, unique)).await? {
+                    return Ok(why);
                 }
             }
             Err(restless())
@@ -204,9 +212,6 @@ impl Store for MongoStore {
         revision: u64,
         draft: Draft,
     ) -> BoxFuture<'a, Result<Written, StoreError>> {
-        if let Err(error) = rules::draft(collection, id, &draft) {
-            return known(Err(error));
-        }
         let Ok(revision) = i64::try_from(revision) else {
             // None has been written so often.
             return known(Ok(Written::Conflict));
@@ -225,18 +230,11 @@ impl Store for MongoStore {
                     Ok(_) => return Ok(Written::Conflict),
                     Err(error) => error,
                 };
-                if !is_refusal(&error) {
-                    return Err(failed(error));
-                }
-                if !db.has(collection, filter.clone()).await.map_err(failed)? {
-                    return Ok(Written::Conflict);
-                }
+                let still = db.has(collection, filter.clone());
+                let conflict = async { Ok(!still.await?) };
                 let unique = draft.unique.as_deref();
-                if db.is_taken(collection, &id, unique).await.map_err(failed)? {
-                    return Ok(Written::Taken);
-                }
-                if !is_duplicate(&error) {
-                    return Err(failed(error));
+                if let Some(why) = db.why(error, conflict, (collection, &id, unique)).await? {
+                    return Ok(why);
                 }
             }
             Err(restless())
@@ -252,9 +250,6 @@ impl Store for MongoStore {
         let Ok(revision) = revision.map(i64::try_from).transpose() else {
             return known(Ok(false));
         };
-        if !rules::is_id(id) {
-            return known(Ok(false));
-        }
         let mut filter = doc! { "_id": id };
         if let Some(revision) = revision {
             filter.insert("revision", revision);
@@ -266,12 +261,6 @@ impl Store for MongoStore {
     }
 
     fn list(&self, collection: Collection, query: Query) -> BoxFuture<'_, Result<Vec<Document>, StoreError>> {
-        if let Err(error) = rules::query(&query) {
-            return known(Err(error));
-        }
-        if query.key.as_deref().is_some_and(|key| !rules::is_key(key)) {
-            return known(Ok(Vec::new()));
-        }
         let mut filter = Fields::new();
         if let Some(key) = query.key {
             filter.insert("keys", key);
@@ -302,9 +291,6 @@ impl Store for MongoStore {
         id: &'a str,
         addition: Addition,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        if let Err(error) = rules::addition(collection, id, &addition) {
-            return known(Err(error));
-        }
         let id = id.to_owned();
         self.run(move |db| async move {
             let added = format!("added.{}", addition.source);
@@ -347,9 +333,6 @@ impl Store for MongoStore {
         now_ms: i64,
         limit: usize,
     ) -> BoxFuture<'_, Result<usize, StoreError>> {
-        if let Err(error) = rules::limit(limit) {
-            return known(Err(error));
-        }
         self.run(move |db| async move {
             let of = db.latest(collection);
             let options = FindOptions::builder()
@@ -380,9 +363,6 @@ impl Store for MongoStore {
     }
 
     fn put(&self, collection: Collection, document: Document) -> BoxFuture<'_, Result<Written, StoreError>> {
-        if let Err(error) = rules::document(collection, &document) {
-            return known(Err(error));
-        }
         self.run(move |db| async move {
             let fields = bson::fields(&document);
             let id = document.id.as_str();
@@ -392,15 +372,10 @@ impl Store for MongoStore {
                 let Err(error) = upsert.await else {
                     return Ok(Written::Done);
                 };
-                if !is_refusal(&error) {
-                    return Err(failed(error));
-                }
+                let never = async { Ok(false) };
                 let unique = document.unique.as_deref();
-                if db.is_taken(collection, id, unique).await.map_err(failed)? {
-                    return Ok(Written::Taken);
-                }
-                if !is_duplicate(&error) {
-                    return Err(failed(error));
+                if let Some(why) = db.why(error, never, (collection, id, unique)).await? {
+                    return Ok(why);
                 }
             }
             Err(restless())

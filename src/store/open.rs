@@ -4,7 +4,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Collection, Engine, Store, StoreError, migrate, mongo::MongoStore, sqlite::SqliteStore};
+use super::{
+    Collection, Engine, Store, StoreError, checked::Checked, migrate, mongo::MongoStore, sqlite::SqliteStore,
+};
 use crate::{config::StoreConfig, task::Tasks};
 
 /// What stands in [`Collection::Meta`] while an import is under way.
@@ -87,10 +89,12 @@ pub async fn open(config: &StoreConfig, tasks: &Tasks) -> Result<Arc<dyn Store>,
 pub async fn connect(config: &StoreConfig, tasks: &Tasks) -> Result<Arc<dyn Engine>, OpenError> {
     let url = config.url.as_ref().ok_or(OpenError::None)?.expose();
     if let Some(path) = url.strip_prefix("sqlite:") {
-        return Ok(Arc::new(SqliteStore::open(Path::new(path), config).await?));
+        return Ok(Arc::new(Checked(
+            SqliteStore::open(Path::new(path), config).await?,
+        )));
     }
     if url.starts_with("mongodb://") {
-        return Ok(Arc::new(MongoStore::open(url, config, tasks).await?));
+        return Ok(Arc::new(Checked(MongoStore::open(url, config, tasks).await?)));
     }
     Err(OpenError::Url("must be sqlite:PATH or mongodb://..."))
 }

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 
 use super::{
     Addition, BoxFuture, Collection, Document, Draft, Engine, OpenError, Query, Store, StoreError, Walked,
-    Written, rules,
+    Written,
 };
 use crate::config::StoreConfig;
 use rows::Table;
@@ -62,20 +62,12 @@ impl SqliteStore {
     }
 }
 
-/// An answer that needs no question.
-fn known<'a, T: Send + 'a>(answer: Result<T, StoreError>) -> BoxFuture<'a, Result<T, StoreError>> {
-    Box::pin(std::future::ready(answer))
-}
-
 impl Store for SqliteStore {
     fn get<'a>(
         &'a self,
         collection: Collection,
         id: &'a str,
     ) -> BoxFuture<'a, Result<Option<Document>, StoreError>> {
-        if !rules::is_id(id) {
-            return known(Ok(None));
-        }
         let id = id.to_owned();
         self.read(move |db| rows::get(db, Table(collection), &id))
     }
@@ -85,9 +77,6 @@ impl Store for SqliteStore {
         collection: Collection,
         unique: &'a str,
     ) -> BoxFuture<'a, Result<Option<Document>, StoreError>> {
-        if !rules::is_key(unique) {
-            return known(Ok(None));
-        }
         let unique = unique.to_owned();
         self.read(move |db| rows::find(db, Table(collection), &unique))
     }
@@ -98,9 +87,6 @@ impl Store for SqliteStore {
         id: &'a str,
         draft: Draft,
     ) -> BoxFuture<'a, Result<Written, StoreError>> {
-        if let Err(error) = rules::draft(collection, id, &draft) {
-            return known(Err(error));
-        }
         let id = id.to_owned();
         self.write(move |db| writes::insert(db, Table(collection), &id, draft))
     }
@@ -112,9 +98,6 @@ impl Store for SqliteStore {
         revision: u64,
         draft: Draft,
     ) -> BoxFuture<'a, Result<Written, StoreError>> {
-        if let Err(error) = rules::draft(collection, id, &draft) {
-            return known(Err(error));
-        }
         let id = id.to_owned();
         self.write(move |db| writes::replace(db, Table(collection), &id, revision, &draft))
     }
@@ -125,20 +108,11 @@ impl Store for SqliteStore {
         id: &'a str,
         revision: Option<u64>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        if !rules::is_id(id) {
-            return known(Ok(false));
-        }
         let id = id.to_owned();
         self.write(move |db| writes::remove(db, Table(collection), &id, revision))
     }
 
     fn list(&self, collection: Collection, query: Query) -> BoxFuture<'_, Result<Vec<Document>, StoreError>> {
-        if let Err(error) = rules::query(&query) {
-            return known(Err(error));
-        }
-        if query.key.as_deref().is_some_and(|key| !rules::is_key(key)) {
-            return known(Ok(Vec::new()));
-        }
         self.read(move |db| rows::list(db, Table(collection), query))
     }
 
@@ -148,9 +122,6 @@ impl Store for SqliteStore {
         id: &'a str,
         addition: Addition,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        if let Err(error) = rules::addition(collection, id, &addition) {
-            return known(Err(error));
-        }
         let id = id.to_owned();
         self.write(move |db| writes::add(db, Table(collection), &id, addition))
     }
@@ -161,16 +132,10 @@ impl Store for SqliteStore {
         now_ms: i64,
         limit: usize,
     ) -> BoxFuture<'_, Result<usize, StoreError>> {
-        if let Err(error) = rules::limit(limit) {
-            return known(Err(error));
-        }
         self.write(move |db| writes::sweep(db, Table(collection), now_ms, limit))
     }
 
     fn put(&self, collection: Collection, document: Document) -> BoxFuture<'_, Result<Written, StoreError>> {
-        if let Err(error) = rules::document(collection, &document) {
-            return known(Err(error));
-        }
         self.write(move |db| writes::put(db, Table(collection), &document))
     }
 

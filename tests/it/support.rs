@@ -1,6 +1,7 @@
 //! What the integration tests share.
 
 pub(crate) mod checker;
+pub(crate) mod child;
 pub(crate) mod client;
 pub(crate) mod corpus;
 pub(crate) mod edge;

@@ -5,16 +5,16 @@ use std::{
     future::IntoFuture,
     path::{Path, PathBuf},
     pin::pin,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use mongodb::{Client, bson::doc, options::ClientOptions};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{PATIENCE, nats::free_port, within};
+use super::{PATIENCE, child::ServerProcess, nats::free_port};
 
 /// How often another port is tried when the one found was taken in between.
 const ATTEMPTS: u32 = 5;
@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Mongowire {
     folder: TempDir,
     port: u16,
-    child: Option<Child>,
+    process: ServerProcess,
     databases: AtomicU32,
 }
 
@@ -34,7 +34,7 @@ impl Mongowire {
         let mut server = Self {
             folder: tempfile::tempdir().unwrap(),
             port: 0,
-            child: None,
+            process: ServerProcess::default(),
             databases: AtomicU32::new(0),
         };
         for _ in 0..ATTEMPTS {
@@ -54,17 +54,17 @@ impl Mongowire {
 
     /// Asks it to stop (SIGTERM), and waits until it has.
     pub(crate) async fn stop(&mut self) {
-        self.end(Signal::TERM).await;
+        self.process.end(Signal::TERM).await;
     }
 
     /// Kills it (SIGKILL).
     pub(crate) async fn kill(&mut self) {
-        self.end(Signal::KILL).await;
+        self.process.end(Signal::KILL).await;
     }
 
     /// Starts it again, on the same port and folder, after stopping it if it runs.
     pub(crate) async fn restart(&mut self) {
-        if self.child.is_some() {
+        if self.process.is_running() {
             self.stop().await;
         }
         assert!(
@@ -76,29 +76,12 @@ impl Mongowire {
 
     /// Freezes it (SIGSTOP): connections stay, nothing answers.
     pub(crate) fn pause(&self) {
-        let pid = self.pid();
-        kill_process(pid, Signal::STOP).unwrap();
-        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
-        assert!(status.stopped(), "mongowire has ended:\n{}", self.output());
+        assert!(self.process.pause(), "mongowire has ended:\n{}", self.output());
     }
 
     /// Thaws it.
     pub(crate) fn resume(&self) {
-        kill_process(self.pid(), Signal::CONT).unwrap();
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(self.child.as_ref().expect("the server is not running"))
-    }
-
-    async fn end(&mut self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-        if let Some(mut child) = self.child.take() {
-            within(tokio::task::spawn_blocking(move || child.wait()))
-                .await
-                .unwrap()
-                .unwrap();
-        }
+        self.process.signal(Signal::CONT);
     }
 
     /// Starts the process and waits until it answers; false if it ends before.
@@ -112,7 +95,7 @@ impl Mongowire {
             .stderr(log)
             .spawn()
             .expect("mongowire cannot be run: set SLIPSTREAM_MONGOWIRE to what `scripts/mongowire` prints");
-        let child = self.child.insert(child);
+        self.process.began(child);
         let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
         let mut options = ClientOptions::parse(url).await.unwrap();
         options.server_selection_timeout = Some(PATIENCE);
@@ -122,10 +105,7 @@ impl Mongowire {
         loop {
             match tokio::time::timeout(AGAIN, &mut answered).await {
                 Ok(answer) => return answer.is_ok(),
-                Err(_) if child.try_wait().unwrap().is_some() => {
-                    self.child = None;
-                    return false;
-                }
+                Err(_) if self.process.has_ended() => return false,
                 Err(_) => {}
             }
         }
@@ -137,15 +117,6 @@ impl Mongowire {
 
     fn output(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
-    }
-}
-
-impl Drop for Mongowire {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 

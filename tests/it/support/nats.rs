@@ -10,12 +10,12 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -25,7 +25,7 @@ pub(crate) use self::{
     jetstream::{SHARDS, WITH_SYSTEM_ACCOUNT},
     log::{TestLog, class, fresh_log, log_config, nats_config},
 };
-use super::within;
+use super::{child::ServerProcess, within};
 
 /// How often another port is tried when the one found was taken in between.
 const ATTEMPTS: u32 = 5;
@@ -35,7 +35,7 @@ pub(crate) struct NatsServer {
     folder: TempDir,
     port: u16,
     config: String,
-    child: Option<Child>,
+    process: ServerProcess,
     output: Arc<Mutex<Vec<String>>>,
 }
 
@@ -65,7 +65,7 @@ impl NatsServer {
             folder,
             port: 0,
             config,
-            child: None,
+            process: ServerProcess::default(),
             output: Arc::default(),
         };
         for _ in 0..ATTEMPTS {
@@ -94,17 +94,17 @@ impl NatsServer {
 
     /// Whether the process is there (it may be paused).
     pub(crate) fn is_running(&self) -> bool {
-        self.child.is_some()
+        self.process.is_running()
     }
 
     /// Asks it to stop (SIGTERM), and waits until it has.
     pub(crate) async fn stop(&mut self) {
-        self.end(Signal::TERM).await;
+        self.process.end(Signal::TERM).await;
     }
 
     /// Kills it (SIGKILL).
     pub(crate) async fn kill(&mut self) {
-        self.end(Signal::KILL).await;
+        self.process.end(Signal::KILL).await;
     }
 
     /// Starts it again, on the same port and folder, after stopping it if it runs.
@@ -122,38 +122,17 @@ impl NatsServer {
     /// Freezes it (SIGSTOP): connections stay, nothing answers. When this returns, all its threads
     /// have stopped.
     pub(crate) fn pause(&self) {
-        let pid = self.pid();
-        kill_process(pid, Signal::STOP).unwrap();
-        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
-        assert!(status.stopped(), "nats-server has ended:\n{}", self.output());
+        assert!(self.process.pause(), "nats-server has ended:\n{}", self.output());
     }
 
     /// Thaws it.
     pub(crate) fn resume(&self) {
-        self.signal(Signal::CONT);
+        self.process.signal(Signal::CONT);
     }
 
     /// Lame duck mode: it gives up its leaderships and asks its clients to go.
     pub(crate) fn lame_duck(&self) {
-        self.signal(Signal::USR2);
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(self.child.as_ref().expect("the server is not running"))
-    }
-
-    async fn end(&mut self, signal: Signal) {
-        self.signal(signal);
-        if let Some(mut child) = self.child.take() {
-            within(tokio::task::spawn_blocking(move || child.wait()))
-                .await
-                .unwrap()
-                .unwrap();
-        }
+        self.process.signal(Signal::USR2);
     }
 
     /// Starts the process and waits until it says that it is ready; false if it ends before.
@@ -186,20 +165,11 @@ impl NatsServer {
         // The sender goes away with the process.
         let started = within(is_ready).await.is_ok();
         if started {
-            self.child = Some(child);
+            self.process.began(child);
         } else {
             let _ = child.wait();
         }
         started
-    }
-}
-
-impl Drop for NatsServer {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 
