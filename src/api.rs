@@ -4,6 +4,7 @@
 //! Handlers read a request, ask [`crate::publish`] or the hub, and write the answer. They know no
 //! other app than the one whose key came with the request. The listener is not here.
 
+mod control;
 mod error;
 mod extract;
 mod front;
@@ -37,7 +38,9 @@ use crate::{
     users::Users,
 };
 
+pub use control::{ControlServices, ControlState};
 pub use error::ApiError;
+use extract::Intake;
 pub use front::Front;
 pub use openapi::document;
 pub use operations::Readiness;
@@ -96,6 +99,14 @@ impl Deref for ApiState {
 }
 
 impl ApiState {
+    fn intake(&self) -> Intake<'_> {
+        Intake {
+            max_bytes: self.max_body_bytes,
+            within: self.body_timeout,
+            metrics: &self.metrics,
+        }
+    }
+
     /// What the handlers of a node called `node` need.
     pub fn new(
         node: &str,
@@ -137,20 +148,26 @@ impl ApiState {
     }
 }
 
-/// The API as a router: REST, the server API, the OpenAPI document, and the endpoints of operations
+/// Who is served besides operations.
+#[derive(Default)]
+pub struct Doors {
+    /// Backends: REST and the server API.
+    pub backends: bool,
+    /// People: the control plane.
+    pub people: Option<ControlState>,
+}
+
+/// The API as a router: what `doors` says, the OpenAPI document of all of it, and the endpoints of operations
 /// if `http.expose_operations` says so. Answers every other path with a JSON error: a router that is
 /// merged with it must have no fallback of its own.
-pub fn router(state: ApiState) -> Router {
-    assemble(routes(), state)
-}
-
-/// The endpoints of operations alone, if `http.expose_operations` says so: for a node that does not
-/// serve the API. As [`router`] otherwise.
-pub fn operations_router(state: ApiState) -> Router {
-    assemble(Routes::new(), state)
-}
-
-fn assemble(mut routes: Routes, state: ApiState) -> Router {
+pub fn router(state: ApiState, doors: &Doors) -> Router {
+    let mut routes = Routes::new();
+    if doors.backends {
+        routes.extend(self::routes());
+    }
+    if doors.backends || doors.people.is_some() {
+        routes.push(("/v1/openapi.json", get(openapi::serve)));
+    }
     if state.expose_operations {
         routes.extend(operation_routes());
     }
@@ -159,14 +176,15 @@ fn assemble(mut routes: Routes, state: ApiState) -> Router {
         .fold(Router::new(), |router, (path, methods)| {
             router.route(path, methods)
         })
+        .with_state(state)
+        .merge(doors.people.as_ref().map_or_else(Router::new, control::router))
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .fallback(|| async { ApiError::NotFound })
-        .with_state(state)
 }
 
 type Routes = Vec<(&'static str, MethodRouter<ApiState>)>;
 
-/// Every route, so that a test can compare them with the OpenAPI document.
+/// Every route of backends, so that a test can compare them with the OpenAPI document.
 fn routes() -> Routes {
     let publications = post(v1::publish).get(v1::history).delete(v1::remove);
     vec![
@@ -183,7 +201,6 @@ fn routes() -> Routes {
         ("/v1/users/{user}/messages", post(v1::message)),
         ("/v1/revocations", post(v1::revoke).get(v1::revocations)),
         ("/v1/revocations/{id}", delete(v1::restore)),
-        ("/v1/openapi.json", get(openapi::serve)),
         ("/api", post(server::legacy)),
         ("/api/publish", post(server::publish)),
         ("/api/broadcast", post(server::broadcast)),

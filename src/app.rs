@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, ApiState, Front, Readiness, Services},
+    api::{self, ApiState, Doors, Front, Readiness, Services},
     apps::{self, AppError, Apps, Change, Feed, OnChange, Opener},
     channel::{Budgets, Hub},
     cluster::{About, Load, NodeState, Nodes},
     config::{Config, Secret},
+    control,
     edge::{
         frames,
         gateway::Gateway,
@@ -30,11 +31,16 @@ use crate::{
     publish::Publisher,
     revocation::{Enforce, NotRead, Revocations},
     seal::{BadKey, Sealing},
+    store::OpenError,
     survey::Survey,
     task::Tasks,
     telemetry::{Metrics, RefusedHandshake, RefusedMessage},
     users::{Index, Users},
 };
+
+mod control_plane;
+
+use control_plane::ControlPlane;
 
 const PAGE: &str = include_str!("edge/page/index.html");
 
@@ -45,6 +51,8 @@ pub struct Roles {
     pub edge: bool,
     /// Serves backends: REST and the server API.
     pub api: bool,
+    /// Serves people: accounts, teams, apps. Needs the store.
+    pub control: bool,
 }
 
 impl Roles {
@@ -52,6 +60,13 @@ impl Roles {
     pub const ALL: Self = Self {
         edge: true,
         api: true,
+        control: true,
+    };
+
+    /// What depends on NATS alone.
+    pub const DATA: Self = Self {
+        control: false,
+        ..Self::ALL
     };
 }
 
@@ -108,6 +123,12 @@ pub enum StartError {
     /// What secrets are sealed with cannot be used.
     #[error("tenants.sealing_keys: {0}")]
     Sealing(#[from] BadKey),
+    /// The control plane.
+    #[error(transparent)]
+    Control(#[from] control::StartError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// Which apps there are is not known.
     #[error(transparent)]
     Apps(#[from] apps::NotRead),
@@ -162,7 +183,7 @@ impl App {
         let clients = Tasks::default();
         // First of all: a taken port is the most likely mistake, and costs nothing to find.
         let listener = Listener::bind(&config.http)?;
-        let sealing = Sealing::new(&config.tenants.sealing_keys)?;
+        let sealing = Arc::new(Sealing::new(&config.tenants.sealing_keys)?);
         let apps = Apps::new(config.apps.clone(), background.clone())?;
         let namespaces: Vec<_> = config
             .apps
@@ -205,7 +226,7 @@ impl App {
             &seam,
             apps.clone(),
             &config,
-            open(sealing),
+            open(sealing.clone()),
             feel(index.clone(), budgets.clone(), metrics.clone()),
             config.nats.start_timeout,
             metrics.clone(),
@@ -265,7 +286,7 @@ impl App {
             clients.clone(),
         );
         let users = Users::start(
-            seam,
+            seam.clone(),
             nodes.clone(),
             index.clone(),
             &config.users,
@@ -298,11 +319,30 @@ impl App {
             readiness.clone(),
             metrics.clone(),
         );
-        let (mut router, doors) = if roles.api {
-            (api::router(state.clone()), Some(state))
+        let people = if roles.control {
+            let plane = ControlPlane {
+                config: config.clone(),
+                log: seam,
+                sealing,
+                metrics: metrics.clone(),
+                tasks: background.clone(),
+            };
+            match plane.start().await {
+                Ok(people) => Some(people),
+                Err(error) => {
+                    background.stop();
+                    return Err(error);
+                }
+            }
         } else {
-            (api::operations_router(state), None)
+            None
         };
+        let doors = Doors {
+            backends: roles.api,
+            people,
+        };
+        let mut router = api::router(state.clone(), &doors);
+        let doors = roles.api.then_some(state);
         if roles.edge {
             router = router
                 .route("/", get(|| async { Html(PAGE) }))
@@ -414,7 +454,7 @@ fn enforce(index: Arc<Index>, metrics: Arc<Metrics>) -> Enforce {
 }
 
 /// Opens the secrets of apps.
-fn open(sealing: Sealing) -> Opener {
+fn open(sealing: Arc<Sealing>) -> Opener {
     Box::new(move |app, key, sealed| {
         let opened = sealing.open(&apps::key_purpose(app, key), sealed).ok()?;
         String::from_utf8(opened).ok().map(Secret::new)

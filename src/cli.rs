@@ -132,7 +132,9 @@ fn run_dev(args: DevArgs) -> Result<(), CliError> {
             .overrides
             .push(("http.listen".to_owned(), listen.to_string()));
     }
-    let config = dev::config(&sources, &keys)?;
+    let mut config = dev::config(&sources, &keys)?;
+    dev::use_control(&mut config, &data_dir)?;
+    config.validate()?;
     telemetry::init(&config.telemetry)?;
     runtime()?.block_on(async {
         let stop = signal::first(&Tasks::default()).map_err(CliError::Runtime)?;
@@ -146,6 +148,7 @@ fn run_serve(args: &ServeArgs) -> Result<(), CliError> {
     let roles = Roles {
         edge: args.role.contains(&Role::Edge),
         api: args.role.contains(&Role::Api),
+        control: args.role.contains(&Role::Control),
     };
     runtime()?.block_on(async {
         let stop = signal::first(&Tasks::default()).map_err(CliError::Runtime)?;

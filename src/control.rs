@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::{
-    config::{ControlConfig, MailConfig},
+    config::{ControlConfig, MailConfig, SignUp},
     limits::{Address, Keyed, Quota},
     seal::Sealing,
     store::{Collection, Store},
@@ -38,8 +38,10 @@ mod mail;
 mod password;
 pub mod permission;
 pub mod plan;
+mod plans;
 mod records;
 mod session;
+mod team_apps;
 mod teams;
 mod tokens;
 pub mod totp;
@@ -55,11 +57,16 @@ pub use error::{Class, ControlError};
 pub use mail::{FileMailer, Letter, Mail, MailError, Mailer, SmtpError, SmtpMailer};
 pub use password::{Cost, Passwords, Policy};
 pub use permission::{PERMISSIONS, Permission, Role, allows};
+pub use plans::{PlanDraft, PlanView, Plans};
 pub use session::{SessionTokens, SessionView, Sessions};
+pub use team_apps::{AppChange, AppRequest, TeamApps};
 pub use teams::{Access, InvitationView, MemberView, TeamView, Teams, team_key};
 pub use tokens::{ApiTokens, NewToken, TokenRequest, TokenView};
 
 use self::{guard::Guard, mail::Letters, records::Records, session::Signer};
+
+/// What the operator is called in the audit log.
+const OPERATOR: &str = "operator";
 
 /// Why the control plane does not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +80,21 @@ pub enum StartError {
     /// Letters cannot be sent as configured.
     #[error(transparent)]
     Mail(#[from] SmtpError),
+}
+
+/// Whether a node may have the control plane.
+///
+/// # Errors
+///
+/// The first key that is missing in the configuration.
+pub fn check(config: &ControlConfig) -> Result<(), StartError> {
+    if config.session_secret.is_none() {
+        return Err(StartError::Missing("control.session_secret"));
+    }
+    if config.public_url.is_empty() {
+        return Err(StartError::Missing("control.public_url"));
+    }
+    Ok(())
 }
 
 /// What the services share.
@@ -102,6 +124,8 @@ pub struct Control {
     pub teams: Teams,
     /// Personal API tokens.
     pub tokens: ApiTokens,
+    /// What apps may have at most.
+    pub plans: Plans,
     /// Who did what.
     pub audit: Audit,
     core: Arc<Core>,
@@ -140,17 +164,15 @@ impl Control {
         metrics: Arc<Metrics>,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, StartError> {
-        let missing = StartError::Missing;
+        check(config)?;
         let secret = config.session_secret.as_ref();
         let signer = Signer::new(
-            secret.ok_or(missing("control.session_secret"))?,
+            secret.ok_or(StartError::Missing("control.session_secret"))?,
             config.access_lifetime,
         );
-        if config.public_url.is_empty() {
-            return Err(missing("control.public_url"));
-        }
         let records = Records::new(store, config.write_tries);
         let audit = Audit::new(records.clone(), clock.clone(), config);
+        let plans = Plans::new(records.clone(), audit.clone(), clock.clone());
         let hour = std::time::Duration::from_secs(3600);
         let letters = u64::from(config.letters_per_address);
         let core = Arc::new(Core {
@@ -177,6 +199,7 @@ impl Control {
             tokens: ApiTokens::new(core.clone(), teams.clone()),
             sessions,
             teams,
+            plans,
             audit,
             core,
         });
@@ -184,12 +207,28 @@ impl Control {
         Ok(control)
     }
 
-    /// Who presents this: an access token, or a personal API token.
+    /// Whether everybody may make an account.
+    pub fn is_open(&self) -> bool {
+        self.core.config.sign_up == SignUp::Open
+    }
+
+    /// The plan of apps for which none was chosen.
+    pub fn default_plan(&self) -> Option<String> {
+        let plan = &self.core.config.default_plan;
+        (!plan.is_empty()).then(|| plan.clone())
+    }
+
+    /// Who presents this: an access token, a personal API token, or the operator's key.
     ///
     /// # Errors
     ///
     /// `unauthenticated`, `token_expired`, `session_ended`, `unavailable`.
     pub async fn authenticate(&self, presented: &str, origin: Origin) -> Result<Actor, ControlError> {
+        let operator = self.core.config.operator_key.as_ref();
+        if operator.is_some_and(|key| hash::same(&hash::hash(key.expose()), &hash::hash(presented))) {
+            let who = Who::System(OPERATOR);
+            return Ok(Actor { who, origin });
+        }
         if presented.starts_with(tokens::PREFIX) {
             self.tokens.authenticate(presented, origin).await
         } else {
@@ -266,6 +305,7 @@ impl Control {
             Collection::Sessions,
             Collection::ApiTokens,
             Collection::Audit,
+            Collection::Idempotency,
         ] {
             let (store, now) = (self.core.records.store(), self.core.clock.now_ms());
             removed += store.sweep(collection, now, self.core.config.sweep_batch).await?;

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
 };
 
-pub use config::{APP, DevKeys, config};
+pub use config::{APP, DevKeys, config, use_control};
 pub use data_dir::{DataDir, DataDirError};
 pub use nats_binary::{NatsBinary, NatsBinaryError};
 pub use nats_server::{NatsServer, NatsServerError};
@@ -98,6 +98,11 @@ fn announce(addr: SocketAddr, data_dir: &DataDir, nats: &NatsServer) -> io::Resu
         out,
         "  token key   {dir}/token-secret (HS256, for `chat:` channels)"
     )?;
+    writeln!(
+        out,
+        "  control     http://{addr}/v1/openapi.json (accounts, teams, apps)"
+    )?;
+    writeln!(out, "  operator    {dir}/operator-key; letters go to {dir}/mail")?;
     writeln!(out, "  NATS        {} ({})", nats.url(), nats.version())?;
     writeln!(out, "ready http://{addr}")?;
     out.flush()

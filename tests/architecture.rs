@@ -56,7 +56,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "apps auth channel cluster config limits log model presence protocol publish random revocation survey task telemetry users",
+        "apps auth channel cluster config control limits log model presence protocol publish random revocation seal store survey task telemetry users",
     ),
     (
         "bench",
@@ -65,7 +65,7 @@ const MODULES: &[(&str, &str)] = &[
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation seal session survey task telemetry users",
+        "api apps auth channel cluster config control edge limits log model presence protocol publish random revocation seal session store survey task telemetry users",
     ),
     ("dev", "app config model task"),
     (

@@ -1,6 +1,6 @@
 //! What handlers take from a request. Everything that can be wrong with it becomes an [`ApiError`].
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -123,18 +123,28 @@ pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiErr
     }
 }
 
+/// How a body is read.
+pub(super) struct Intake<'a> {
+    /// The largest.
+    pub max_bytes: usize,
+    /// How long it may take.
+    pub within: Duration,
+    /// Where refused ones are counted.
+    pub metrics: &'a Metrics,
+}
+
 /// Reads a body that is at most as large as the node takes.
 ///
 /// # Errors
 ///
 /// [`ApiError::BodyTooLarge`], [`ApiError::RequestTimeout`], or the connection ended.
-pub(super) async fn collect(body: Body, state: &ApiState) -> Result<Bytes, ApiError> {
-    let limit = state.max_body_bytes;
+pub(super) async fn collect(body: Body, intake: Intake<'_>) -> Result<Bytes, ApiError> {
+    let limit = intake.max_bytes;
     let refused = |why, error| {
-        state.metrics.bodies_refused.of(why).inc();
+        intake.metrics.bodies_refused.of(why).inc();
         Err(error)
     };
-    match timeout(state.body_timeout, axum::body::to_bytes(body, limit)).await {
+    match timeout(intake.within, axum::body::to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
             refused(RefusedBody::TooLarge, ApiError::BodyTooLarge { limit })
@@ -172,10 +182,10 @@ impl FromRequestParts<ApiState> for ChannelOf {
     }
 }
 
-impl<T: DeserializeOwned + Send> FromRequestParts<ApiState> for Params<T> {
+impl<S: Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         query(&parts.uri).map(Self)
     }
 }
@@ -187,7 +197,7 @@ impl FromRequest<ApiState> for JsonBody {
         if !is_json(request.headers().get(header::CONTENT_TYPE)) {
             return Err(ApiError::UnsupportedMediaType);
         }
-        collect(request.into_body(), state).await.map(Self)
+        collect(request.into_body(), state.intake()).await.map(Self)
     }
 }
 
@@ -201,7 +211,7 @@ fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
 }
 
 /// Whether a media type is JSON (RFC 8259) or says that it is written as JSON (RFC 6839).
-fn is_json(content_type: Option<&HeaderValue>) -> bool {
+pub(super) fn is_json(content_type: Option<&HeaderValue>) -> bool {
     let Some(text) = content_type.and_then(|value| value.to_str().ok()) else {
         return false;
     };

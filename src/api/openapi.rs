@@ -11,7 +11,7 @@ use utoipa::{
     openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{ApiState, operations, server, v1};
+use super::{ApiState, control::openapi::ControlDocument, operations, server, v1};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -70,7 +70,7 @@ use super::{ApiState, operations, server, v1};
 )]
 struct Document;
 
-/// How a backend shows its key.
+/// How a backend shows its key, and a person or a program its token.
 struct Security;
 
 impl Modify for Security {
@@ -82,6 +82,7 @@ impl Modify for Security {
             ("api_key", SecurityScheme::ApiKey(in_header)),
             ("api_key_query", SecurityScheme::ApiKey(in_query)),
             ("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer))),
+            ("account", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer))),
         ] {
             components.add_security_scheme(name, scheme);
         }
@@ -90,8 +91,10 @@ impl Modify for Security {
 
 /// The document as JSON.
 pub fn document() -> String {
+    let mut document = Document::openapi();
+    document.merge(ControlDocument::openapi());
     // Writing plain data as JSON cannot fail; should it ever, the document is empty.
-    Document::openapi().to_json().unwrap_or_default()
+    document.to_json().unwrap_or_default()
 }
 
 /// This document

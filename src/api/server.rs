@@ -58,7 +58,9 @@ impl FromRequest<ApiState> for Call {
             .map_err(|error| plain(&error))?;
         let mode = ErrorMode::of(&parts.headers);
         // Clients of this API do not always name a content type, so none is asked for.
-        let body = collect(body, state).await.map_err(|error| plain(&error))?;
+        let body = collect(body, state.intake())
+            .await
+            .map_err(|error| plain(&error))?;
         Ok(Self { app, mode, body })
     }
 }

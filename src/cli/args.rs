@@ -69,6 +69,8 @@ pub(super) enum Role {
     Edge,
     /// Serve backends over REST.
     Api,
+    /// Serve people: accounts, teams, apps. Needs a store.
+    Control,
 }
 
 #[derive(Debug, Subcommand)]
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_has_all_roles_unless_told() {
+    fn a_node_serves_clients_and_backends_unless_told() {
         for (line, roles) in [
             ("slipstream serve --config a", &[Role::Edge, Role::Api][..]),
             ("slipstream serve --config a --role edge", &[Role::Edge]),

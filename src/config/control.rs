@@ -22,6 +22,10 @@ pub struct ControlConfig {
     pub public_url: String,
     /// What access tokens are signed with; the control role does not start without it.
     pub session_secret: Option<Secret>,
+    /// What the operator shows to make plans and first accounts; without it nobody can.
+    pub operator_key: Option<Secret>,
+    /// The plan of apps for which none was chosen; empty = none, which has no limits.
+    pub default_plan: String,
     /// How long an access token is valid.
     pub access_lifetime: Duration,
     /// How long a session may go unused.
@@ -86,6 +90,20 @@ pub struct ControlConfig {
     pub audit_retention: Duration,
     /// How often a change is tried again that another one came before.
     pub write_tries: u32,
+    /// Requests a second of one account.
+    pub account_rate: u32,
+    /// Requests a second from one address.
+    pub address_rate: u32,
+    /// How long the answer to a request with an `Idempotency-Key` is kept.
+    pub idempotency_lifetime: Duration,
+    /// Requests with an `Idempotency-Key` an hour of one account.
+    pub idempotency_rate: u32,
+    /// The largest answer that is kept so, bytes.
+    pub idempotency_max_bytes: usize,
+    /// How often it is looked for apps that nodes were not told of.
+    pub reconcile_interval: Duration,
+    /// How often a store that cannot be reached at the start is tried again.
+    pub store_retry: Duration,
     /// How often expired documents are removed.
     pub sweep_interval: Duration,
     /// How many of a kind are removed each time.

@@ -13,7 +13,7 @@ pub use document::{AppDocument, Edit, KeyDocument, Version};
 pub use service::{Apps, AppsError, Created, NewApp, Settled};
 
 /// One thing that keeps a change from taking effect.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Reason {
     /// Where in the app it is: `limits.publish_rate`.
     pub path: String,

@@ -10,6 +10,7 @@ use futures_util::{Stream, stream};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     Clock,
@@ -32,7 +33,7 @@ pub use change::{Change, HIDDEN};
 const MAX_CHANGES: usize = 100;
 
 /// One entry.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Entry {
     /// Its id: the greater the later.
     #[serde(default)]

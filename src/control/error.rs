@@ -16,6 +16,10 @@ pub enum Class {
     NotFound,
     /// 409: not as things are.
     Conflict,
+    /// 412: it is not what the caller has seen any more.
+    Stale,
+    /// 422: well-formed, and cannot be so.
+    Refused,
     /// 429: not so often.
     TooMany,
     /// 500: our mistake.
@@ -33,6 +37,8 @@ impl Class {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::Conflict => 409,
+            Self::Stale => 412,
+            Self::Refused => 422,
             Self::TooMany => 429,
             Self::Internal => 500,
             Self::Unavailable => 503,
@@ -96,6 +102,9 @@ pub enum ControlError {
     /// It would touch, or make, somebody with a higher role than one's own.
     #[error("nobody changes a role above his own")]
     RoleTooLow,
+    /// Only the operator may.
+    #[error("only the operator may do this")]
+    OperatorOnly,
     /// An API token cannot do it, only who is signed in.
     #[error("only who is signed in can do this, no token")]
     SessionRequired,
@@ -138,6 +147,9 @@ pub enum ControlError {
     /// Others changed it at the same time, again and again.
     #[error("others are changing this; try again")]
     Conflict,
+    /// It has another revision than the caller has seen: this one.
+    #[error("it has been changed: it is at revision {0}")]
+    Stale(u64),
     /// Too many failed tries, or letters.
     #[error("too many tries; wait")]
     TooMany(Duration),
@@ -194,6 +206,7 @@ impl ControlError {
             Self::Forbidden(_) => ("forbidden", Class::Forbidden),
             Self::ScopeMissing(_) => ("scope_missing", Class::Forbidden),
             Self::RoleTooLow => ("role_too_low", Class::Forbidden),
+            Self::OperatorOnly => ("operator_only", Class::Forbidden),
             Self::SessionRequired => ("session_required", Class::Forbidden),
             Self::SignUpClosed => ("sign_up_closed", Class::Forbidden),
             Self::InvitationNotYours => ("invitation_not_yours", Class::Forbidden),
@@ -208,6 +221,7 @@ impl ControlError {
             Self::LimitReached(_) => ("limit_reached", Class::Conflict),
             Self::SecondFactorState(_) => ("second_factor_state", Class::Conflict),
             Self::Conflict => ("conflict", Class::Conflict),
+            Self::Stale(_) => ("stale", Class::Stale),
             Self::TooMany(_) => ("too_many_attempts", Class::TooMany),
             Self::Busy => ("busy", Class::Unavailable),
             Self::Unavailable => ("unavailable", Class::Unavailable),

@@ -1,9 +1,10 @@
 //! Who may do what in a team: one table, which the documentation is made from.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What a member is in a team. Ordered: the greater may do all that the smaller may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Looks.
@@ -39,7 +40,7 @@ impl Role {
 macro_rules! permissions {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal from $least:ident, $about:literal;)+) => {
         /// One thing that may be done in a team. Its name is also the scope of an API token.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         pub enum Permission { $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)+ }
 
         /// Every permission, the least role that has it, and what it is.

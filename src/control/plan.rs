@@ -11,7 +11,7 @@ use crate::{
 macro_rules! quotas {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// What a plan allows. What is absent has no limit.
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(deny_unknown_fields, default)]
         pub struct Quotas { $($(#[doc = $doc])+ #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<u64>,)+ }
 

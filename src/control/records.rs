@@ -37,7 +37,7 @@ pub(super) struct Stored<T> {
 }
 
 impl<T: Record> Stored<T> {
-    fn read(document: Document) -> Result<Self, ControlError> {
+    pub(super) fn read(document: Document) -> Result<Self, ControlError> {
         let value = serde_json::from_value(document.body).map_err(|error| {
             // What the error says may quote the document.
             tracing::error!(
@@ -154,10 +154,27 @@ impl Records {
     pub(super) async fn change<T: Record, R: Send>(
         &self,
         id: &str,
+        how: impl FnMut(&mut T) -> Result<R, ControlError> + Send,
+    ) -> Result<Changed<T, R>, ControlError> {
+        self.change_seen(id, None, how).await
+    }
+
+    /// The same, for who has `seen` a revision of it: another is not changed.
+    ///
+    /// # Errors
+    ///
+    /// `stale`, and as [`Records::change`].
+    pub(super) async fn change_seen<T: Record, R: Send>(
+        &self,
+        id: &str,
+        seen: Option<u64>,
         mut how: impl FnMut(&mut T) -> Result<R, ControlError> + Send,
     ) -> Result<Changed<T, R>, ControlError> {
         for _ in 0..self.tries {
             let mut stored = self.need::<T>(id).await?;
+            if seen.is_some_and(|seen| seen != stored.revision) {
+                return Err(ControlError::Stale(stored.revision));
+            }
             let before = stored.value.clone();
             let with = how(&mut stored.value)?;
             if self.replace(&stored).await? {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Core, Deed, Teams,
@@ -74,7 +75,7 @@ pub struct TokenRequest {
 }
 
 /// A token as it is listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TokenView {
     /// Its id.
     pub id: String,

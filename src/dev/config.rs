@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
-use super::NatsServer;
-use crate::config::{Config, ConfigErrors, Secret, Sources};
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::{DataDir, DataDirError, NatsServer};
+use crate::config::{Config, ConfigErrors, MailTransport, Secret, Sources};
 
 /// The id of the app that `slipstream dev` serves.
 pub const APP: &str = "dev";
@@ -60,6 +62,44 @@ fn add_key(mut config: Config, keys: &DevKeys) -> Result<Config, ConfigErrors> {
         }
     }
     config.validate().map(|()| config)
+}
+
+/// Gives the control plane what it needs and the configuration does not say: a store, secrets and a place for
+/// letters, all in the data folder.
+///
+/// # Errors
+///
+/// The folder cannot be used.
+pub fn use_control(config: &mut Config, data_dir: &DataDir) -> Result<(), DataDirError> {
+    let path = data_dir.path();
+    if config.store.url.is_none() {
+        let file = path.join("store.db");
+        config.store.url = Some(Secret::new(format!("sqlite:{}", file.display())));
+    }
+    if config.tenants.sealing_keys.is_empty() {
+        // 32 bytes are wanted, of which the file's secret has 16 bytes of randomness: enough for one machine.
+        let hash = digest(&SHA256, data_dir.secret("sealing-secret")?.expose().as_bytes());
+        let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        config.tenants.sealing_keys = vec![Secret::new(hex)];
+    }
+    let control = &mut config.control;
+    if control.session_secret.is_none() {
+        control.session_secret = Some(data_dir.secret("session-secret")?);
+    }
+    if control.operator_key.is_none() {
+        control.operator_key = Some(data_dir.secret("operator-key")?);
+    }
+    if control.public_url.is_empty() {
+        control.public_url = format!("http://{}", config.http.listen);
+    }
+    if config.mail.transport == MailTransport::None {
+        config.mail.transport = MailTransport::File;
+        config.mail.folder.get_or_insert_with(|| path.join("mail"));
+        if config.mail.from.is_empty() {
+            config.mail.from = "Slipstream <dev@localhost>".to_owned();
+        }
+    }
+    Ok(())
 }
 
 /// Points `config` at the child nats-server, whatever it said about another one.

@@ -125,6 +125,8 @@ pub struct Metrics {
     pub logins: ByLabel<LoginOutcome, Counter>,
     /// Passwords that were not looked at because too many were waiting.
     pub passwords_refused: Counter,
+    /// Requests of the control API over a rate.
+    pub control_limited: Counter,
     /// Tries to send a letter.
     pub mails: ByLabel<MailOutcome, Counter>,
     /// Letters that wait.
@@ -376,6 +378,10 @@ impl Metrics {
                 "Connections closed because their token was revoked.",
             ),
             logins: b.counters("slipstream_logins_total", "Attempts of people to sign in."),
+            control_limited: b.counter(
+                "slipstream_control_limited_total",
+                "Requests of the control API over control.account_rate, control.address_rate or control.idempotency_rate",
+            ),
             passwords_refused: b.counter(
                 "slipstream_passwords_refused_total",
                 "Passwords that were not looked at because too many were waiting.",

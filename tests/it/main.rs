@@ -7,6 +7,7 @@
 
 mod apps;
 mod commands;
+mod control_api;
 mod doors;
 mod faults;
 mod hubs;

@@ -8,6 +8,7 @@ pub(crate) mod edge;
 pub(crate) mod http;
 pub(crate) mod mongowire;
 pub(crate) mod nats;
+pub(crate) mod people;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod raw;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    api::{ApiState, Front, Readiness, Services, document, router},
+    api::{ApiState, ControlState, Doors, Front, Readiness, Services, document, router},
     apps::Apps,
     channel::{Encoder, Entry, Hub},
     cluster::{About, Nodes},
@@ -123,6 +123,14 @@ impl Node {
     }
 
     pub(super) async fn with(file: &str) -> Self {
+        Self::with_doors(file, None).await
+    }
+
+    pub(super) async fn with_people(people: ControlState) -> Self {
+        Self::with_doors(APPS, Some(people)).await
+    }
+
+    async fn with_doors(file: &str, people: Option<ControlState>) -> Self {
         let file = Some(("test.toml".into(), file.to_owned()));
         let config = Config::load(&Sources {
             file,
@@ -219,7 +227,17 @@ impl Node {
             readiness.clone(),
             metrics.clone(),
         );
-        let service = Front::new(router(state.clone()), Some(state), metrics.clone());
+        let service = Front::new(
+            router(
+                state.clone(),
+                &Doors {
+                    backends: true,
+                    people,
+                },
+            ),
+            Some(state),
+            metrics.clone(),
+        );
         Self {
             faults,
             hub,

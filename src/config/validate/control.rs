@@ -6,6 +6,8 @@ const MIN_SESSION_SECRET: usize = 32;
 /// argon2 refuses less than 8 KiB for each lane.
 const MIN_MEMORY_PER_LANE: u64 = 8 * 1024;
 const MAX_MEMORY: u64 = 4 << 30;
+/// Sealed and in base64 it is still a document.
+const MAX_ANSWER: usize = 512 * 1024;
 /// What a store removes or lists at once.
 const MAX_BATCH: usize = 1000;
 
@@ -21,6 +23,12 @@ fn sessions(control: &ControlConfig, checks: &mut Checks<'_>) {
     checks.that(
         secret.is_none_or(|secret| secret.expose().len() >= MIN_SESSION_SECRET),
         &["control.session_secret"],
+        || format!("must have at least {MIN_SESSION_SECRET} bytes: `openssl rand -hex 32` makes one"),
+    );
+    let key = control.operator_key.as_ref();
+    checks.that(
+        key.is_none_or(|key| key.expose().len() >= MIN_SESSION_SECRET),
+        &["control.operator_key"],
         || format!("must have at least {MIN_SESSION_SECRET} bytes: `openssl rand -hex 32` makes one"),
     );
     let url = &control.public_url;
@@ -42,6 +50,9 @@ fn sessions(control: &ControlConfig, checks: &mut Checks<'_>) {
         ("control.token_lifetime", control.token_lifetime),
         ("control.lockout_first", control.lockout_first),
         ("control.sweep_interval", control.sweep_interval),
+        ("control.reconcile_interval", control.reconcile_interval),
+        ("control.store_retry", control.store_retry),
+        ("control.idempotency_lifetime", control.idempotency_lifetime),
     ]);
     checks.that(
         control.access_lifetime.subsec_nanos() == 0,
@@ -120,8 +131,17 @@ fn bounds(control: &ControlConfig, checks: &mut Checks<'_>) {
         ("control.lockout_account", control.lockout_account),
         ("control.lockout_address", control.lockout_address),
         ("control.letters_per_address", control.letters_per_address),
+        ("control.account_rate", control.account_rate),
+        ("control.idempotency_rate", control.idempotency_rate),
+        ("control.address_rate", control.address_rate),
         ("control.write_tries", control.write_tries),
     ]);
+    let most = MAX_ANSWER;
+    checks.that(
+        control.idempotency_max_bytes <= most,
+        &["control.idempotency_max_bytes"],
+        || format!("must be at most {most} bytes: it is one document of the store, sealed"),
+    );
     // They are listed to be counted, and a page has no more.
     for (key, value) in [
         ("control.max_letters", control.max_letters),

@@ -1,5 +1,8 @@
 use std::{sync::Arc, time::Instant};
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use crate::{
     config::Secret,
     control::{
@@ -22,7 +25,7 @@ use crate::{
 pub(super) const MAX_NAME: usize = 80;
 
 /// An account as it sees itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AccountView {
     /// Its id.
     pub id: String,
@@ -38,6 +41,8 @@ pub struct AccountView {
     pub second_factor_ms: Option<i64>,
     /// How many recovery codes are left.
     pub recovery_codes: usize,
+    /// How often it has been changed: another number after each change.
+    pub revision: u64,
 }
 
 /// Accounts: signing up and in, passwords, addresses, the second factor.
@@ -67,18 +72,23 @@ impl Accounts {
         Ok(view(&self.core.records.need::<Account>(account).await?))
     }
 
-    /// Gives it another name.
+    /// Gives it another name, if it still has the revision that the caller has `seen`.
     ///
     /// # Errors
     ///
-    /// `session_required`, `invalid_input`, `conflict`, `unavailable`.
-    pub async fn rename(&self, actor: &Actor, name: &str) -> Result<AccountView, ControlError> {
+    /// `session_required`, `invalid_input`, `stale`, `conflict`, `unavailable`.
+    pub async fn rename(
+        &self,
+        actor: &Actor,
+        name: &str,
+        seen: Option<u64>,
+    ) -> Result<AccountView, ControlError> {
         let (account, _) = actor.signed_in()?;
         let name = email::name(name, MAX_NAME)?;
         let changed = self
             .core
             .records
-            .change::<Account, _>(account, |account| {
+            .change_seen::<Account, _>(account, seen, |account| {
                 account.name.clone_from(&name);
                 Ok(())
             })
@@ -327,7 +337,7 @@ pub(super) fn gone_is_invalid(error: ControlError) -> ControlError {
 }
 
 pub(super) fn view(account: &Stored<Account>) -> AccountView {
-    let Stored { id, value, .. } = account;
+    let Stored { id, value, revision } = account;
     AccountView {
         id: id.clone(),
         email: value.email.clone(),
@@ -336,5 +346,6 @@ pub(super) fn view(account: &Stored<Account>) -> AccountView {
         verified_ms: value.verified_ms,
         second_factor_ms: value.totp.as_ref().map(|totp| totp.since_ms),
         recovery_codes: value.totp.as_ref().map_or(0, |totp| totp.recovery.len()),
+        revision: *revision,
     }
 }

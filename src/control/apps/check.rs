@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Apps {
-    /// Checks an app as a whole, and claims its namespaces.
-    pub(super) async fn check(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
+    /// Checks an app as a whole, and claims its namespaces. By which revision of its plan.
+    pub(super) async fn check(&self, id: &AppId, app: &AppDocument) -> Result<u64, AppsError> {
         let mut reasons = Vec::new();
         for (path, text, least) in [("name", &app.name, 1), ("region", &app.region, 0)] {
             if !(least..=MAX_NAME).contains(&text.len()) || text.chars().any(char::is_control) {
@@ -27,7 +27,7 @@ impl Apps {
                 reasons.push(Reason::new(&format!("keys[{index}].name"), why));
             }
         }
-        let quotas = self.quotas(app.plan.as_deref()).await?;
+        let (quotas, revision) = self.quotas(app.plan.as_deref()).await?;
         match AppConfig::from_document(id, &app.settings, app.signs(), &self.node) {
             Err(errors) => {
                 reasons.extend(errors.problems().iter().map(|problem| {
@@ -43,7 +43,7 @@ impl Apps {
             }
         }
         if reasons.is_empty() {
-            Ok(())
+            Ok(revision)
         } else {
             Err(AppsError::Refused(reasons))
         }
@@ -65,12 +65,15 @@ impl Apps {
         Ok(reasons.collect())
     }
 
-    async fn quotas(&self, plan: Option<&str>) -> Result<Quotas, AppsError> {
+    /// What a plan allows, and its revision.
+    pub(in crate::control) async fn quotas(&self, plan: Option<&str>) -> Result<(Quotas, u64), AppsError> {
         let Some(plan) = plan else {
-            return Ok(Quotas::default());
+            return Ok((Quotas::default(), 0));
         };
         let found = self.store.get(Collection::Plans, plan).await?;
         let found = found.ok_or(AppsError::NotFound("plan"))?;
-        read(found.body.get("quotas").cloned().unwrap_or_default())
+        let quotas = found.body.get("quotas").cloned();
+        let quotas = quotas.map(read).transpose()?.unwrap_or_default();
+        Ok((quotas, found.revision))
     }
 }

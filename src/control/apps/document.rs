@@ -22,6 +22,9 @@ pub struct AppDocument {
     /// The plan it is on; none has no limits.
     #[serde(default)]
     pub plan: Option<String>,
+    /// As which revision of its plan this was published.
+    #[serde(default)]
+    pub plan_revision: u64,
     /// Its features.
     #[serde(default)]
     pub flags: Vec<String>,
@@ -110,6 +113,13 @@ pub enum Edit {
     },
     /// A key is good no more, nor what was signed with it.
     RevokeKey(String),
+    /// Its plan allows something else now: the nodes must hear of it.
+    Renew {
+        /// The plan's revision.
+        revision: u64,
+    },
+    /// All of these, as one change.
+    Several(Vec<Edit>),
     /// Settings and features as they were. Keys stay as they are: one that was revoked stays so.
     RollBack(Version),
     /// The end of it.
@@ -125,6 +135,27 @@ pub(super) enum NoEdit {
     Same,
 }
 
+impl Edit {
+    /// Whether the app has one more key after it.
+    pub(super) fn adds_key(&self) -> bool {
+        match self {
+            Self::AddKey(_) => true,
+            Self::Several(edits) => edits.iter().any(Self::adds_key),
+            _ => false,
+        }
+    }
+
+    /// Whether it does nothing but take keys, or the app, away, or tell the nodes what its plan allows: which
+    /// must be possible whatever else is wrong with the app.
+    pub(super) fn only_takes(&self) -> bool {
+        match self {
+            Self::EndKey { .. } | Self::RevokeKey(_) | Self::Renew { .. } | Self::Delete => true,
+            Self::Several(edits) => edits.iter().all(Self::only_takes),
+            _ => false,
+        }
+    }
+}
+
 impl AppDocument {
     /// The app after `edit`, as version `version`.
     pub(super) fn edited(
@@ -135,38 +166,9 @@ impl AppDocument {
         now_ms: i64,
     ) -> Result<Self, NoEdit> {
         let mut next = self.clone();
-        let key = |id: &str| {
-            let found = self.keys.iter().position(|key| key.id == id);
-            found.ok_or(NoEdit::NoKey)
-        };
-        match edit {
-            Edit::Settings(settings) => next.settings.clone_from(settings),
-            Edit::Details { name, region } => {
-                next.name = name.clone().unwrap_or(next.name);
-                next.region = region.clone().unwrap_or(next.region);
-            }
-            Edit::Flags(flags) => next.flags.clone_from(flags),
-            Edit::Plan(plan) => next.plan.clone_from(plan),
-            Edit::AddKey(key) => next.keys.push(key.clone()),
-            Edit::EndKey { id, until } => {
-                let key = &mut next.keys[key(id)?];
-                // A key that is over already does not become good again.
-                key.until = Some(key.until.map_or(*until, |before| before.min(*until)));
-            }
-            Edit::RevokeKey(id) => {
-                next.keys.remove(key(id)?);
-            }
-            Edit::RollBack(version) => {
-                next.settings.clone_from(&version.settings);
-                next.flags.clone_from(&version.flags);
-            }
-            Edit::Delete => {
-                next.deleted = true;
-                next.keys.clear();
-            }
-        }
+        next.apply(edit)?;
         next.changes = diff(&self.shown(), &next.shown());
-        if next.changes.is_empty() {
+        if next.changes.is_empty() && next.plan_revision == self.plan_revision {
             return Err(NoEdit::Same);
         }
         next.version = version;
@@ -175,8 +177,49 @@ impl AppDocument {
         Ok(next)
     }
 
+    fn apply(&mut self, edit: &Edit) -> Result<(), NoEdit> {
+        let place = |keys: &[KeyDocument], id: &str| {
+            let found = keys.iter().position(|key| key.id == id);
+            found.ok_or(NoEdit::NoKey)
+        };
+        match edit {
+            Edit::Settings(settings) => self.settings.clone_from(settings),
+            Edit::Details { name, region } => {
+                if let Some(name) = name {
+                    self.name.clone_from(name);
+                }
+                if let Some(region) = region {
+                    self.region.clone_from(region);
+                }
+            }
+            Edit::Flags(flags) => self.flags.clone_from(flags),
+            Edit::Plan(plan) => self.plan.clone_from(plan),
+            Edit::AddKey(key) => self.keys.push(key.clone()),
+            Edit::EndKey { id, until } => {
+                let at = place(&self.keys, id)?;
+                let key = &mut self.keys[at];
+                // A key that is over already does not become good again.
+                key.until = Some(key.until.map_or(*until, |before| before.min(*until)));
+            }
+            Edit::RevokeKey(id) => {
+                self.keys.remove(place(&self.keys, id)?);
+            }
+            Edit::Renew { revision } => self.plan_revision = *revision,
+            Edit::Several(edits) => edits.iter().try_for_each(|edit| self.apply(edit))?,
+            Edit::RollBack(version) => {
+                self.settings.clone_from(&version.settings);
+                self.flags.clone_from(&version.flags);
+            }
+            Edit::Delete => {
+                self.deleted = true;
+                self.keys.clear();
+            }
+        }
+        Ok(())
+    }
+
     /// What of it is compared and told: nothing secret.
-    fn shown(&self) -> Value {
+    pub(in crate::control) fn shown(&self) -> Value {
         let keys = self.keys.iter();
         let keys: Vec<_> = keys
             .map(|key| json!({"id": key.id, "name": key.name, "until": key.until}))
@@ -250,6 +293,7 @@ mod tests {
             name: "Shop".to_owned(),
             region: String::new(),
             plan: None,
+            plan_revision: 0,
             flags: Vec::new(),
             settings: json!({"anonymous": true}),
             keys: vec![key("k1")],

@@ -1,10 +1,11 @@
 //! From the store to the nodes.
 
 use super::{
-    AppDocument, Apps, AppsError, Settled,
-    service::{PAGE, TRIES, read, version_of},
+    AppDocument, Apps, AppsError, Edit, Settled,
+    service::{PAGE, TRIES, plan_key, read, version_of},
 };
 use crate::{
+    control::plans::MAX_PLANS,
     model::AppId,
     store::{Collection, Query},
 };
@@ -41,6 +42,79 @@ impl Apps {
                 }
             }
         }
+    }
+
+    /// Tells the nodes what a plan allows now, for all apps that are on it. How many there were to tell of.
+    ///
+    /// # Errors
+    ///
+    /// The first [`AppsError`], after all others have had their turn.
+    pub async fn renew_plan(&self, plan: &str) -> Result<usize, AppsError> {
+        let (_, revision) = self.quotas(Some(plan)).await?;
+        let (mut done, mut failed) = (0, None);
+        let mut after = None;
+        loop {
+            let query = Query {
+                key: Some(plan_key(plan)),
+                after: after.take(),
+                limit: PAGE,
+                ..Query::default()
+            };
+            let page = self.store.list(Collection::Apps, query).await?;
+            let Some(last) = page.last() else {
+                return failed.map_or(Ok(done), Err);
+            };
+            after = Some(last.id.clone());
+            for document in page {
+                let app: AppDocument = read(document.body)?;
+                if app.plan_revision == revision {
+                    continue;
+                }
+                let id = AppId::new(&document.id).map_err(|_| AppsError::Internal)?;
+                match self.edit(&id, Edit::Renew { revision }, None, &app.author).await {
+                    Ok(_) => done += 1,
+                    // It was deleted meanwhile.
+                    Err(AppsError::NotFound(_)) => {}
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the nodes of all plans that have changed and whose apps have not felt it.
+    ///
+    /// # Errors
+    ///
+    /// The first [`AppsError`], after all others have had their turn.
+    pub async fn renew_plans(&self) -> Result<usize, AppsError> {
+        let query = Query {
+            limit: MAX_PLANS,
+            ..Query::default()
+        };
+        let (mut done, mut failed) = (0, None);
+        for plan in self.store.list(Collection::Plans, query).await? {
+            match self.renew_plan(&plan.id).await {
+                Ok(apps) => done += apps,
+                // It was removed meanwhile.
+                Err(AppsError::NotFound(_)) => {}
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        failed.map_or(Ok(done), Err)
+    }
+
+    /// Whether an app is on the plan.
+    pub(in crate::control) async fn has_plan(&self, plan: &str) -> Result<bool, AppsError> {
+        let query = Query {
+            key: Some(plan_key(plan)),
+            limit: 1,
+            ..Query::default()
+        };
+        Ok(!self.store.list(Collection::Apps, query).await?.is_empty())
     }
 
     async fn reconcile_one(&self, id: &str, body: serde_json::Value) -> Result<bool, AppsError> {

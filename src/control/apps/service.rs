@@ -1,6 +1,6 @@
 //! Stores apps, and publishes them to the nodes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,8 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{AppDocument, Edit, KeyDocument, Reason, Version, document::NoEdit};
 use crate::{
     apps::{AppRecord, key_purpose},
-    config::Config,
-    control::{Clock, teams::team_key},
+    config::{Config, Secret},
+    control::{Class, Clock, ControlError, teams::team_key},
     log::{Bucket, BucketName, Log, ReadError},
     model::AppId,
     random,
@@ -51,12 +51,54 @@ pub enum AppsError {
     /// As many as there may be.
     #[error("no more {0} are possible")]
     LimitReached(&'static str),
+    /// Apps are on the plan.
+    #[error("apps are on the plan")]
+    PlanInUse,
+    /// Who asks may not, or something else went wrong on the way.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The store or NATS does not answer: it may be done or not.
     #[error("the store or NATS does not answer")]
     Unavailable,
     /// The store holds what cannot be read.
     #[error("the store failed")]
     Internal,
+}
+
+impl AppsError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        self.row().0
+    }
+
+    /// What kind of an answer it is.
+    pub fn class(&self) -> Class {
+        self.row().1
+    }
+
+    /// When to try again, if that can help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Conflict | Self::Unavailable => Some(Duration::from_secs(1)),
+            Self::Control(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    fn row(&self) -> (&'static str, Class) {
+        match self {
+            Self::NotFound(_) => ("not_found", Class::NotFound),
+            Self::Exists => ("app_exists", Class::Conflict),
+            Self::Refused(_) => ("refused", Class::Refused),
+            Self::Stale(_) => ("stale", Class::Stale),
+            Self::Conflict => ("conflict", Class::Conflict),
+            Self::LimitReached(_) => ("limit_reached", Class::Conflict),
+            Self::PlanInUse => ("plan_in_use", Class::Conflict),
+            Self::Control(error) => (error.code(), error.class()),
+            Self::Unavailable => ("unavailable", Class::Unavailable),
+            Self::Internal => ("internal", Class::Internal),
+        }
+    }
 }
 
 impl From<StoreError> for AppsError {
@@ -92,7 +134,7 @@ pub struct Created {
     /// The key's id.
     pub id: String,
     /// Its text, which is kept nowhere.
-    pub text: crate::config::Secret,
+    pub text: Secret,
 }
 
 /// What apps are made of by default.
@@ -162,11 +204,12 @@ impl Apps {
             return Err(AppsError::LimitReached("apps"));
         }
         let now_ms = self.clock.now_ms();
-        let app = AppDocument {
+        let mut app = AppDocument {
             team: new.team,
             name: new.name,
             region: new.region,
             plan: new.plan,
+            plan_revision: 0,
             flags: new.flags,
             settings: new.settings,
             keys: Vec::new(),
@@ -178,7 +221,7 @@ impl Apps {
             created_ms: now_ms,
             deleted: false,
         };
-        self.check(id, &app).await?;
+        app.plan_revision = self.check(id, &app).await?;
         match self
             .store
             .insert(Collection::Apps, id.as_str(), draft(&app)?)
@@ -252,7 +295,7 @@ impl Apps {
             // Above what the nodes have, also where the store was restored from a copy that is older.
             let published = self.published(id).await?;
             let version = before.version.max(published) + 1;
-            let app = match before.edited(&edit, version, author, self.clock.now_ms()) {
+            let mut app = match before.edited(&edit, version, author, self.clock.now_ms()) {
                 Ok(app) => app,
                 Err(NoEdit::NoKey) => return Err(AppsError::NotFound("key")),
                 Err(NoEdit::Same) if published <= before.version => return Ok(self.settle(id, before).await),
@@ -265,12 +308,12 @@ impl Apps {
                     ..before.clone()
                 },
             };
-            if matches!(edit, Edit::AddKey(_)) && app.keys.len() > self.node.tenants.max_keys {
+            if edit.adds_key() && app.keys.len() > self.node.tenants.max_keys {
                 return Err(AppsError::LimitReached("keys"));
             }
             // A key that has leaked must go, whatever else is wrong by now.
-            if !matches!(edit, Edit::EndKey { .. } | Edit::RevokeKey(_) | Edit::Delete) {
-                self.check(id, &app).await?;
+            if !edit.only_takes() {
+                app.plan_revision = self.check(id, &app).await?;
             }
             self.keep_version(id, &before).await?;
             let replaced = self
@@ -311,6 +354,56 @@ impl Apps {
         signs: bool,
         author: &str,
     ) -> Result<Created, AppsError> {
+        let (key, text) = self.new_key(id, name, signs)?;
+        self.add_key(id, Edit::AddKey(key.clone()), key.id, text, author)
+            .await
+    }
+
+    /// Makes a key like another, which is good for `overlap_s` seconds more.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub async fn rotate_key(
+        &self,
+        id: &AppId,
+        old: &str,
+        overlap_s: u32,
+        author: &str,
+    ) -> Result<Created, AppsError> {
+        let app = self.get(id).await?;
+        let before = app.keys.iter().find(|key| key.id == old);
+        let before = before.ok_or(AppsError::NotFound("key"))?;
+        let (key, text) = self.new_key(id, &before.name, before.secret.is_some())?;
+        let end = match overlap_s {
+            0 => Edit::RevokeKey(old.to_owned()),
+            overlap => Edit::EndKey {
+                id: old.to_owned(),
+                until: self.clock.now_ms() / 1000 + i64::from(overlap),
+            },
+        };
+        let edit = Edit::Several(vec![Edit::AddKey(key.clone()), end]);
+        self.add_key(id, edit, key.id, text, author).await
+    }
+
+    async fn add_key(
+        &self,
+        id: &AppId,
+        edit: Edit,
+        key: String,
+        text: Secret,
+        author: &str,
+    ) -> Result<Created, AppsError> {
+        let settled = self.edit(id, edit, None, author).await?;
+        Ok(Created {
+            settled,
+            id: key,
+            text,
+        })
+    }
+
+    /// A key, and its text.
+    fn new_key(&self, id: &AppId, name: &str, signs: bool) -> Result<(KeyDocument, Secret), AppsError> {
         let text = format!("{KEY_PREFIX}{}", random::name(KEY_CHARACTERS));
         let key_id = random::name(KEY_ID_CHARACTERS);
         let secret = if signs {
@@ -326,19 +419,14 @@ impl Apps {
         };
         let hash = digest(&SHA256, text.as_bytes());
         let key = KeyDocument {
-            id: key_id.clone(),
+            id: key_id,
             name: name.to_owned(),
             hash: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
             secret,
             until: None,
             created_ms: self.clock.now_ms(),
         };
-        let settled = self.edit(id, Edit::AddKey(key), None, author).await?;
-        Ok(Created {
-            settled,
-            id: key_id,
-            text: crate::config::Secret::new(text),
-        })
+        Ok((key, Secret::new(text)))
     }
 
     /// The versions of an app before `before`, the newest first, at most `limit`.
@@ -437,6 +525,11 @@ pub(super) fn version_of(record: Option<&[u8]>) -> u64 {
         .map_or(0, |record| record.version)
 }
 
+/// The key of all apps that are on a plan.
+pub(super) fn plan_key(plan: &str) -> String {
+    format!("plan:{plan}")
+}
+
 /// In the order of versions.
 fn version_id(id: &AppId, version: u64) -> String {
     format!("{id}|{version:020}")
@@ -445,7 +538,12 @@ fn version_id(id: &AppId, version: u64) -> String {
 fn draft(app: &AppDocument) -> Result<Draft, AppsError> {
     Ok(Draft {
         unique: None,
-        keys: (!app.deleted).then(|| team_key(&app.team)).into_iter().collect(),
+        keys: if app.deleted {
+            Vec::new()
+        } else {
+            let plan = app.plan.as_deref().map(plan_key);
+            plan.into_iter().chain([team_key(&app.team)]).collect()
+        },
         expires_ms: None,
         body: write(app)?,
     })

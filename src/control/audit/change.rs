@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// Stands where a secret has changed.
 pub const HIDDEN: &str = "[hidden]";
@@ -8,7 +9,7 @@ pub const HIDDEN: &str = "[hidden]";
 const MAX_VALUE: usize = 2048;
 
 /// One thing that has changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
     /// Where: names and indexes with dots between them.
     pub path: String,

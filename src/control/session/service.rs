@@ -1,6 +1,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Signer,
@@ -38,7 +40,7 @@ pub struct SessionTokens {
 }
 
 /// A session as its account sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SessionView {
     /// Its id.
     pub id: String,

@@ -1,3 +1,6 @@
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::{
     service::{TeamView, Teams},
     team::Team,
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// An invitation that was not accepted yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct InvitationView {
     /// Its id.
     pub id: String,

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     team::{Team, member_key},
@@ -15,6 +17,7 @@ use crate::{
         error::ControlError,
         hash::new_id,
         permission::{Permission, Role, allows},
+        plans::operator,
         records::{Record, Stored},
     },
     store::{Collection, Query},
@@ -26,7 +29,7 @@ const MAX_NAME: usize = 80;
 const READ_AT_ONCE: usize = 8;
 
 /// A team as one of its members sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TeamView {
     /// Its id.
     pub id: String,
@@ -38,10 +41,12 @@ pub struct TeamView {
     pub members: usize,
     /// What who asks is in it.
     pub role: Role,
+    /// How often it has been changed: another number after each change.
+    pub revision: u64,
 }
 
 /// A member of a team.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MemberView {
     /// The account.
     pub account: String,
@@ -146,6 +151,28 @@ impl Teams {
         Ok(seen)
     }
 
+    /// All teams after the one called `after`, at most `limit`: for the operator.
+    ///
+    /// # Errors
+    ///
+    /// `operator_only`, `unauthenticated`, `unavailable`.
+    pub async fn all(
+        &self,
+        actor: &Actor,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<TeamView>, ControlError> {
+        operator(actor)?;
+        let query = Query {
+            after: after.map(str::to_owned),
+            limit: limit.clamp(1, 1_000),
+            ..Query::default()
+        };
+        let found = self.core.records.store().list(Collection::Teams, query).await?;
+        let teams = found.into_iter().map(Stored::<Team>::read);
+        teams.map(|team| Ok(view(&team?, Role::Owner))).collect()
+    }
+
     /// One team.
     ///
     /// # Errors
@@ -156,26 +183,34 @@ impl Teams {
         Ok(access.team)
     }
 
-    /// Gives it another name.
+    /// Gives it another name, if it still has the revision that the caller has `seen`.
     ///
     /// # Errors
     ///
-    /// As [`Teams::authorize`] for `team.write`; `invalid_input`, `conflict`.
-    pub async fn rename(&self, actor: &Actor, team: &str, name: &str) -> Result<TeamView, ControlError> {
+    /// As [`Teams::authorize`] for `team.write`; `invalid_input`, `stale`, `conflict`.
+    pub async fn rename(
+        &self,
+        actor: &Actor,
+        team: &str,
+        name: &str,
+        seen: Option<u64>,
+    ) -> Result<TeamView, ControlError> {
         may_ask(actor, team, Permission::TeamWrite)?;
         let name = email::name(name, MAX_NAME)?;
-        let changed = self
-            .decide(actor, team, Permission::TeamWrite, |team, role| {
-                Ok((std::mem::replace(&mut team.name, name.clone()), role))
-            })
-            .await?;
-        let (old, role) = changed.1;
+        let now = self.core.clock.now_ms();
+        let changed = self.core.records.change_seen::<Team, _>(team, seen, |team| {
+            let role = role_for(team, actor, Permission::TeamWrite, now)?;
+            team.name.clone_from(&name);
+            Ok(role)
+        });
+        let changed = changed.await?;
+        let (old, role) = (changed.before.name, changed.with);
         let deed = Deed::new("team.rename", "team", team).in_team(team);
         self.core
             .audit
             .write(actor, deed.change("name", old, name))
             .await?;
-        Ok(view(&changed.0, role))
+        Ok(view(&changed.now, role))
     }
 
     /// Changes a team, in the name of the role that `actor` has in it at the moment of the change.
@@ -446,5 +481,6 @@ fn view(team: &Stored<Team>, role: Role) -> TeamView {
         created_ms: team.value.created_ms,
         members: team.value.members.len(),
         role,
+        revision: team.revision,
     }
 }

@@ -508,7 +508,10 @@ async fn an_address_is_changed_by_a_link_to_the_new_one() {
         .letter("ann@x.example", "Your e-mail address was changed")
         .await;
     assert!(told.text.expose().contains("new@x.example"));
-    assert_eq!(accounts.rename(&ann, " Ann B. ").await.unwrap().name, "Ann B.");
+    assert_eq!(
+        accounts.rename(&ann, " Ann B. ", None).await.unwrap().name,
+        "Ann B."
+    );
     fixture.signs_in("new@x.example").await;
     fixture.account("ann@x.example").await;
 }

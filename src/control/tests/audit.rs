@@ -37,7 +37,7 @@ async fn every_change_is_one_entry_that_tells_who_and_what() {
     did("session.begin");
     sessions.logout(&other).await.unwrap();
     did("session.end");
-    accounts.rename(&ann, "Anna").await.unwrap();
+    accounts.rename(&ann, "Anna", None).await.unwrap();
     did("account.rename");
     accounts
         .change_password(&ann, &secret(PASSWORD), &secret("another password"))
@@ -46,7 +46,7 @@ async fn every_change_is_one_entry_that_tells_who_and_what() {
     did("account.password");
     let team = teams.create(&ann, "Team").await.unwrap().id;
     did("team.create");
-    teams.rename(&ann, &team, "New").await.unwrap();
+    teams.rename(&ann, &team, "New", None).await.unwrap();
     did("team.rename");
     let bob = fixture.account("bob@x.example").await;
     did("account.create");
@@ -80,7 +80,7 @@ async fn every_change_is_one_entry_that_tells_who_and_what() {
         .authenticate(new.token.expose(), origin())
         .await
         .unwrap();
-    teams.rename(&by_token, &team, "Newer").await.unwrap();
+    teams.rename(&by_token, &team, "Newer", None).await.unwrap();
     did("team.rename");
     teams.transfer(&ann, &team, &bob).await.unwrap();
     did("team.transfer");
@@ -143,7 +143,10 @@ async fn the_log_is_read_by_team_actor_target_and_time() {
     for turn in 0..25 {
         fixture.wait(Duration::from_secs(1));
         let by = if turn % 5 == 0 { admin } else { owner };
-        teams.rename(by, &team, &format!("Name {turn}")).await.unwrap();
+        teams
+            .rename(by, &team, &format!("Name {turn}"), None)
+            .await
+            .unwrap();
     }
     let of_team = |about: About| {
         let mut search = Search::of(about);

@@ -61,7 +61,7 @@ async fn the_methods_hold_to_the_table() {
         };
         assert_eq!(code(teams.get(member, &team).await), may(Permission::TeamRead));
         assert_eq!(
-            code(teams.rename(member, &team, "Team").await),
+            code(teams.rename(member, &team, "Team", None).await),
             may(Permission::TeamWrite)
         );
         assert_eq!(
@@ -377,7 +377,7 @@ async fn teams_are_made_handed_over_left_and_deleted() {
     assert_eq!(code(teams.transfer(&ann, &team, "acc_none").await), "not_found");
     teams.transfer(&ann, &team, bob.account().unwrap()).await.unwrap();
     assert_eq!(teams.get(&ann, &team).await.unwrap().role, Role::Admin);
-    assert_eq!(teams.rename(&bob, &team, "New").await.unwrap().name, "New");
+    assert_eq!(teams.rename(&bob, &team, "New", None).await.unwrap().name, "New");
     teams.leave(&ann, &team).await.unwrap();
     assert_eq!(code(teams.leave(&ann, &team).await), "not_found");
     teams.delete(&bob, &team).await.unwrap();

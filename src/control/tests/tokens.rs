@@ -36,7 +36,7 @@ async fn a_token_may_what_its_owner_and_its_scopes_may() {
     assert_eq!(code(teams.get(&actor, &team).await), "ok");
     assert_eq!(code(teams.members(&actor, &team).await), "scope_missing");
     assert_eq!(
-        code(teams.rename(&actor, &team, "New").await),
+        code(teams.rename(&actor, &team, "New", None).await),
         "forbidden",
         "the owner may not"
     );
@@ -64,7 +64,7 @@ async fn a_token_may_what_its_owner_and_its_scopes_may() {
         .set_role(owner, &team, developer.account().unwrap(), Role::Admin)
         .await
         .unwrap();
-    assert_eq!(code(teams.rename(&actor, &team, "New").await), "ok");
+    assert_eq!(code(teams.rename(&actor, &team, "New", None).await), "ok");
     teams
         .remove(owner, &team, developer.account().unwrap())
         .await

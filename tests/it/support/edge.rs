@@ -35,6 +35,7 @@ pub(crate) struct Builder {
     more: String,
     keys: Vec<(String, String)>,
     env: Vec<(String, String)>,
+    roles: Roles,
 }
 
 /// A node in this process.
@@ -52,6 +53,7 @@ impl Edge {
             more: String::new(),
             keys: Vec::new(),
             env: Vec::new(),
+            roles: Roles::DATA,
         }
     }
 
@@ -142,6 +144,12 @@ impl Builder {
         self
     }
 
+    /// What it does; clients and backends unless told.
+    pub(crate) fn roles(mut self, roles: Roles) -> Self {
+        self.roles = roles;
+        self
+    }
+
     /// Appends to the configuration file: more classes, apps, or namespaces of the app `dev`.
     pub(crate) fn file(mut self, toml: &str) -> Self {
         self.more.push_str(toml);
@@ -151,7 +159,7 @@ impl Builder {
     /// Starts it in this process, with an application.
     pub(crate) async fn start_with(self, handler: Arc<dyn Handler>) -> Edge {
         let config = self.config();
-        let app = App::new(config, Roles::ALL).with_handler(handler);
+        let app = App::new(config, self.roles).with_handler(handler);
         Edge::of(within(app.start()).await.unwrap())
     }
 
@@ -163,7 +171,7 @@ impl Builder {
     /// The same, where it may refuse.
     pub(crate) async fn try_start(self) -> Result<Edge, StartError> {
         let config = self.config();
-        let running = within(App::new(config, Roles::ALL).start()).await?;
+        let running = within(App::new(config, self.roles).start()).await?;
         Ok(Edge::of(running))
     }
 

@@ -44,7 +44,7 @@ pub(crate) async fn remove_history(addr: SocketAddr, channel: &str) {
 
 /// A page that is no JSON; `None` if the connection ends before it.
 pub(crate) async fn page(addr: SocketAddr, path: &str) -> Option<String> {
-    let answer = exchange(addr, "GET", path, API_KEY, "").await?;
+    let answer = exchange(addr, "GET", path, &[("X-API-Key", API_KEY)], "").await?;
     Some(answer.split_once("\r\n\r\n")?.1.to_owned())
 }
 
@@ -61,7 +61,18 @@ pub(crate) async fn request_with(
     key: &str,
     body: &str,
 ) -> Option<Response> {
-    let answer = exchange(addr, method, path, key, body).await?;
+    send(addr, method, path, &[("X-API-Key", key)], body).await
+}
+
+/// One request with these headers; `None` if the connection ends before the answer.
+pub(crate) async fn send(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<Response> {
+    let answer = exchange(addr, method, path, headers, body).await?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     Some(Response {
@@ -71,11 +82,21 @@ pub(crate) async fn request_with(
     })
 }
 
-async fn exchange(addr: SocketAddr, method: &str, path: &str, key: &str, body: &str) -> Option<String> {
+async fn exchange(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<String> {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     within(async {
         let mut stream = TcpStream::connect(addr).await.ok()?;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nX-API-Key: {key}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n{headers}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
