@@ -27,9 +27,10 @@ test-js: $(NODE_MODULES) ## run the stock SDK and a browser against a running no
 	cargo build --quiet
 	$(WITH_NATS_SERVER) && $(WITH_CHROMIUM) && node tests/js/run.mjs
 
-test-python: $(PYTHON_SDK) ## run the stock SDK for Python against a running node
+test-python: $(PYTHON_SDK) ## run the stock SDK for Python, and Schemathesis, against a running node
 	cargo build --quiet
 	$(WITH_NATS_SERVER) && .cache/python/bin/python tests/python/sdk.py
+	$(WITH_NATS_SERVER) && .cache/python/bin/python tests/python/openapi.py
 
 bench: ## measure (ARGS="idle", "fanout", "publish", "resume" or "floor", with options)
 	$(WITH_NATS_SERVER) && cargo run --release -- bench $(ARGS)

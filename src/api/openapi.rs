@@ -57,7 +57,13 @@ use super::{ApiState, control::openapi::ControlDocument, operations, server, v1}
         operations::readyz,
         operations::metrics,
     ),
-    components(schemas(v1::Item, v1::BatchResult, v1::PublicationBody)),
+    components(schemas(
+        v1::BatchAnswer,
+        v1::BatchResult,
+        v1::Item,
+        v1::PublicationBody,
+        v1::PublishAnswer,
+    )),
     modifiers(&Security),
     tags(
         (name = "channels", description = "REST"),

@@ -1,67 +1,12 @@
-"""The stock SDK for Python, unchanged, against `slipstream dev`, which this starts and stops.
-
-The binary is SLIPSTREAM_BIN, or the one that `cargo build` leaves in target/debug.
-"""
+"""The stock SDK for Python, unchanged, against `slipstream dev`, which this starts and stops."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
-import os
-import pathlib
-import signal
-import subprocess
-import tempfile
 import unittest
-import urllib.request
 
 from centrifuge import Client, ClientEventHandler, SubscriptionEventHandler
 
-ROOT = pathlib.Path(__file__).parents[2]
-BINARY = os.environ.get("SLIPSTREAM_BIN", str(ROOT / "target/debug/slipstream"))
-API_KEY = "key-of-the-sdk-tests"
-PATIENCE_S = 20
-
-
-def encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-class Server:
-    """`slipstream dev` with a folder of its own."""
-
-    def __init__(self):
-        self.folder = tempfile.TemporaryDirectory(prefix="slipstream-python-")
-        arguments = ["dev", "--listen", "127.0.0.1:0", "--data-dir", self.folder.name, "--dev-key", API_KEY]
-        self.process = subprocess.Popen([BINARY, *arguments], stdout=subprocess.PIPE, text=True)
-        for line in self.process.stdout:
-            if line.startswith("ready "):
-                self.url = line.split()[1]
-                return
-        raise RuntimeError("`slipstream dev` ended before it was ready")
-
-    def token(self, claims: dict) -> str:
-        secret = pathlib.Path(self.folder.name, "token-secret").read_text().strip()
-        head = encode(json.dumps({"alg": "HS256", "typ": "JWT"}).encode())
-        signed = f"{head}.{encode(json.dumps(claims).encode())}"
-        return f"{signed}.{encode(hmac.digest(secret.encode(), signed.encode(), hashlib.sha256))}"
-
-    def publish(self, channel: str, data) -> None:
-        request = urllib.request.Request(
-            f"{self.url}/v1/channels/{channel}/publications",
-            data=json.dumps({"data": data}).encode(),
-            headers={"X-API-Key": API_KEY, "Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(PATIENCE_S)
-        self.process.stdout.close()
-        self.folder.cleanup()
-        return code
-
+from server import PATIENCE_S, Server
 
 class Heard:
     """What an SDK told its application, by kind."""

@@ -139,10 +139,11 @@ pub(in crate::api) struct Reply<'a> {
     error: Option<ErrorBody>,
 }
 
-/// The replies of a batch, not wrapped in `result`.
+/// The replies of a batch, not wrapped in `result`; or `error`, if the batch itself is none.
 #[derive(ToSchema)]
 #[schema(as = ServerBatchAnswer)]
 pub(in crate::api) struct BatchAnswer<'a> {
     /// In the order of the commands.
-    replies: Vec<Reply<'a>>,
+    replies: Option<Vec<Reply<'a>>>,
+    error: Option<ErrorBody>,
 }

@@ -110,6 +110,20 @@ pub(in crate::api) struct BatchAnswer {
     results: Vec<BatchResult>,
 }
 
+/// What became of one publication, or of a batch: for the document.
+pub(in crate::api) struct PublishOrBatchAnswer;
+
+impl utoipa::PartialSchema for PublishOrBatchAnswer {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let either = utoipa::openapi::OneOfBuilder::new()
+            .item(utoipa::openapi::Ref::from_schema_name("PublishAnswer"))
+            .item(utoipa::openapi::Ref::from_schema_name("BatchAnswer"));
+        utoipa::openapi::RefOr::T(either.build().into())
+    }
+}
+
+impl ToSchema for PublishOrBatchAnswer {}
+
 /// The header `Idempotency-Key`: its value as it is.
 pub(in crate::api) struct IdempotencyKey(Option<String>);
 
@@ -149,7 +163,7 @@ impl FromRequestParts<ApiState> for IdempotencyKey {
     responses(
         (status = 201, description = "Stored", body = PublishAnswer),
         (status = 200, description = "A duplicate, sent without being stored, or a batch",
-            content((PublishAnswer = "application/json"), (BatchAnswer = "application/json"))),
+            body = PublishOrBatchAnswer),
         (status = 400, description = "Not readable", body = ErrorAnswer),
         (status = 401, description = "No key, or a wrong one", body = ErrorAnswer),
         (status = 403, description = "The key is of another app", body = ErrorAnswer),
