@@ -325,11 +325,13 @@ pub enum BucketName {
     Revocations,
     /// Apps of the control plane.
     Apps,
+    /// What apps have published in a month.
+    Months,
 }
 
 impl BucketName {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Nodes, Self::Revocations, Self::Apps];
+    pub const ALL: [Self; 4] = [Self::Nodes, Self::Revocations, Self::Apps, Self::Months];
 
     /// As it stands in the names of streams.
     pub const fn as_str(self) -> &'static str {
@@ -337,6 +339,7 @@ impl BucketName {
             Self::Nodes => "nodes",
             Self::Revocations => "revocations",
             Self::Apps => "apps",
+            Self::Months => "months",
         }
     }
 }

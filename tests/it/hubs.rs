@@ -128,7 +128,7 @@ impl Node {
             &bounds.log,
             &bounds.channel,
             &bounds.catchup,
-            Arc::new(budgets),
+            (Arc::new(budgets), Arc::default()),
             ENCODER,
             metrics.clone(),
             &tasks,

@@ -65,7 +65,8 @@ impl Apps {
         Ok(reasons.collect())
     }
 
-    async fn quotas(&self, plan: Option<&str>) -> Result<Quotas, AppsError> {
+    /// What a plan allows.
+    pub(super) async fn quotas(&self, plan: Option<&str>) -> Result<Quotas, AppsError> {
         let Some(plan) = plan else {
             return Ok(Quotas::default());
         };
