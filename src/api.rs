@@ -12,6 +12,7 @@ mod input;
 mod openapi;
 mod operations;
 mod pipeline;
+mod rates;
 mod server;
 mod targeting;
 #[cfg(test)]

@@ -29,6 +29,7 @@ use crate::{
     presence::Presence,
     protocol::DisconnectCode,
     publish::Publisher,
+    quota::{self, Sharing},
     revocation::{Enforce, NotRead, Revocations},
     seal::{BadKey, Sealing},
     store::OpenError,
@@ -87,6 +88,7 @@ pub struct Running {
     log: Arc<NatsLog>,
     nodes: Arc<Nodes>,
     apps: Apps,
+    sharing: Arc<Sharing>,
     presence: Arc<Presence>,
     hub: Arc<Hub>,
     gateway: Arc<Gateway>,
@@ -251,12 +253,23 @@ impl App {
                 return Err(error.into());
             }
         };
+        let sharing = Sharing::start(
+            seam.clone(),
+            nodes.clone(),
+            apps.meters().clone(),
+            &config.quotas,
+            quota::to_stream(&seam, background.clone()),
+            config.nats.start_timeout,
+            metrics.clone(),
+            &background,
+        )
+        .await;
         let hub = Hub::start(
             log.clone(),
             &config.log,
             &config.channel,
             &config.catchup,
-            budgets,
+            (budgets, apps.meters().clone()),
             frames::ENCODER,
             metrics.clone(),
             &background,
@@ -367,6 +380,7 @@ impl App {
             log,
             nodes,
             apps,
+            sharing,
             presence,
             hub,
             gateway,
@@ -403,6 +417,7 @@ impl Running {
                 // They are on their way to other nodes, which may ask what this one vouches for (L8).
                 tokio::time::sleep(linger).await;
             }
+            self.sharing.finish().await;
             self.hub.write_marks().await;
             self.nodes.close().await;
             self.log.close().await;

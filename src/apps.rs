@@ -21,7 +21,8 @@ use crate::{
     auth::{ApiKeys, AuthError, HttpClient, KeyHash, PresentedKey, SigningKey, Verifier},
     config::{AppConfig, AuthConfig, LimitsConfig},
     limits::ConductRules,
-    model::{AppId, ChannelName, ConnectClaims, Rules, SubscribeClaims, TokenError},
+    model::{AppId, ChannelName, ConnectClaims, Quotas, Rules, SubscribeClaims, TokenError},
+    quota::{Allowance, Meter, Meters, tighter},
     session::AppView,
     task::Tasks,
 };
@@ -53,6 +54,10 @@ pub struct App {
     pub limits: LimitsConfig,
     /// What each of its connections may do.
     pub conduct: ConductRules,
+    /// What it may have on all nodes together.
+    pub quotas: Quotas,
+    /// What it has of that here.
+    pub meter: Arc<Meter>,
     /// Which version of it this is; 0 if it is the configuration file's.
     pub version: u64,
     auth: Option<AuthConfig>,
@@ -80,6 +85,7 @@ pub struct Apps {
     /// Those of the configuration file, which nothing else changes.
     fixed: Arc<HashSet<AppId>>,
     unnamed: Arc<App>,
+    meters: Arc<Meters>,
     http: Arc<HttpClient>,
     tasks: Tasks,
 }
@@ -89,6 +95,8 @@ struct Registry {
     apps: HashMap<AppId, Arc<App>>,
     /// Whose key it is.
     keys: HashMap<KeyHash, AppId>,
+    /// Some app has a rate that its callers are told of.
+    have_rates: bool,
 }
 
 impl Registry {
@@ -97,6 +105,10 @@ impl Registry {
         let hashes = app.api_keys.hashes();
         self.keys.extend(hashes.map(|hash| (hash, app.id.clone())));
         self.apps.insert(app.id.clone(), app);
+    }
+
+    fn look_for_rates(&mut self) {
+        self.have_rates = self.apps.values().any(|app| app.has_rate());
     }
 
     fn remove(&mut self, id: &AppId) {
@@ -121,8 +133,8 @@ impl App {
         credentials: Credentials,
         version: u64,
         before: Option<&Self>,
-        http: &HttpClient,
-        tasks: &Tasks,
+        meter: Arc<Meter>,
+        (http, tasks): (&HttpClient, &Tasks),
     ) -> Result<Self, AppError> {
         let Credentials {
             api_keys,
@@ -161,6 +173,8 @@ impl App {
         };
         Ok(Self {
             publishing,
+            quotas: config.quotas,
+            meter,
             id: config.id,
             rules,
             view: Arc::new(view),
@@ -208,6 +222,8 @@ impl App {
             allowed_origins: self.allowed_origins.clone(),
             limits: self.limits.clone(),
             conduct: conduct(&self.limits),
+            quotas: self.quotas.clone(),
+            meter: self.meter.clone(),
             version: self.version,
             auth: self.auth.clone(),
             signing_keys,
@@ -240,6 +256,8 @@ impl App {
             id,
             verifier: None,
             api_keys: ApiKeys::default(),
+            quotas: Quotas::default(),
+            meter: Arc::default(),
             version: 0,
             auth: None,
             signing_keys: Vec::new(),
@@ -298,7 +316,8 @@ impl App {
     }
 
     /// Admits `count` publications of `bytes` together to `channel`, by the rates of the channel, of the
-    /// user `by` (none: a backend) and of the app: all or none. To be asked once for each attempt to publish, by whatever door.
+    /// user `by` (none: a backend) and of the app, and by its quotas: all or none. To be asked once for each
+    /// attempt to publish, by whatever door.
     ///
     /// # Errors
     ///
@@ -311,7 +330,22 @@ impl App {
         bytes: u64,
         now: Instant,
     ) -> Result<(), Throttled> {
-        self.publishing.lock().admit(channel, by, count, bytes, now)
+        self.meter.publish(count, now, || {
+            self.publishing.lock().admit(channel, by, count, bytes, now)
+        })
+    }
+
+    /// Whether its publications, or the requests of its backends, have a rate.
+    fn has_rate(&self) -> bool {
+        let quotas = &self.quotas;
+        let any = quotas.messages_per_second.or(quotas.messages_per_month);
+        self.limits.publish_rate > 0 || any.or(quotas.api_calls_per_second).is_some()
+    }
+
+    /// What it may publish on this node now, if a limit or a quota says that.
+    pub fn may_publish(&self, now: Instant) -> Option<Allowance> {
+        let limited = (self.limits.publish_rate > 0).then(|| self.publishing.lock().allowance(now));
+        tighter(limited, self.meter.messages_allowed(now))
     }
 }
 
@@ -339,18 +373,23 @@ impl Apps {
     pub fn new(configs: Vec<AppConfig>, tasks: Tasks) -> Result<Self, AppError> {
         let http = Arc::new(HttpClient::default());
         let mut registry = Registry::default();
+        let meters = Arc::new(Meters::default());
         for config in configs {
             let credentials = Credentials {
                 api_keys: ApiKeys::new(&config.api_keys),
                 signing_keys: Vec::new(),
             };
-            registry.insert(Arc::new(App::new(config, credentials, 0, None, &http, &tasks)?));
+            let app = App::new(config, credentials, 0, None, Arc::default(), (&http, &tasks))?;
+            meters.set(&app.id, &app.quotas, &app.meter);
+            registry.insert(Arc::new(app));
         }
+        registry.look_for_rates();
         Ok(Self {
             fixed: Arc::new(registry.apps.keys().cloned().collect()),
             registry: Arc::new(ArcSwap::from_pointee(registry)),
             generation: Arc::default(),
             unnamed: Arc::new(App::unnamed()),
+            meters,
             http,
             tasks,
         })
@@ -365,7 +404,15 @@ impl Apps {
     fn build(&self, config: AppConfig, credentials: Credentials, version: u64) -> Result<Arc<App>, AppError> {
         let before = self.get(config.id.as_str());
         let before = before.as_deref();
-        let app = App::new(config, credentials, version, before, &self.http, &self.tasks)?;
+        let meter = self.meters.get(&config.id).unwrap_or_default();
+        let app = App::new(
+            config,
+            credentials,
+            version,
+            before,
+            meter,
+            (&self.http, &self.tasks),
+        )?;
         Ok(Arc::new(app))
     }
 
@@ -382,12 +429,29 @@ impl Apps {
         let mut registry = Registry::clone(&self.registry.load());
         for (id, app) in changes {
             match app {
-                Some(app) => registry.insert(app),
-                None => registry.remove(&id),
+                Some(app) => {
+                    self.meters.set(&id, &app.quotas, &app.meter);
+                    registry.insert(app);
+                }
+                None => {
+                    self.meters.remove(&id);
+                    registry.remove(&id);
+                }
             }
         }
+        registry.look_for_rates();
         self.registry.store(Arc::new(registry));
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// What its apps have of their quotas on this node.
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
+    /// Whether any app has a rate that its callers are told of.
+    pub fn have_rates(&self) -> bool {
+        self.registry.load().have_rates
     }
 
     /// Another number after each change of any app.

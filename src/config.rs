@@ -9,7 +9,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::model::{AppId, ClassName, Rule};
+use crate::model::{AppId, ClassName, Quotas, Rule};
 
 mod control;
 mod document;
@@ -52,6 +52,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// What backends do to users.
     pub users: UsersConfig,
+    /// What apps may have on all nodes together.
+    pub quotas: QuotasConfig,
     /// Tokens that are worth nothing any more.
     pub revocations: RevocationsConfig,
     /// Who is on a channel.
@@ -164,6 +166,32 @@ pub struct LogConfig {
     pub mark_interval: Duration,
     /// How far replica clocks may differ, for the floor.
     pub clock_margin: Duration,
+    /// The deployment's own streams.
+    pub streams: StreamsConfig,
+}
+
+/// `[log.streams]`
+#[derive(Clone, Debug)]
+pub struct StreamsConfig {
+    /// What apps have used.
+    pub usage: StreamConfig,
+    /// Publications that wait for their app's rate.
+    pub overflow: StreamConfig,
+    /// What has happened.
+    pub events: StreamConfig,
+}
+
+/// `[log.streams.<name>]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// How long a message is kept at most.
+    pub max_age: Duration,
+    /// The bytes that it may hold, on each replica.
+    pub max_bytes: u64,
+    /// How long the id of an append is remembered.
+    pub duplicate_window: Duration,
+    /// Copies: 1, 3 or 5.
+    pub replicas: u8,
 }
 
 /// `[[log.classes]]`
@@ -314,6 +342,19 @@ pub struct UsersConfig {
     pub max_waiting: usize,
 }
 
+/// `[quotas]`
+#[derive(Clone, Debug)]
+pub struct QuotasConfig {
+    /// How often the nodes tell each other what their clients want, and share anew.
+    pub interval: Duration,
+    /// How often a node adds up what it has taken of a month.
+    pub flush_interval: Duration,
+    /// From how much of a quota on it is warned of, percent.
+    pub warn_at: u32,
+    /// How long the same warning is not repeated, those of a month apart.
+    pub warn_pause: Duration,
+}
+
 /// `[revocations]`
 #[derive(Clone, Debug)]
 pub struct RevocationsConfig {
@@ -429,6 +470,8 @@ pub struct AppConfig {
     pub auth: Option<AuthConfig>,
     /// Its share of the node.
     pub limits: LimitsConfig,
+    /// What it may have on all nodes together.
+    pub quotas: Quotas,
     /// Its namespaces, by name; the name "" is for channels without one.
     pub namespaces: Vec<(String, Rule)>,
 }

@@ -20,6 +20,7 @@ pub mod model;
 pub mod presence;
 pub mod protocol;
 pub mod publish;
+pub mod quota;
 pub mod random;
 pub mod revocation;
 pub mod seal;

@@ -52,6 +52,16 @@ impl Quota {
         self.rate == 0
     }
 
+    /// How much may come at once.
+    pub fn burst(&self) -> u64 {
+        self.burst
+    }
+
+    /// Whether more may come in the same period.
+    pub fn is_above(&self, other: &Self) -> bool {
+        self.rate > other.rate
+    }
+
     /// How long `units` take at the rate. The rate is not 0 here. Rounded down: the times of all that
     /// may come at once then never add up to more than the time of the burst, whatever its parts, and
     /// what is admitted too much is less than a nanosecond's worth each time.
@@ -106,6 +116,11 @@ impl Gcra {
         Self { quota, due: None }
     }
 
+    /// What it holds to.
+    pub fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
     /// Whether [`Gcra::check`] would admit `units` now.
     ///
     /// # Errors
@@ -123,6 +138,53 @@ impl Gcra {
     pub fn check(&mut self, now: Instant, units: u64) -> Result<(), Duration> {
         self.due = self.quota.admit(self.due, now, units)?;
         Ok(())
+    }
+
+    /// Holds to `quota` from now on, whose period is that of the one before. What may come at once stays as
+    /// much as it was, or becomes what the new quota allows if that is less, and what is owed is still
+    /// owed: whoever is given one rate and then another, and so on, has at no time more at once than the
+    /// rates themselves add up to. Between limited and unlimited nothing is kept.
+    pub fn retune(&mut self, quota: Quota, now: Instant) {
+        let before = std::mem::replace(&mut self.quota, quota);
+        if before == quota {
+            return;
+        }
+        if before.rate == 0 || quota.rate == 0 {
+            self.due = None;
+            return;
+        }
+        let free = i128::from(before.time_of(before.burst)) - i128::from(self.ahead(now));
+        let (old, new) = (i128::from(before.rate), i128::from(quota.rate));
+        // The same units at the new rate, rounded to the disadvantage of who wants more.
+        let free = free.saturating_mul(old).div_euclid(new);
+        let whole = i128::from(quota.time_of(quota.burst));
+        let ahead = u64::try_from(whole - free.min(whole)).unwrap_or(u64::MAX);
+        self.due = now.checked_add(Duration::from_nanos(ahead));
+    }
+
+    /// How many units may come now, and when all that may ever come at once may come again.
+    pub fn room(&self, now: Instant) -> (u64, Duration) {
+        let quota = &self.quota;
+        if quota.rate == 0 {
+            return (u64::MAX, Duration::ZERO);
+        }
+        let ahead = self.ahead(now);
+        let free = quota.time_of(quota.burst).saturating_sub(ahead);
+        let units = u128::from(free) * u128::from(quota.rate) / u128::from(quota.period.max(1));
+        let mut units = u64::try_from(units).unwrap_or(u64::MAX).min(quota.burst);
+        // The time of a unit is rounded down.
+        if units < quota.burst && quota.ahead(ahead, units + 1).is_ok() {
+            units += 1;
+        }
+        (units, Duration::from_nanos(ahead))
+    }
+
+    /// How far beyond `now` all that was admitted is due, nanoseconds.
+    fn ahead(&self, now: Instant) -> u64 {
+        let ahead = self
+            .due
+            .map_or(Duration::ZERO, |due| due.saturating_duration_since(now));
+        u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

@@ -10,6 +10,7 @@ mod node;
 mod order;
 mod position;
 mod publication;
+mod quotas;
 mod rule;
 mod rules;
 
@@ -20,5 +21,6 @@ pub use node::{Incarnation, InvalidNodeId, NodeId};
 pub use order::{BackendOrder, BackendSubscribe};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position};
 pub use publication::{ClientInfo, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Publication, Record};
+pub use quotas::Quotas;
 pub use rule::{Access, ClassName, History, JoinLeave, Rule};
 pub use rules::Rules;

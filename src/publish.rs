@@ -66,11 +66,13 @@ pub enum PublishError {
         /// `http.max_json_depth`.
         max_json_depth: usize,
     },
-    /// The payload is larger than the rule's `max_size`.
+    /// The payload is larger than the rule's `max_size`, or the app's quota.
     #[error("the payload is larger than {max_size} bytes")]
     TooLarge {
-        /// The rule's `max_size`.
+        /// How large it may be.
         max_size: usize,
+        /// Which of the two says so.
+        limit: Limit,
     },
     /// A rate is exceeded.
     #[error(transparent)]
@@ -122,7 +124,7 @@ impl PublishError {
             Self::NoClass => ErrorCode::NotAvailable,
             // Nothing was sent, so that trying again is safe.
             Self::Log(PublishFailure::Unavailable(_)) => ErrorCode::TooManyRequests,
-            Self::Log(PublishFailure::Refused(_)) => ErrorCode::NotAvailable,
+            Self::Log(PublishFailure::Refused(_) | PublishFailure::Full) => ErrorCode::NotAvailable,
             Self::Log(PublishFailure::Unknown) => ErrorCode::OutcomeUnknown,
         }
     }
@@ -175,7 +177,7 @@ impl Publisher {
         let metrics = self.metrics.app(&app.id);
         let (outcome, limit) = match error {
             PublishError::Throttled(throttled) => (PublishOutcome::Limited, Some(throttled.limit)),
-            PublishError::TooLarge { .. } => (PublishOutcome::Rejected, Some(Limit::MessageSize)),
+            PublishError::TooLarge { limit, .. } => (PublishOutcome::Rejected, Some(*limit)),
             PublishError::TooDeep { .. } => (PublishOutcome::Rejected, Some(Limit::JsonDepth)),
             _ => (PublishOutcome::Rejected, None),
         };
@@ -203,9 +205,18 @@ impl Publisher {
         if record.tags.len() > MAX_TAGS || !record.tags.iter().all(tag_fits) {
             return Err(PublishError::Tags);
         }
-        if record.data.len() > rule.max_size {
+        let quota = app.quotas.message_bytes;
+        let max_size = quota.map_or(rule.max_size, |most| {
+            rule.max_size.min(usize::try_from(most).unwrap_or(usize::MAX))
+        });
+        if record.data.len() > max_size {
             return Err(PublishError::TooLarge {
-                max_size: rule.max_size,
+                max_size,
+                limit: if max_size < rule.max_size {
+                    Limit::QuotaMessageBytes
+                } else {
+                    Limit::MessageSize
+                },
             });
         }
         if record.kind == Kind::Json && json::is_deeper_than(&record.data, self.max_json_depth) {
@@ -253,7 +264,10 @@ mod tests {
                 None,
             ),
             (
-                PublishError::TooLarge { max_size: 1 },
+                PublishError::TooLarge {
+                    max_size: 1,
+                    limit: Limit::MessageSize,
+                },
                 ErrorCode::LimitExceeded,
                 None,
             ),

@@ -27,9 +27,10 @@ const MODULES: &[(&str, &str)] = &[
     ("log", "config model random task telemetry"),
     ("cluster", "config log model task telemetry"),
     ("store", "config model random task telemetry"),
+    ("quota", "cluster config limits log model task telemetry"),
     (
         "channel",
-        "auth config limits log model protocol random task telemetry",
+        "auth config limits log model protocol quota random task telemetry",
     ),
     ("revocation", "auth config log model task telemetry"),
     (
@@ -38,7 +39,10 @@ const MODULES: &[(&str, &str)] = &[
     ),
     // Pure: one connection's protocol state.
     ("session", "config log model protocol"),
-    ("apps", "auth config limits log model session task telemetry"),
+    (
+        "apps",
+        "auth config limits log model quota session task telemetry",
+    ),
     (
         "control",
         "apps auth config limits log model random seal store task telemetry",
@@ -52,11 +56,11 @@ const MODULES: &[(&str, &str)] = &[
     // The rim.
     (
         "edge",
-        "apps auth channel config limits log model presence protocol publish random revocation session task telemetry users",
+        "apps auth channel config limits log model presence protocol publish quota random revocation session task telemetry users",
     ),
     (
         "api",
-        "apps auth channel cluster config control limits log model presence protocol publish random revocation seal store survey task telemetry users",
+        "apps auth channel cluster config control limits log model presence protocol publish quota random revocation seal store survey task telemetry users",
     ),
     (
         "bench",
@@ -65,7 +69,7 @@ const MODULES: &[(&str, &str)] = &[
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config control edge limits log model presence protocol publish random revocation seal session store survey task telemetry users",
+        "api apps auth channel cluster config control edge limits log model presence protocol publish quota random revocation seal session store survey task telemetry users",
     ),
     ("dev", "app config model task"),
     (

@@ -12,10 +12,12 @@ use tracing::warn;
 use utoipa::ToSchema;
 
 use crate::{
+    apps::Throttled,
     channel::{HistoryError, PublishFailure},
     protocol::{PayloadError, json},
     publish::{NoTarget, PublishError},
     revocation::RevokeError,
+    telemetry::Limit,
 };
 
 /// How long a caller waits where nothing better is known.
@@ -105,6 +107,12 @@ pub enum ApiError {
         /// When to come again.
         retry_after: Duration,
     },
+    /// The month's quota is used up; nothing was sent.
+    #[error("the app has published as much as it may in this month")]
+    QuotaUsedUp {
+        /// Until the month ends.
+        retry_after: Duration,
+    },
     /// Something is wrong with the deployment.
     #[error("the log does not take this; it is for the operator to see why")]
     Refused,
@@ -157,6 +165,7 @@ impl ApiError {
             Self::InvalidBody { line: 1, column: 1 },
             Self::field("limit", "bad"),
             Self::TooManyRequests { retry_after: PAUSE },
+            Self::QuotaUsedUp { retry_after: PAUSE },
             Self::Refused,
             Self::Unavailable,
             Self::OutcomeUnknown,
@@ -202,6 +211,7 @@ impl ApiError {
             Self::InvalidBody { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_body"),
             Self::InvalidField { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
+            Self::QuotaUsedUp { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_used_up"),
             Self::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "refused"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::OutcomeUnknown => (StatusCode::GATEWAY_TIMEOUT, "outcome_unknown"),
@@ -221,7 +231,7 @@ impl ApiError {
     /// When to come again, if that helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooManyRequests { retry_after } => Some(*retry_after),
+            Self::TooManyRequests { retry_after } | Self::QuotaUsedUp { retry_after } => Some(*retry_after),
             Self::Unavailable => Some(PAUSE),
             _ => None,
         }
@@ -297,10 +307,12 @@ impl From<PublishError> for ApiError {
             PublishError::IdempotencyKey => Self::field("idempotency_key", error.to_string()),
             PublishError::Tags => Self::field("tags", error.to_string()),
             PublishError::TooDeep { .. } => Self::BadRequest("data: nested deeper than http.max_json_depth"),
-            PublishError::TooLarge { max_size } => Self::PayloadTooLarge { limit: max_size },
-            PublishError::Throttled(throttled) => Self::TooManyRequests {
-                retry_after: throttled.retry_after,
-            },
+            PublishError::TooLarge { max_size, .. } => Self::PayloadTooLarge { limit: max_size },
+            PublishError::Throttled(Throttled {
+                limit: Limit::QuotaMonth,
+                retry_after,
+            }) => Self::QuotaUsedUp { retry_after },
+            PublishError::Throttled(Throttled { retry_after, .. }) => Self::TooManyRequests { retry_after },
             PublishError::NoClass => {
                 warn!("a namespace names a retention class that this deployment does not have");
                 Self::Refused
@@ -315,6 +327,10 @@ impl From<PublishFailure> for ApiError {
         match failure {
             PublishFailure::Unavailable(_) => Self::Unavailable,
             PublishFailure::Unknown => Self::OutcomeUnknown,
+            PublishFailure::Full => {
+                warn!("the log is full and refused a publication");
+                Self::Refused
+            }
             PublishFailure::Refused(why) => {
                 warn!(why, "the log refused a publication");
                 Self::Refused

@@ -1,6 +1,10 @@
 //! What handlers take from a request. Everything that can be wrong with it becomes an [`ApiError`].
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
@@ -12,7 +16,7 @@ use http_body_util::LengthLimitError;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use super::{ApiState, error::ApiError};
+use super::{ApiState, error::ApiError, rates::Asked};
 use crate::{
     apps::{App, Apps},
     auth::{PresentedKey, presented_key},
@@ -59,8 +63,23 @@ pub(super) enum KeyPlace {
 ///
 /// # Errors
 ///
-/// [`ApiError::Unauthorized`], [`ApiError::Forbidden`], or a query that cannot be read.
-pub(super) fn identify(
+/// [`ApiError::Unauthorized`], [`ApiError::Forbidden`], a query that cannot be read, or one request too many
+/// for the app's quota.
+pub(super) fn identify(parts: &Parts, place: KeyPlace, state: &ApiState) -> Result<Arc<App>, ApiError> {
+    let app = find(&parts.headers, &parts.uri, place, &state.apps, &state.metrics)?;
+    if let Some(asked) = parts.extensions.get::<Asked>() {
+        asked.by(&app);
+    }
+    if let Err(over) = app.meter.call(Instant::now()) {
+        state.metrics.app(&app.id).limits_hit.of(over.limit).inc();
+        return Err(ApiError::TooManyRequests {
+            retry_after: over.retry_after,
+        });
+    }
+    Ok(app)
+}
+
+fn find(
     headers: &HeaderMap,
     uri: &Uri,
     place: KeyPlace,
@@ -159,7 +178,7 @@ impl FromRequestParts<ApiState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let place = KeyPlace::Header;
-        identify(&parts.headers, &parts.uri, place, &state.apps, &state.metrics).map(Self)
+        identify(parts, place, state).map(Self)
     }
 }
 

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use super::{ApiState, extract::plain_channel, server, v1};
+use super::{ApiState, extract::plain_channel, rates::Asked, server, v1};
 use crate::telemetry::Metrics;
 
 /// See the module's documentation. Cheap to clone.
@@ -50,12 +50,20 @@ impl Front {
     }
 
     /// Answers, counts the request and measures how long it took.
-    async fn answer(self, request: Request) -> Result<Response, Infallible> {
+    async fn answer(self, mut request: Request) -> Result<Response, Infallible> {
         let began = Instant::now();
+        let asked = self
+            .doors
+            .as_ref()
+            .and_then(|state| Asked::with(&mut request, &state.apps));
         let response = match self.doors.zip(Door::of(&request)) {
             Some((state, Door::Rest)) => Handler::call(v1::publish, request, state).await,
             Some((state, Door::Server)) => Handler::call(server::publish, request, state).await,
             None => self.router.call(request).await?,
+        };
+        let response = match asked {
+            Some(asked) => asked.tell(response),
+            None => response,
         };
         let status = response.status().as_u16().into();
         self.metrics.http_requests.of(status).inc();

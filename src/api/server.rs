@@ -27,7 +27,7 @@ use self::{
         PresenceAnswer, PresenceStatsAnswer, PublishAnswer,
     },
     command::{BroadcastParams, Command, HistoryParams, HistoryRemoveParams, PublishParams, run},
-    error::{ErrorAnswer, ErrorMode},
+    error::{ErrorAnswer, ErrorMode, ServerError},
     survey::{ChannelsParams, InfoParams, PresenceParams},
     users::{DisconnectParams, RefreshParams, SubscribeParams, UnsubscribeParams},
 };
@@ -54,9 +54,11 @@ impl FromRequest<ApiState> for Call {
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, Response> {
         let (parts, body) = request.into_parts();
         let place = KeyPlace::HeaderOrQuery;
-        let app = identify(&parts.headers, &parts.uri, place, &state.apps, &state.metrics)
-            .map_err(|error| plain(&error))?;
         let mode = ErrorMode::of(&parts.headers);
+        let app = identify(&parts, place, state).map_err(|error| match error {
+            ApiError::TooManyRequests { .. } => ServerError::from(error).into_response(mode),
+            error => plain(&error),
+        })?;
         // Clients of this API do not always name a content type, so none is asked for.
         let body = collect(body, state.intake())
             .await

@@ -7,6 +7,7 @@ use crate::{
     config::LimitsConfig,
     limits::{Gcra, Keyed, Quota},
     model::{ChannelName, Rule},
+    quota::{Allowance, Over},
     telemetry::{Label, Limit},
 };
 
@@ -18,6 +19,15 @@ pub struct Throttled {
     pub limit: Limit,
     /// When it would be admitted, if nothing else comes.
     pub retry_after: Duration,
+}
+
+impl From<Over> for Throttled {
+    fn from(over: Over) -> Self {
+        Self {
+            limit: over.limit,
+            retry_after: over.retry_after,
+        }
+    }
 }
 
 /// How fast an app may publish on this node.
@@ -50,6 +60,16 @@ impl Publishing {
             messages: Gcra::new(messages),
             bytes: Gcra::new(Quota::a_second_at_once(limits.publish_bytes)),
             channels: channels.collect(),
+        }
+    }
+
+    /// What the app's rate allows.
+    pub(super) fn allowance(&self, now: Instant) -> Allowance {
+        let (remaining, reset) = self.messages.room(now);
+        Allowance {
+            limit: self.messages.quota().burst(),
+            remaining,
+            reset,
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     auth::{ApiKeys, KeyHash, SigningKey},
     config::{AppConfig, Config, ConfigErrors, Secret},
-    model::AppId,
+    model::{AppId, Quotas},
 };
 
 /// The version of the form that this program writes, and the only one it reads.
@@ -25,6 +25,13 @@ pub struct AppRecord {
     /// Its keys.
     #[serde(default)]
     pub keys: Vec<KeyRecord>,
+    /// What its plan allows; it is not among the settings, which are the app's owner's.
+    #[serde(
+        default,
+        deserialize_with = "Quotas::lenient",
+        skip_serializing_if = "Quotas::is_empty"
+    )]
+    pub quotas: Quotas,
 }
 
 /// A key of an app.
@@ -131,7 +138,8 @@ impl AppRecord {
                 });
             }
         }
-        let app = AppConfig::from_document(id, &self.settings, !signing_keys.is_empty(), node)?;
+        let mut app = AppConfig::from_document(id, &self.settings, !signing_keys.is_empty(), node)?;
+        app.quotas.clone_from(&self.quotas);
         let credentials = Credentials {
             api_keys: hashes.into_iter().collect(),
             signing_keys,
@@ -179,6 +187,7 @@ mod tests {
                 {"id": "k1", "hash": abc, "secret": "sealed"},
                 {"id": "k2", "hash": abc.to_uppercase(), "until": 5},
             ],
+            "quotas": {"channels": 7, "later": 1},
         });
         let open: Opener = Box::new(|app, key, sealed| {
             assert_eq!((app.as_str(), key, sealed), ("a", "k1", "sealed"));
@@ -186,6 +195,7 @@ mod tests {
         });
         let (app, credentials) = read(&record, &open).unwrap();
         assert_eq!(app.namespaces.len(), 1);
+        assert_eq!((app.quotas.channels, app.quotas.devices), (Some(7), None));
         assert!(credentials.api_keys.accept(&PresentedKey::new("abc")));
         assert_eq!(credentials.signing_keys.len(), 1);
         assert_eq!(credentials.signing_keys[0].secret.expose(), "opened");

@@ -15,6 +15,7 @@ use crate::{
     apps::{AppRecord, Apps, FORMAT, Feed, KeyRecord},
     config::{Config, Sources},
     log::{Bucket, BucketName, Log, nats::NatsLog},
+    model::Quotas,
     task::Tasks,
     telemetry::Metrics,
 };
@@ -159,6 +160,7 @@ async fn write(bucket: &dyn Bucket, number: u32, version: u64) -> Result<(), Ben
             secret: None,
             until: None,
         }],
+        quotas: Quotas::default(),
     };
     let key = name(number);
     let value = serde_json::to_vec(&record)?;

@@ -19,6 +19,7 @@ use crate::{
 
 /// So high that nothing is refused: what is refused ends early and costs less.
 const RATE: u32 = 1_000_000_000;
+const MONTH: u64 = 1_000_000_000_000_000;
 
 /// A name, keys of the app, keys of its one namespace.
 fn variants() -> Vec<(&'static str, String, String)> {
@@ -27,6 +28,7 @@ fn variants() -> Vec<(&'static str, String, String)> {
     let users = format!("limits.user_publish_rate = {RATE}\nlimits.rate_users = 1000000\n");
     let conduct = format!("limits.command_rate = {RATE}\nlimits.command_bytes = \"1TiB\"\n");
     let channel = format!("rate = {RATE}\n");
+    let quotas = format!("quotas.messages_per_second = {RATE}\nquotas.messages_per_month = {MONTH}\n");
     let told_apart = "limits.rate_channels = 1000000\n".to_owned();
     let none = String::new;
     vec![
@@ -36,9 +38,10 @@ fn variants() -> Vec<(&'static str, String, String)> {
         ("channel_rate", told_apart.clone(), channel.clone()),
         ("user_publish_rate", users.clone(), none()),
         ("command_rate and command_bytes", conduct.clone(), none()),
+        ("quotas (a second and a month)", quotas.clone(), none()),
         (
             "all",
-            [publish_rate, publish_bytes, told_apart, users, conduct].concat(),
+            [publish_rate, publish_bytes, told_apart, users, conduct, quotas].concat(),
             channel,
         ),
     ]

@@ -237,7 +237,7 @@ impl Bench {
             state: None,
         };
         let presence = &self.node(number)?.presence;
-        let admitted = presence.admit(&self.app, channel, member);
+        let admitted = presence.admit(&self.app, channel, member, None);
         let admitted = admitted.map_err(|error: PresenceError| failed(error))?;
         Ok(admitted.join(None))
     }

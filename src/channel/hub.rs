@@ -21,8 +21,9 @@ use crate::{
     config::{CatchupConfig, ChannelConfig, LogConfig},
     log::{Log, LogEvent, Route, ShardId},
     model::{AppId, ChannelKey, ChannelName, Epoch, History, Offset, Publication},
+    quota::{self, Meters, Place},
     task::Tasks,
-    telemetry::{AppMetrics, DropReason, Metrics},
+    telemetry::{AppMetrics, DropReason, Label, Limit, Metrics},
 };
 
 use super::{
@@ -59,6 +60,7 @@ pub struct Hub {
     pub(super) lingering: Lingering,
     pub(super) asking: Asking,
     channels_made: AtomicU64,
+    meters: Arc<Meters>,
 }
 
 pub(super) struct Partition {
@@ -84,6 +86,8 @@ pub struct Channel {
     members: AtomicUsize,
     /// Names it among the channels this hub has had.
     pub(super) number: u64,
+    /// Counts it among those that the app may have.
+    _place: Option<Place>,
 }
 
 /// What a channel holds.
@@ -140,10 +144,10 @@ pub struct Encoder {
     pub body: fn(&ChannelName, Offset, i64, &[u8]) -> Arc<Entry>,
 }
 
-/// There are as many tails as the node may have.
+/// There are as many tails as there may be, by this limit: of the node, or of the app's quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the node has as many tails as it may have")]
-pub struct TooManyTails;
+#[error("as many tails as there may be: {}", .0.as_str())]
+pub struct TooManyTails(pub Limit);
 
 impl Hub {
     /// A hub over `log`. It runs on `tasks` from now on.
@@ -153,7 +157,7 @@ impl Hub {
         log_config: &LogConfig,
         config: &ChannelConfig,
         catchup: &CatchupConfig,
-        rings: Arc<Budgets>,
+        (rings, meters): (Arc<Budgets>, Arc<Meters>),
         encoder: Encoder,
         metrics: Arc<Metrics>,
         tasks: &Tasks,
@@ -207,6 +211,7 @@ impl Hub {
             lingering: Lingering::default(),
             asking: Asking::default(),
             channels_made: AtomicU64::new(0),
+            meters,
         });
         for (shard, receiver) in due {
             tasks.spawn(super::checks::run(hub.clone(), shard, receiver));
@@ -244,10 +249,17 @@ impl Hub {
             channel.clone()
         } else {
             if self.tails.load(Ordering::Relaxed) >= self.config.max_tails {
-                return Err(TooManyTails);
+                return Err(TooManyTails(Limit::Tails));
             }
+            let place = match self.meters.get(&route.key().app) {
+                Some(meter) => match meter.take(quota::Kind::Channels) {
+                    None => return Err(TooManyTails(Limit::QuotaChannels)),
+                    place => place,
+                },
+                None => None,
+            };
             self.tails.fetch_add(1, Ordering::Relaxed);
-            let channel = Arc::new(self.channel(route, partition));
+            let channel = Arc::new(self.channel(route, partition, place));
             channel.app.tails.inc();
             channels.insert(route.key(), channel.clone());
             drop(channels);
@@ -324,7 +336,7 @@ impl Hub {
         &self.partitions[shard.map_or(last, |shard| usize::from(shard.0).min(last))]
     }
 
-    fn channel(&self, route: &Route, partition: &Partition) -> Channel {
+    fn channel(&self, route: &Route, partition: &Partition, place: Option<Place>) -> Channel {
         let body = match &partition.keeper {
             Some(_) => Body::Durable(Box::new(Durable {
                 tail: Tail::new(self.limits),
@@ -346,6 +358,7 @@ impl Hub {
             reading: tokio::sync::Mutex::new(()),
             members: AtomicUsize::new(1),
             number: self.channels_made.fetch_add(1, Ordering::Relaxed),
+            _place: place,
         }
     }
 

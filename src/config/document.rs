@@ -68,6 +68,10 @@ fn read(id: &AppId, settings: &Json, signs: bool, problems: &mut Vec<Problem>) -
         return None;
     };
     refuse(&mut given, PATH, &RESERVED, problems);
+    if given.remove("quotas").is_some() {
+        let why = "is not a setting: quotas come from the app's plan";
+        problems.push(problem(&format!("{PATH}.quotas"), why));
+    }
     match given.get_mut("auth").map(|node| &mut node.value) {
         Some(Value::Table(auth)) => refuse(auth, &format!("{PATH}.auth"), &RESERVED_AUTH, problems),
         Some(_) => {}
@@ -262,6 +266,7 @@ mod tests {
         let settings = json!({
             "id": "other",
             "api_keys": ["x"],
+            "quotas": {"channels": 1_000_000},
             "anonymus": true,
             "auth": {"hmac_secret_file": "/etc/passwd", "jwks_url": "http://169.254.169.254/", "jwks_min_refresh": "1ms", "jwks_timeout": "31s"},
             "limits": {"publish_burst": 5, "rate_channels": 100_000_000, "publish_rate": 0},
@@ -277,6 +282,7 @@ mod tests {
         for key in [
             "id",
             "api_keys",
+            "quotas",
             "anonymus",
             "auth.hmac_secret_file",
             "auth.jwks_url",

@@ -4,7 +4,8 @@
 use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, ControlConfig,
     DrainConfig, EdgeConfig, HttpConfig, LimitsConfig, LogConfig, MailConfig, NatsConfig, NodeConfig,
-    PresenceConfig, RevocationsConfig, StoreConfig, TelemetryConfig, TenantsConfig, UsersConfig,
+    PresenceConfig, QuotasConfig, RevocationsConfig, StoreConfig, StreamConfig, StreamsConfig,
+    TelemetryConfig, TenantsConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Count, CountOrNone, Encryption, FilePath, Flag, Hidden, HiddenList, Id, IfGiven,
@@ -12,7 +13,7 @@ use super::{
     },
     show::Lines,
 };
-use crate::model::Rule;
+use crate::model::{Quotas, Rule};
 
 macro_rules! section {
     ($type:ident { $($key:ident: $kind:ty),+ $(,)? }) => {
@@ -41,6 +42,7 @@ section!(Config {
     edge: Inner,
     cluster: Inner,
     users: Inner,
+    quotas: Inner,
     revocations: Inner,
     presence: Inner,
     tenants: Inner,
@@ -99,6 +101,20 @@ section!(LogConfig {
     ack_timeout: Time,
     mark_interval: Time,
     clock_margin: Time,
+    streams: Inner,
+});
+
+section!(StreamsConfig {
+    usage: Inner,
+    overflow: Inner,
+    events: Inner,
+});
+
+section!(StreamConfig {
+    max_age: Time,
+    max_bytes: Size,
+    duplicate_window: Time,
+    replicas: Count,
 });
 
 section!(ClassConfig {
@@ -176,6 +192,13 @@ section!(UsersConfig {
     max_payload_bytes: Size,
     max_in_flight: Count,
     max_waiting: Count,
+});
+
+section!(QuotasConfig {
+    interval: Time,
+    flush_interval: Time,
+    warn_at: Count,
+    warn_pause: Time,
 });
 
 section!(RevocationsConfig {
@@ -304,6 +327,7 @@ section!(AppConfig {
     personal_namespace: Maybe<Text>,
     auth: IfGiven,
     limits: Inner,
+    quotas: Inner,
     namespaces: Tables<false>,
 });
 
@@ -338,6 +362,20 @@ section!(LimitsConfig {
     max_connections_per_user: Count,
     max_connections_per_ip: Count,
     max_channels: Count,
+});
+
+section!(Quotas {
+    peak_connections: CountOrNone,
+    messages_per_month: CountOrNone,
+    messages_per_second: CountOrNone,
+    channels: CountOrNone,
+    presence_members: CountOrNone,
+    history_seconds: CountOrNone,
+    history_bytes: CountOrNone,
+    message_bytes: CountOrNone,
+    devices: CountOrNone,
+    webhooks: CountOrNone,
+    api_calls_per_second: CountOrNone,
 });
 
 section!(Rule {

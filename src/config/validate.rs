@@ -113,6 +113,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     edge(config, &mut checks);
     cluster(config, &mut checks);
     users(config, &mut checks);
+    quotas(config, &mut checks);
     presence(config, &mut checks);
     tenants(config, &mut checks);
     store(config, &mut checks);
@@ -143,6 +144,22 @@ fn tenants(config: &Config, checks: &mut Checks<'_>) {
     let most = config.tenants.max_apps;
     checks.that((1..=1_000).contains(&most), &["tenants.max_apps"], || {
         "must be 1 to 1000".to_owned()
+    });
+}
+
+fn quotas(config: &Config, checks: &mut Checks<'_>) {
+    let quotas = &config.quotas;
+    let within = |time: Duration, least: Duration| (least..=Duration::from_mins(1)).contains(&time);
+    for (key, time) in [
+        ("quotas.interval", quotas.interval),
+        ("quotas.flush_interval", quotas.flush_interval),
+    ] {
+        checks.that(within(time, Duration::from_millis(100)), &[key], || {
+            "must be 100ms to 1m".to_owned()
+        });
+    }
+    checks.that(quotas.warn_at <= 100, &["quotas.warn_at"], || {
+        "must be at most 100 (percent)".to_owned()
     });
 }
 

@@ -1,57 +1,12 @@
 //! Plans: what the apps of a team may have at most. Pure.
 
-use serde::{Deserialize, Serialize};
-
 use super::apps::Reason;
 use crate::{
     config::{AppConfig, Config},
     model::History,
 };
 
-macro_rules! quotas {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// What a plan allows. What is absent has no limit.
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct Quotas { $($(#[doc = $doc])+ #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<u64>,)+ }
-
-        impl Quotas {
-            /// The names of all quotas, with what each is.
-            pub const ALL: &'static [(&'static str, &'static str)] =
-                &[$((stringify!($name), concat!($($doc),+)),)+];
-
-            /// The quota of that name; `None` if it has no limit, or there is no such quota.
-            pub fn of(&self, name: &str) -> Option<u64> {
-                match name { $(stringify!($name) => self.$name,)+ _ => None }
-            }
-        }
-    };
-}
-
-quotas! {
-    /// Connections at once.
-    peak_connections,
-    /// Publications a month.
-    messages_per_month,
-    /// Publications a second.
-    messages_per_second,
-    /// Channels at once.
-    channels,
-    /// Members of a channel's presence.
-    presence_members,
-    /// How long history is kept, seconds.
-    history_seconds,
-    /// Bytes of history.
-    history_bytes,
-    /// Bytes of a message.
-    message_bytes,
-    /// Devices for push.
-    devices,
-    /// Webhooks.
-    webhooks,
-    /// Requests of backends a second.
-    api_calls_per_second,
-}
+pub use crate::model::Quotas;
 
 /// A feature that an app may have only where its plan says how much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,11 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas_are_read_by_name() {
-        let quotas: Quotas = serde_json::from_value(json!({"channels": 7})).unwrap();
-        assert_eq!((quotas.of("channels"), quotas.of("devices")), (Some(7), None));
-        assert!(serde_json::from_value::<Quotas>(json!({"chanels": 7})).is_err());
-        assert!(Quotas::ALL.iter().all(|(_, about)| !about.is_empty()));
+    fn each_feature_has_its_quota() {
         assert!(
             FLAGS
                 .iter()

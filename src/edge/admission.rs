@@ -6,12 +6,21 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::http::HeaderValue;
 
 use super::{arrivals::Origin, connection::Ended, gateway::Gateway, origin};
-use crate::{apps::App, auth, model::AppId, protocol::DisconnectCode, telemetry::Limit};
+use crate::{
+    apps::App,
+    auth,
+    model::AppId,
+    protocol::DisconnectCode,
+    quota::{Kind, Place},
+    telemetry::Limit,
+};
 
 /// A connection's place. It is counted as open, and as its app's, as long as this lives.
 pub(super) struct Admission {
     gateway: Arc<Gateway>,
     app: Arc<App>,
+    /// One of those that the app may have on all nodes.
+    place: Place,
     /// Where it comes from, and what it has taken for that.
     from: Origin,
     /// Only while the app is open.
@@ -29,21 +38,22 @@ struct Provisional {
 }
 
 impl Admission {
-    /// Whether there is room for one more.
-    pub(super) fn check(gateway: &Gateway, app: &App) -> Result<(), Limit> {
+    /// Whether there is room for one more: its place among those of the app on all nodes.
+    pub(super) fn check(gateway: &Gateway, app: &App) -> Result<Place, Limit> {
         if gateway.open.load(Ordering::Relaxed) >= gateway.config.max_connections {
             return Err(Limit::NodeConnections);
         }
         room(gateway, app)
     }
 
-    /// Takes a place. `from` is where it comes from, as the arrivals have admitted it.
-    pub(super) fn new(gateway: Arc<Gateway>, app: Arc<App>, from: Origin) -> Self {
+    /// Counts it. `from` is where it comes from, as the arrivals have admitted it.
+    pub(super) fn new(gateway: Arc<Gateway>, app: Arc<App>, place: Place, from: Origin) -> Self {
         gateway.open.fetch_add(1, Ordering::Relaxed);
         count(&gateway, &app);
         Self {
             gateway,
             app,
+            place,
             from,
             provisional: None,
         }
@@ -93,12 +103,18 @@ impl Admission {
         if !origin.is_none_or(|origin| origin::is_allowed(origin, &app.allowed_origins)) {
             return Err(DisconnectCode::PermissionDenied);
         }
-        let room = room(&self.gateway, &app);
         let arrivals = &self.gateway.arrivals;
-        if let Err(limit) = room.and_then(|()| arrivals.change(&self.app, &app, &mut self.from)) {
-            self.gateway.metrics.app(&app.id).limits_hit.of(limit).inc();
-            return Err(DisconnectCode::ConnectionLimit);
-        }
+        let taken = room(&self.gateway, &app).and_then(|place| {
+            arrivals.change(&self.app, &app, &mut self.from)?;
+            Ok(place)
+        });
+        self.place = match taken {
+            Ok(place) => place,
+            Err(limit) => {
+                self.gateway.metrics.app(&app.id).limits_hit.of(limit).inc();
+                return Err(DisconnectCode::ConnectionLimit);
+            }
+        };
         count(&self.gateway, &app);
         self.gateway.metrics.app(&self.app.id).connections.dec();
         self.app = app;
@@ -132,11 +148,11 @@ impl Drop for Admission {
     }
 }
 
-fn room(gateway: &Gateway, app: &App) -> Result<(), Limit> {
+fn room(gateway: &Gateway, app: &App) -> Result<Place, Limit> {
     let open = usize::try_from(gateway.metrics.app(&app.id).connections.get()).unwrap_or(0);
     match app.limits.max_connections {
         limit if limit > 0 && open >= limit => Err(Limit::AppConnections),
-        _ => Ok(()),
+        _ => app.meter.take(Kind::Connections).ok_or(Limit::QuotaConnections),
     }
 }
 

@@ -166,10 +166,13 @@ impl Gateway {
                 error(StatusCode::NOT_FOUND, "unknown_app", "no such app"),
             );
         };
-        if let Err(limit) = Admission::check(self, &app) {
-            self.metrics.app(&app.id).limits_hit.of(limit).inc();
-            return refuse(RefusedHandshake::Limit, unavailable("too many connections"));
-        }
+        let place = match Admission::check(self, &app) {
+            Ok(place) => place,
+            Err(limit) => {
+                self.metrics.app(&app.id).limits_hit.of(limit).inc();
+                return refuse(RefusedHandshake::Limit, unavailable("too many connections"));
+            }
+        };
         let peer = request
             .extensions()
             .get::<ConnectInfo<SocketAddr>>()
@@ -199,7 +202,7 @@ impl Gateway {
         };
         let gateway = self.clone();
         // Counted from here on: a storm of handshakes meets the limit, too.
-        let mut admission = Admission::new(gateway.clone(), app, from);
+        let mut admission = Admission::new(gateway.clone(), app, place, from);
         if by_token {
             admission.leave_open(parts.headers.get(header::ORIGIN));
         }

@@ -10,6 +10,7 @@ use crate::{
     apps::App,
     channel::{
         HistoryError, HistoryRead, Hub, Mailbox, Outlet, Published, Resume, SubscribeError, Subscription,
+        TooManyTails,
     },
     model::{ChannelName, ConnectClaims, Epoch, SubscribeClaims, TokenError, TokenFacts},
     presence::{Admitted, Member, Membership, PresenceError, Shown},
@@ -370,7 +371,8 @@ fn admit(gateway: &Gateway, app: &App, order: &SubscribeOrder) -> Result<Option<
         chan_info: info.chan_info.clone(),
         state: None,
     };
-    let admitted = gateway.presence.admit(&app.id, &order.channel, member);
+    let most = app.quotas.presence_members;
+    let admitted = gateway.presence.admit(&app.id, &order.channel, member, most);
     admitted.map(Some).map_err(presence_error)
 }
 
@@ -579,9 +581,13 @@ fn subscribe_error(error: &SubscribeError, gateway: &Gateway, app: &App) -> Erro
     match error {
         SubscribeError::TimedOut | SubscribeError::Closed => ErrorCode::Internal,
         SubscribeError::Unrecoverable => ErrorCode::UnrecoverablePosition,
-        SubscribeError::TooManyTails(_) => {
-            gateway.metrics.app(&app.id).limits_hit.of(Limit::Tails).inc();
-            ErrorCode::TooManyRequests
+        SubscribeError::TooManyTails(TooManyTails(limit)) => {
+            gateway.metrics.app(&app.id).limits_hit.of(*limit).inc();
+            match limit {
+                // Another node has no more of it, either.
+                Limit::QuotaChannels => ErrorCode::LimitExceeded,
+                _ => ErrorCode::TooManyRequests,
+            }
         }
     }
 }

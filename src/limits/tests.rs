@@ -104,6 +104,35 @@ fn arrivals() -> impl Strategy<Value = Vec<(u64, u64)>> {
     prop::collection::vec((0..400_u64, 0..8_u64), 1..80)
 }
 
+#[test]
+fn another_rate_gives_no_new_burst_and_takes_what_is_too_much() {
+    let (start, second) = (Instant::now(), Duration::from_secs(1));
+    let quota = |rate| Quota::a_second_at_once(rate);
+    let mut gcra = Gcra::new(quota(10));
+    assert_eq!(gcra.room(start), (10, Duration::ZERO));
+    gcra.check(start, 4).unwrap();
+    assert_eq!(gcra.room(start), (6, Duration::from_millis(400)));
+    gcra.retune(quota(100), start);
+    assert_eq!(gcra.room(start).0, 6, "as many as before");
+    assert_eq!(gcra.room(start + second / 2).0, 56, "and more at the new rate");
+    gcra.retune(quota(2), start);
+    assert_eq!(
+        gcra.room(start),
+        (2, Duration::ZERO),
+        "no more than the new rate allows"
+    );
+    gcra.retune(quota(100), start);
+    assert_eq!(gcra.room(start).0, 2);
+    // What is owed stays owed.
+    let mut owing = Gcra::new(quota(10));
+    owing.check(start, 30).unwrap();
+    owing.retune(quota(20), start);
+    assert_eq!(owing.room(start + second).0, 0);
+    assert_eq!(owing.room(start + 2 * second).0, 20);
+    owing.retune(quota(0), start);
+    assert_eq!(owing.room(start).0, u64::MAX);
+}
+
 proptest! {
     /// In no window more than the burst and the rate is admitted (while no item exceeds the burst).
     #[test]

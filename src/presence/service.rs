@@ -155,7 +155,8 @@ impl Presence {
         presence
     }
 
-    /// Keeps a place for a connection that is about to become a member.
+    /// Keeps a place for a connection that is about to become a member, one of `most` of the channel if the
+    /// app's quota says so.
     ///
     /// # Errors
     ///
@@ -165,13 +166,16 @@ impl Presence {
         app: &AppId,
         channel: &ChannelName,
         member: Member,
+        most: Option<u64>,
     ) -> Result<Admitted, PresenceError> {
         if !self.takes(&member) {
             return Err(self.refused(app, Limit::PresenceInfo, PresenceError::InfoTooLarge));
         }
         let key = key(app, channel);
+        let own = self.config.max_members;
+        let quota = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         let has_room = self.channels.with_new(self, &key, |entry| {
-            let has_room = entry.view.connections() + entry.admitted < self.config.max_members;
+            let has_room = entry.view.connections() + entry.admitted < own.min(quota);
             entry.admitted += usize::from(has_room);
             has_room
         });
@@ -186,7 +190,12 @@ impl Presence {
             }),
             Ok(false) => {
                 let error = PresenceError::TooManyMembers;
-                Err(self.refused(app, Limit::PresenceMembers, error))
+                let limit = if quota < own {
+                    Limit::QuotaPresenceMembers
+                } else {
+                    Limit::PresenceMembers
+                };
+                Err(self.refused(app, limit, error))
             }
             Err(error) => Err(self.refused(app, Limit::PresenceChannels, error)),
         }

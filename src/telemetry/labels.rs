@@ -246,6 +246,34 @@ labels! {
         Surveys = "surveys",
         /// `revocations.max_per_app`.
         Revocations = "revocations",
+        /// The quota `messages_per_second`.
+        QuotaMessages = "quota_messages_per_second",
+        /// The quota `messages_per_month`.
+        QuotaMonth = "quota_messages_per_month",
+        /// The quota `peak_connections`.
+        QuotaConnections = "quota_peak_connections",
+        /// The quota `channels`.
+        QuotaChannels = "quota_channels",
+        /// The quota `presence_members`.
+        QuotaPresenceMembers = "quota_presence_members",
+        /// The quota `message_bytes`.
+        QuotaMessageBytes = "quota_message_bytes",
+        /// The quota `api_calls_per_second`.
+        QuotaApiCalls = "quota_api_calls_per_second",
+    }
+
+    /// A quota that is counted over all nodes.
+    QuotaName("quota") {
+        /// Connections at once.
+        PeakConnections = "peak_connections",
+        /// Publications in a month.
+        MessagesPerMonth = "messages_per_month",
+        /// Publications a second.
+        MessagesPerSecond = "messages_per_second",
+        /// Channels at once.
+        Channels = "channels",
+        /// Requests of backends a second.
+        ApiCallsPerSecond = "api_calls_per_second",
     }
 
     /// What a node does.

@@ -9,8 +9,8 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use super::{
     labels::{
         AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
-        LoginOutcome, MailOutcome, NodeState, PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake,
-        RefusedMessage, RingEviction, StatusClass, UserCommand,
+        LoginOutcome, MailOutcome, NodeState, PublishOutcome, QuotaName, RecoveryOutcome, RefusedBody,
+        RefusedHandshake, RefusedMessage, RingEviction, StatusClass, UserCommand,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
 };
@@ -115,6 +115,8 @@ pub struct Metrics {
     pub user_commands_unanswered: Counter,
     /// Messages of other nodes about users that could not be read.
     pub user_messages_unreadable: Counter,
+    /// Messages of other nodes about quotas that could not be read.
+    pub quota_messages_unreadable: Counter,
     /// Nodes that did not say what they have of an app.
     pub survey_unanswered: Counter,
     /// Revocations that hold.
@@ -158,6 +160,10 @@ pub struct AppMetrics {
     pub slow_readers: Gauge,
     /// Limits that were met.
     pub limits_hit: ByLabel<Limit, Counter>,
+    /// How much of its quotas is used on all nodes, percent.
+    pub quota_used: ByLabel<QuotaName, Gauge>,
+    /// Warnings of quotas that this node has given.
+    pub quota_warnings: ByLabel<QuotaName, Counter>,
 }
 
 /// The metrics of one shard as this node sees it.
@@ -204,6 +210,8 @@ struct AppFamilies {
     recoveries: Family<Labels, Counter>,
     slow_readers: Family<Labels, Gauge>,
     limits_hit: Family<Labels, Counter>,
+    quota_used: Family<Labels, Gauge>,
+    quota_warnings: Family<Labels, Counter>,
 }
 
 #[derive(Debug)]
@@ -368,6 +376,10 @@ impl Metrics {
                 "slipstream_user_messages_unreadable_total",
                 "Messages of other nodes about users that could not be read.",
             ),
+            quota_messages_unreadable: b.counter(
+                "slipstream_quota_messages_unreadable_total",
+                "Messages of other nodes about quotas that could not be read.",
+            ),
             survey_unanswered: b.counter(
                 "slipstream_survey_unanswered_total",
                 "Nodes that did not say which channels or numbers of an app they have.",
@@ -471,6 +483,14 @@ impl AppFamilies {
                 "Subscriptions that are behind because their reader is slow.",
             ),
             limits_hit: b.family("slipstream_limits_hit_total", "Limits that were met."),
+            quota_used: b.family(
+                "slipstream_quota_used_percent",
+                "How much of a quota is used on all nodes.",
+            ),
+            quota_warnings: b.family(
+                "slipstream_quota_warnings_total",
+                "Warnings of quotas that this node gave.",
+            ),
         }
     }
 
@@ -488,6 +508,8 @@ impl AppFamilies {
             recoveries: by_label(&self.recoveries, &labels),
             slow_readers: self.slow_readers.get_or_create_owned(&labels),
             limits_hit: by_label(&self.limits_hit, &labels),
+            quota_used: by_label(&self.quota_used, &labels),
+            quota_warnings: by_label(&self.quota_warnings, &labels),
         }
     }
 }

@@ -21,6 +21,7 @@ mod metrics;
 mod nodes;
 mod presence;
 mod presence_wire;
+mod quotas;
 mod recovery_model;
 mod recovery_rules;
 mod rpc;

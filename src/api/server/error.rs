@@ -157,7 +157,7 @@ impl From<ApiError> for ServerError {
         let code = match error {
             ApiError::UnknownChannel => ErrorCode::UnknownChannel,
             ApiError::PayloadTooLarge { .. } => ErrorCode::LimitExceeded,
-            ApiError::TooManyRequests { .. } => ErrorCode::TooManyRequests,
+            ApiError::TooManyRequests { .. } | ApiError::QuotaUsedUp { .. } => ErrorCode::TooManyRequests,
             _ => ErrorCode::BadRequest,
         };
         Self {

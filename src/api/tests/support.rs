@@ -189,12 +189,13 @@ impl Node {
             metrics.clone(),
             &tasks,
         );
+        let apps = Apps::new(config.apps, tasks.clone()).unwrap();
         let hub = Hub::start(
             log.clone(),
             &config.log,
             &config.channel,
             &config.catchup,
-            Arc::default(),
+            (Arc::default(), apps.meters().clone()),
             Encoder {
                 publication: entry,
                 body: |_, _, _, _| unreachable!("no other node vouches"),
@@ -210,7 +211,6 @@ impl Node {
             metrics.clone(),
             &tasks,
         );
-        let apps = Apps::new(config.apps, tasks.clone()).unwrap();
         let readiness = Arc::new(Readiness::default());
         let state = ApiState::new(
             "node-1",
@@ -263,7 +263,10 @@ impl Node {
             state: None,
         };
         let (app, channel) = (AppId::new(app).unwrap(), ChannelName::new(channel).unwrap());
-        self.presence.admit(&app, &channel, member).unwrap().join(None)
+        self.presence
+            .admit(&app, &channel, member, None)
+            .unwrap()
+            .join(None)
     }
 
     /// Calls, and holds the answer to what the OpenAPI document says of it.

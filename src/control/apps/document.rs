@@ -7,6 +7,7 @@ use super::diff;
 use crate::{
     apps::{AppRecord, FORMAT, KeyRecord},
     control::audit::Change,
+    model::Quotas,
 };
 
 /// An app as it is stored, under its id.
@@ -250,8 +251,8 @@ impl AppDocument {
         }
     }
 
-    /// What the nodes are told.
-    pub(super) fn record(&self) -> AppRecord {
+    /// What the nodes are told, with what its plan allows.
+    pub(super) fn record(&self, quotas: Quotas) -> AppRecord {
         let keys = self.keys.iter().map(|key| KeyRecord {
             id: key.id.clone(),
             hash: key.hash.clone(),
@@ -263,6 +264,7 @@ impl AppDocument {
             version: self.version,
             settings: self.settings.clone(),
             keys: keys.collect(),
+            quotas,
         }
     }
 
@@ -391,7 +393,7 @@ mod tests {
 
     #[test]
     fn the_nodes_are_told_what_they_need() {
-        let record = app().record();
+        let record = app().record(Quotas::default());
         assert_eq!((record.version, record.keys.len()), (1, 1));
         assert_eq!(record.keys[0].secret.as_deref(), Some("planted secret"));
         assert!(app().signs());

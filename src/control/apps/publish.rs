@@ -149,7 +149,8 @@ impl Apps {
         if app.deleted {
             return self.unpublish(id).await;
         }
-        let value = serde_json::to_vec(&app.record()).map_err(|_| AppsError::Internal)?;
+        let (quotas, _) = self.quotas(app.plan.as_deref()).await?;
+        let value = serde_json::to_vec(&app.record(quotas)).map_err(|_| AppsError::Internal)?;
         for _ in 0..TRIES {
             let entry = self.bucket.get(id.as_str()).await?;
             if version_of(entry.value.as_deref()) >= app.version {

@@ -116,7 +116,7 @@ impl Node {
         ear: Option<&Ear>,
     ) -> Result<Membership, PresenceError> {
         let listener = ear.map(|ear| ear.mailbox.clone());
-        let admitted = self.presence.admit(&app(), &name(channel), member)?;
+        let admitted = self.presence.admit(&app(), &name(channel), member, None)?;
         Ok(admitted.join(listener))
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipstream::{channel::TooManyTails, log::memory::Target};
+use slipstream::{channel::TooManyTails, log::memory::Target, telemetry::Limit};
 
 use super::setting::{Reader, SHARD, Setting, publish, publish_many};
 
@@ -63,7 +63,7 @@ async fn a_node_has_no_more_tails_than_it_may() {
     let _a = Reader::fresh(&node, &setting.route("a")).await;
     let b = Reader::fresh(&node, &setting.route("b")).await;
     let refused = Reader::subscribe(&node, &setting.route("c"), None).await;
-    assert_eq!(refused.err(), Some(TooManyTails.into()));
+    assert_eq!(refused.err(), Some(TooManyTails(Limit::Tails).into()));
     drop(b);
     setting.pass(8 * SECOND).await;
     Reader::fresh(&node, &setting.route("c")).await;

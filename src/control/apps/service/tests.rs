@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     config::{Secret, Sources},
     log::memory::{ClassSpec, MemoryLog},
-    model::ClassName,
+    model::{ClassName, Quotas},
     store,
     task::Tasks,
 };
@@ -218,6 +218,8 @@ async fn a_plan_bounds_an_app() {
     );
     fast["limits"]["publish_rate"] = json!(10);
     setting.set("shop", fast).await.unwrap();
+    let quotas = setting.record("shop").await.unwrap().quotas;
+    assert_eq!((quotas.messages_per_second, quotas.channels), (Some(10), None));
 }
 
 #[tokio::test]
@@ -365,7 +367,7 @@ async fn a_deleted_app_is_gone_and_its_id_is_given_to_nobody() {
     // One that has not looked since is noticed too.
     let bucket = setting.log.bucket(BucketName::Apps);
     let revision = bucket.get("shop").await.unwrap().revision;
-    let late = serde_json::to_vec(&old.record()).unwrap();
+    let late = serde_json::to_vec(&old.record(Quotas::default())).unwrap();
     bucket.set("shop", late.into(), revision, None).await.unwrap();
     assert_eq!(setting.apps.reconcile().await, Ok(1));
     assert!(setting.record("shop").await.is_none());
@@ -453,7 +455,7 @@ async fn what_was_stored_and_not_published_is_published_later() {
     assert_eq!((settled.app.version, settled.published), (7, true));
     // And what the store knows nothing of stays.
     let bucket = setting.log.bucket(BucketName::Apps);
-    let lost = serde_json::to_vec(&app.record()).unwrap();
+    let lost = serde_json::to_vec(&app.record(Quotas::default())).unwrap();
     bucket.set("lost", lost.into(), 0, None).await.unwrap();
     assert_eq!(setting.apps.reconcile().await, Ok(0));
     assert!(setting.record("lost").await.is_some());
