@@ -48,6 +48,7 @@ const MODULES: &[(&str, &str)] = &[
         "users",
         "channel cluster config log model protocol revocation session task telemetry",
     ),
+    ("usage", "config log model store task telemetry"),
     ("survey", "channel cluster limits log model task telemetry users"),
     // The rim.
     (
@@ -65,7 +66,7 @@ const MODULES: &[(&str, &str)] = &[
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation seal session survey task telemetry users",
+        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation seal session survey task telemetry usage users",
     ),
     ("dev", "app config model task"),
     (

@@ -208,6 +208,11 @@ impl Batch {
         }
     }
 
+    /// The bytes of its frames.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Offers what is above `delivered`; on success `delivered` moves to the last one.
     pub fn offer<O: Outlet>(&self, outlet: &O, delivered: &mut Offset) -> Offer {
         let Some(last) = self.entries.last() else {

@@ -22,7 +22,7 @@ use crate::{
     log::{Log, LogEvent, Route, ShardId},
     model::{AppId, ChannelKey, ChannelName, Epoch, History, Offset, Publication},
     task::Tasks,
-    telemetry::{AppMetrics, DropReason, Metrics},
+    telemetry::{AppMetrics, DropReason, Measure, Meters, Metrics},
 };
 
 use super::{
@@ -73,6 +73,8 @@ pub struct Channel {
     pub(super) route: Route,
     pub(super) keeper: Option<Arc<Keeper>>,
     pub(super) app: Arc<AppMetrics>,
+    /// Counts what its namespace uses.
+    pub(super) usage: Arc<Meters>,
     pub(super) body: Mutex<Body>,
     /// Wakes its pump: it is to stop, or to start over.
     pub(super) control: Notify,
@@ -84,6 +86,17 @@ pub struct Channel {
     members: AtomicUsize,
     /// Names it among the channels this hub has had.
     pub(super) number: u64,
+}
+
+impl Channel {
+    /// Counts what was put into mailboxes.
+    pub(super) fn delivered(&self, publications: u64, bytes: u64) {
+        if publications > 0 {
+            self.app.deliveries.inc_by(publications);
+            self.usage.add(Measure::MessagesOut, publications);
+            self.usage.add(Measure::BytesOut, bytes);
+        }
+    }
 }
 
 /// What a channel holds.
@@ -336,10 +349,12 @@ impl Hub {
             })),
             None => Body::Ephemeral(Ephemeral::default()),
         };
+        let app = self.metrics.app(&route.key().app);
         Channel {
             route: route.clone(),
             keeper: partition.keeper.clone(),
-            app: self.metrics.app(&route.key().app),
+            usage: app.usage.namespace(route.key().name.namespace()),
+            app,
             body: Mutex::new(body),
             control: Notify::new(),
             begun: Notify::new(),

@@ -72,6 +72,8 @@ pub struct Effects<O> {
     pub ended: Vec<O>,
     /// Publications handed to outlets.
     pub delivered: u64,
+    /// Bytes of their frames.
+    pub delivered_bytes: u64,
     /// Messages no program can read, passed over.
     pub malformed: u64,
     /// Gaps that opened.
@@ -91,6 +93,7 @@ impl<O> Default for Effects<O> {
         Self {
             behind: Vec::new(),
             ended: Vec::new(),
+            delivered_bytes: 0,
             delivered: 0,
             malformed: 0,
             gaps: 0,
@@ -481,6 +484,7 @@ impl<O: Outlet> Tail<O> {
             return;
         }
         let mut closed = Vec::new();
+        let before = self.effects.delivered;
         for (key, cursor) in self.cursors.iter_mut().filter(|(_, cursor)| cursor.live) {
             match batch.offer(&cursor.outlet, &mut cursor.delivered) {
                 Offer::Taken => self.effects.delivered += batch.len() as u64,
@@ -491,6 +495,9 @@ impl<O: Outlet> Tail<O> {
                 Offer::Closed => closed.push(key),
             }
         }
+        // Once for all: this loop is the dearest of the node.
+        let takers = (self.effects.delivered - before) / batch.len() as u64;
+        self.effects.delivered_bytes += takers * batch.bytes() as u64;
         for key in closed {
             // Its connection is about to leave; until then it must cost nothing.
             if let Some(cursor) = self.cursors.get_mut(key) {

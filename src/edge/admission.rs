@@ -100,7 +100,7 @@ impl Admission {
             return Err(DisconnectCode::ConnectionLimit);
         }
         count(&self.gateway, &app);
-        self.gateway.metrics.app(&self.app.id).connections.dec();
+        uncount(&self.gateway, &self.app);
         self.app = app;
         Ok(true)
     }
@@ -128,7 +128,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.gateway.open.fetch_sub(1, Ordering::Relaxed);
         self.gateway.arrivals.gone(&self.app.id, &self.from);
-        self.gateway.metrics.app(&self.app.id).connections.dec();
+        uncount(&self.gateway, &self.app);
     }
 }
 
@@ -144,4 +144,11 @@ fn count(gateway: &Gateway, app: &App) {
     let metrics = gateway.metrics.app(&app.id);
     metrics.connections.inc();
     metrics.connections_opened.inc();
+    metrics.usage.connection_opened();
+}
+
+fn uncount(gateway: &Gateway, app: &App) {
+    let metrics = gateway.metrics.app(&app.id);
+    metrics.connections.dec();
+    metrics.usage.connection_closed();
 }
