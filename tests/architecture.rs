@@ -61,7 +61,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "bench",
-        "apps cluster config limits log model presence protocol task telemetry",
+        "apps cluster config limits log model presence protocol store task telemetry usage",
     ),
     // Knows everything below, and is known by the commands alone.
     (

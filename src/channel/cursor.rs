@@ -208,6 +208,18 @@ impl Batch {
         }
     }
 
+    /// The offset of its first publication.
+    pub fn first(&self) -> Option<Offset> {
+        self.entries.first().map(|entry| entry.offset)
+    }
+
+    /// How many publications are above `offset`, and the bytes of their frames.
+    pub fn after(&self, offset: Offset) -> (usize, usize) {
+        let start = self.entries.partition_point(|entry| entry.offset <= offset);
+        let bytes = self.frames[start..].iter().map(Bytes::len).sum();
+        (self.frames.len() - start, bytes)
+    }
+
     /// The bytes of its frames.
     pub fn bytes(&self) -> usize {
         self.bytes

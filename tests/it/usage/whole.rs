@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use slipstream::{
     config::Config,
+    log::BucketName,
     model::AppId,
     task::Tasks,
     telemetry::{Measure, Metrics},
@@ -127,6 +129,57 @@ async fn what_clients_and_backends_do_is_in_the_sums() {
         .unwrap();
     assert_eq!(keys.len(), 1, "the key that the token is signed with: {keys:?}");
     assert!(keys.values().all(|minute| minute % 60_000 == 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_use_of_an_api_key_is_known_by_its_id() {
+    let nats = NatsServer::start().await;
+    let builder = Edge::builder()
+        .nats(&[nats.url()])
+        .set("usage.flush_interval", "1s");
+    let edge = builder.start().await;
+    let place = Place::file().await;
+    let metrics = Arc::new(Metrics::new());
+    let _worker = Worker::start(
+        &**edge.log(),
+        &place.store,
+        &usage_config(),
+        &metrics,
+        &place.tasks,
+    );
+    let hash = |text: &str| {
+        let hash = digest(&SHA256, text.as_bytes());
+        let hex = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        hex.collect::<String>()
+    };
+    let record = json!({
+        "format": 1,
+        "version": 1,
+        "settings": {"anonymous": true, "namespaces": [{"name": "", "subscribe": "anyone"}]},
+        "keys": [{"id": "k-used", "hash": hash("one")}, {"id": "k-idle", "hash": hash("two")}],
+    });
+    let bucket = edge.log().bucket(BucketName::Apps);
+    bucket
+        .set("shop", record.to_string().into(), 0, None)
+        .await
+        .unwrap();
+    until("served", || async { edge.app_version("shop") }).await;
+    let begun = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    // The right key, and one that is no app's.
+    for (key, status) in [("one", 200), ("three", 401)] {
+        let headers = [("x-api-key", key)];
+        let answer = http(edge.addr, "GET /v1/channels", &headers, &Value::Null).await;
+        assert_eq!(answer.0, status);
+    }
+    let app = AppId::new("shop").unwrap();
+    let keys = until("reported", || async {
+        let keys = last_used(&*place.store, &app).await.unwrap();
+        (!keys.is_empty()).then_some(keys)
+    })
+    .await;
+    assert_eq!(keys.keys().collect::<Vec<_>>(), ["k-used"]);
+    assert!(keys["k-used"] > begun - 60_000 && keys["k-used"] % 60_000 == 0);
+    edge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
