@@ -36,6 +36,7 @@ use crate::{
     survey::Survey,
     task::Tasks,
     telemetry::{Metrics, RefusedHandshake, RefusedMessage},
+    usage::Reporter,
     users::{Index, Users},
 };
 
@@ -92,6 +93,7 @@ pub struct Running {
     presence: Arc<Presence>,
     hub: Arc<Hub>,
     gateway: Arc<Gateway>,
+    reporter: Arc<Reporter>,
     /// Ended by [`Tasks::stop`]: what serves the others.
     background: Tasks,
     /// Connections and requests: waited for.
@@ -314,6 +316,7 @@ impl App {
             metrics.clone(),
             &background,
         );
+        let reporter = Reporter::start(&*log, &config.usage, metrics.clone(), &background);
         let addr = listener.local_addr();
         let stop_accepting = CancellationToken::new();
         let readiness = Arc::new(Readiness::default());
@@ -384,6 +387,7 @@ impl App {
             presence,
             hub,
             gateway,
+            reporter,
             background,
             clients,
             readiness,
@@ -419,6 +423,7 @@ impl Running {
             }
             self.sharing.finish().await;
             self.hub.write_marks().await;
+            self.reporter.close(self.config.log.ack_timeout).await;
             self.nodes.close().await;
             self.log.close().await;
         });
@@ -450,6 +455,11 @@ impl Running {
     /// The apps it serves.
     pub fn apps(&self) -> &Apps {
         &self.apps
+    }
+
+    /// The log that it shares with the others.
+    pub fn log(&self) -> Arc<dyn Log> {
+        self.log.clone()
     }
 
     /// The node's channels.

@@ -35,6 +35,7 @@ mod resume;
 mod stats;
 mod suite;
 mod token;
+mod usage;
 mod worker;
 
 use std::io;
@@ -94,6 +95,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         BenchCommand::Worker => worker::run(),
         BenchCommand::Presence(args) => presence::run(&args),
         BenchCommand::Apps(args) => apps::run(&args),
+        BenchCommand::Usage(args) => usage::run(&args),
         BenchCommand::Limits(args) => limits::run(&args),
         BenchCommand::Suite(args) => suite::run(&args),
     }

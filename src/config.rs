@@ -62,6 +62,8 @@ pub struct Config {
     pub tenants: TenantsConfig,
     /// Accounts, teams, apps, plans, usage.
     pub store: StoreConfig,
+    /// What apps use.
+    pub usage: UsageConfig,
     /// People.
     pub control: ControlConfig,
     /// Letters to people.
@@ -408,6 +410,33 @@ pub struct StoreConfig {
     pub max_in_flight: usize,
     /// Threads that read an SQLite store.
     pub readers: usize,
+}
+
+/// `[usage]`
+#[derive(Clone, Debug)]
+pub struct UsageConfig {
+    /// How often a node reports.
+    pub flush_interval: Duration,
+    /// Records that a node keeps until NATS has them.
+    pub max_waiting: usize,
+    /// Namespaces of an app that are told apart.
+    pub max_namespaces: usize,
+    /// Documents of a record that a worker writes at once.
+    pub fold_concurrency: usize,
+    /// How long a worker may take for a record before another one takes it.
+    pub fold_timeout: Duration,
+    /// The longest pause before a record is tried again.
+    pub max_retry_delay: Duration,
+    /// How long the sums of minutes are kept.
+    pub keep_minutes: Duration,
+    /// How long the sums of hours are kept.
+    pub keep_hours: Duration,
+    /// How long the sums of days are kept.
+    pub keep_days: Duration,
+    /// How often a worker removes what is too old.
+    pub sweep_interval: Duration,
+    /// Rows of an answer.
+    pub max_rows: usize,
 }
 
 /// `[drain]`

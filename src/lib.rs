@@ -29,4 +29,5 @@ pub mod store;
 pub mod survey;
 pub mod task;
 pub mod telemetry;
+pub mod usage;
 pub mod users;

@@ -6,6 +6,7 @@
 mod labels;
 mod metrics;
 mod registry;
+mod usage;
 
 use std::io::{self, IsTerminal};
 
@@ -21,6 +22,7 @@ pub use labels::{
 pub use metrics::{AppMetrics, Held, Metrics, ShardMetrics};
 pub use prometheus_client::metrics::counter::Counter;
 pub use registry::MetricInfo;
+pub use usage::{AppUsage, Counts, Measure, Tally, Used};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -52,6 +52,7 @@ const MODULES: &[(&str, &str)] = &[
         "users",
         "channel cluster config log model protocol revocation session task telemetry",
     ),
+    ("usage", "config log model store task telemetry"),
     ("survey", "channel cluster limits log model task telemetry users"),
     // The rim.
     (
@@ -64,12 +65,12 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "bench",
-        "apps cluster config limits log model presence protocol task telemetry",
+        "apps cluster config limits log model presence protocol store task telemetry usage",
     ),
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config control edge limits log model presence protocol publish quota random revocation seal session store survey task telemetry users",
+        "api apps auth channel cluster config control edge limits log model presence protocol publish quota random revocation seal session store survey task telemetry usage users",
     ),
     ("dev", "app config model task"),
     (

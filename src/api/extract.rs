@@ -22,7 +22,7 @@ use crate::{
     auth::{PresentedKey, presented_key},
     protocol::json::Object,
     publish::Target,
-    telemetry::{AuthFailure, Metrics, RefusedBody},
+    telemetry::{AuthFailure, Measure, Metrics, RefusedBody},
 };
 
 /// The app whose backend calls, known by its key.
@@ -111,14 +111,20 @@ fn find(
     };
     // The app that was named is asked first: the common case then compares with few keys.
     let by_name = named.and_then(|id| apps.get(id));
-    match (named, by_name) {
-        (Some(_), Some(app)) if app.api_keys.accept(&key) => Ok(app),
+    let app = match (named, by_name) {
+        (Some(_), Some(app)) if app.api_keys.accept(&key) => app,
         (named, _) => match apps.by_api_key(&key) {
-            None => wrong(ApiError::Unauthorized),
-            Some(_) if named.is_some() => wrong(ApiError::Forbidden),
-            Some(app) => Ok(app),
+            None => return wrong(ApiError::Unauthorized),
+            Some(_) if named.is_some() => return wrong(ApiError::Forbidden),
+            Some(app) => app,
         },
+    };
+    let usage = &metrics.app(&app.id).usage;
+    usage.add(Measure::ApiCalls, 1);
+    if let Some(id) = app.api_keys.id_of(&key.hash()) {
+        usage.key_used(id);
     }
+    Ok(app)
 }
 
 /// The channel that a path of REST names, if nothing in it is escaped.

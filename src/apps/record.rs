@@ -128,7 +128,7 @@ impl AppRecord {
         let mut signing_keys = Vec::new();
         for key in &self.keys {
             let hash = hash(&key.hash).ok_or_else(|| RecordError::Hash(key.id.clone()))?;
-            hashes.push((hash, key.until));
+            hashes.push((Some(key.id.as_str().into()), hash, key.until));
             if let Some(sealed) = &key.secret {
                 let secret = open(id, &key.id, sealed).ok_or_else(|| RecordError::Sealed(key.id.clone()))?;
                 signing_keys.push(SigningKey {

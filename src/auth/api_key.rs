@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
 use super::unix_now;
@@ -11,6 +13,8 @@ pub struct ApiKeys(Vec<ApiKey>);
 #[derive(Clone, Debug)]
 struct ApiKey {
     hash: KeyHash,
+    /// What it is called; a key of the configuration is called nothing.
+    id: Option<Arc<str>>,
     /// Seconds since 1970 until which it is good; `None` = for good.
     until: Option<i64>,
 }
@@ -21,7 +25,7 @@ pub type KeyHash = [u8; 32];
 impl ApiKeys {
     /// Accepts these keys.
     pub fn new(keys: &[Secret]) -> Self {
-        keys.iter().map(|key| (hash(key.expose()), None)).collect()
+        keys.iter().map(|key| (None, hash(key.expose()), None)).collect()
     }
 
     /// Those of them whose hash is among `hashes`.
@@ -36,6 +40,12 @@ impl ApiKeys {
         self.0.iter().map(|key| key.hash)
     }
 
+    /// What the key with this hash is called, if it is called anything.
+    pub fn id_of(&self, hash: &KeyHash) -> Option<&Arc<str>> {
+        let key = self.0.iter().find(|key| key.hash == *hash)?;
+        key.id.as_ref()
+    }
+
     /// Whether `presented` is one of the keys. All are compared, so that the time does not tell
     /// which one matched.
     pub fn accept(&self, presented: &PresentedKey) -> bool {
@@ -47,10 +57,13 @@ impl ApiKeys {
     }
 }
 
-/// Of hashes, and until when each is good: seconds since 1970.
-impl FromIterator<(KeyHash, Option<i64>)> for ApiKeys {
-    fn from_iter<I: IntoIterator<Item = (KeyHash, Option<i64>)>>(keys: I) -> Self {
-        let keys = keys.into_iter().map(|(hash, until)| ApiKey { hash, until });
+/// A key: what it is called, its hash, and until when it is good, seconds since 1970.
+type KeyParts = (Option<Arc<str>>, KeyHash, Option<i64>);
+
+impl FromIterator<KeyParts> for ApiKeys {
+    fn from_iter<I: IntoIterator<Item = KeyParts>>(keys: I) -> Self {
+        let keys = keys.into_iter();
+        let keys = keys.map(|(id, hash, until)| ApiKey { hash, id, until });
         Self(keys.collect())
     }
 }
@@ -119,12 +132,18 @@ mod tests {
     #[test]
     fn a_key_is_good_until_its_time() {
         let keys: ApiKeys = [
-            (PresentedKey::new("old").hash(), Some(unix_now() - 1)),
-            (PresentedKey::new("new").hash(), Some(unix_now() + 60)),
+            (
+                Some("o".into()),
+                PresentedKey::new("old").hash(),
+                Some(unix_now() - 1),
+            ),
+            (None, PresentedKey::new("new").hash(), Some(unix_now() + 60)),
         ]
         .into_iter()
         .collect();
         assert!(!keys.accept(&PresentedKey::new("old")) && keys.accept(&PresentedKey::new("new")));
+        let id_of = |text| keys.id_of(&PresentedKey::new(text).hash()).map(|id| &**id);
+        assert_eq!((id_of("old"), id_of("new"), id_of("x")), (Some("o"), None, None));
     }
 
     #[test]

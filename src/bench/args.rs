@@ -27,6 +27,8 @@ pub(crate) enum BenchCommand {
     Presence(PresenceArgs),
     /// Apps that follow a bucket: start, memory, and how soon a change takes effect.
     Apps(AppsArgs),
+    /// How fast reports of what apps use are added up in a store.
+    Usage(UsageArgs),
     /// What the limits cost a publication, in nanoseconds, without a network.
     Limits(LimitsArgs),
     /// What is possible on this machine: the same work without a product.
@@ -324,6 +326,31 @@ pub(crate) struct AppsArgs {
     /// Changes of one of them, one after the other.
     #[arg(long, default_value_t = 200)]
     pub(crate) changes: u32,
+    /// Where the result is written as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UsageArgs {
+    /// The store: `sqlite:PATH` or `mongodb://...`, better an empty one; a file of its own if left out.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// Records.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) records: u32,
+    /// Apps in each.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) apps: u32,
+    /// Namespaces of each app.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) namespaces: u32,
+    /// Nodes that the records are of.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) nodes: u32,
+    /// Apps that are added up at once.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) concurrency: usize,
     /// Where the result is written as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

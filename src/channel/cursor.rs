@@ -208,6 +208,23 @@ impl Batch {
         }
     }
 
+    /// The offset of its first publication.
+    pub fn first(&self) -> Option<Offset> {
+        self.entries.first().map(|entry| entry.offset)
+    }
+
+    /// How many publications are above `offset`, and the bytes of their frames.
+    pub fn after(&self, offset: Offset) -> (usize, usize) {
+        let start = self.entries.partition_point(|entry| entry.offset <= offset);
+        let bytes = self.frames[start..].iter().map(Bytes::len).sum();
+        (self.frames.len() - start, bytes)
+    }
+
+    /// The bytes of its frames.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Offers what is above `delivered`; on success `delivered` moves to the last one.
     pub fn offer<O: Outlet>(&self, outlet: &O, delivered: &mut Offset) -> Offer {
         let Some(last) = self.entries.last() else {

@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     log::{Route, Stored},
     model::{Epoch, Offset, Position, Publication},
+    telemetry::Measure,
 };
 
 use super::{entry::Message, hub::Hub, keeper::Keeper, reader::Refused, recovery::floor_holds, shard::Fresh};
@@ -99,12 +100,15 @@ impl Hub {
             .shard()
             .and_then(|shard| self.keeper(shard))
             .ok_or(HistoryError::NoHistory)?;
-        timeout(
+        let page = timeout(
             self.config.subscribe_timeout,
             self.read_history(route, keeper, read),
-        )
-        .await
-        .unwrap_or(Err(HistoryError::TimedOut))
+        );
+        let page = page.await.unwrap_or(Err(HistoryError::TimedOut))?;
+        let key = route.key();
+        let usage = self.metrics.app(&key.app).usage.namespace(key.name.namespace());
+        usage.add(Measure::HistoryReads, 1);
+        Ok(page)
     }
 
     async fn read_history(

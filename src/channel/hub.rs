@@ -23,7 +23,7 @@ use crate::{
     model::{AppId, ChannelKey, ChannelName, Epoch, History, Offset, Publication},
     quota::{self, Meters, Place},
     task::Tasks,
-    telemetry::{AppMetrics, DropReason, Label, Limit, Metrics},
+    telemetry::{AppMetrics, DropReason, Label, Limit, Measure, Metrics, Tally},
 };
 
 use super::{
@@ -75,6 +75,8 @@ pub struct Channel {
     pub(super) route: Route,
     pub(super) keeper: Option<Arc<Keeper>>,
     pub(super) app: Arc<AppMetrics>,
+    /// Counts what its namespace uses.
+    pub(super) usage: Arc<Tally>,
     pub(super) body: Mutex<Body>,
     /// Wakes its pump: it is to stop, or to start over.
     pub(super) control: Notify,
@@ -88,6 +90,17 @@ pub struct Channel {
     pub(super) number: u64,
     /// Counts it among those that the app may have.
     _place: Option<Place>,
+}
+
+impl Channel {
+    /// Counts what was put into mailboxes.
+    pub(super) fn delivered(&self, publications: u64, bytes: u64) {
+        if publications > 0 {
+            self.app.deliveries.inc_by(publications);
+            self.usage.add(Measure::MessagesOut, publications);
+            self.usage.add(Measure::BytesOut, bytes);
+        }
+    }
 }
 
 /// What a channel holds.
@@ -348,10 +361,12 @@ impl Hub {
             })),
             None => Body::Ephemeral(Ephemeral::default()),
         };
+        let app = self.metrics.app(&route.key().app);
         Channel {
             route: route.clone(),
             keeper: partition.keeper.clone(),
-            app: self.metrics.app(&route.key().app),
+            usage: app.usage.namespace(route.key().name.namespace()),
+            app,
             body: Mutex::new(body),
             control: Notify::new(),
             begun: Notify::new(),

@@ -286,7 +286,9 @@ impl Hub {
                 // subscription ends with 2500, and its client subscribes anew.
                 let slow: Vec<_> = slow.into_iter().filter_map(|key| cursors.remove(key)).collect();
                 drop(body);
-                channel.app.deliveries.inc_by(delivered);
+                // All of it was taken, or nothing.
+                let takers = delivered / batch.len().max(1) as u64;
+                channel.delivered(delivered, takers * batch.bytes() as u64);
                 for cursor in slow {
                     self.metrics
                         .drops
@@ -303,7 +305,7 @@ impl Hub {
 
     /// Does for cursors what the tail asks for.
     pub(super) fn settle(self: &Arc<Self>, channel: &Arc<Channel>, effects: Effects<Outlet>) {
-        channel.app.deliveries.inc_by(effects.delivered);
+        channel.delivered(effects.delivered, effects.delivered_bytes);
         if effects.malformed > 0 {
             self.metrics
                 .drops

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     log::{Ack, PublishError, Route},
     model::{ChannelKey, Offset, Position, Record},
-    telemetry::{AppMetrics, Held, Limit, PublishOutcome},
+    telemetry::{AppMetrics, Held, Limit, Measure, PublishOutcome},
 };
 
 use super::hub::Hub;
@@ -67,6 +67,11 @@ impl Hub {
         // Also given back if nobody asks what became of it.
         let in_flight = Held::new(&self.metrics.publishes_in_flight);
         let bytes = record.data.len() as u64;
+        let usage = app.usage.namespace(route.key().name.namespace());
+        let used = move || {
+            usage.add(Measure::MessagesIn, 1);
+            usage.add(Measure::BytesIn, bytes);
+        };
         let hub = self.clone();
         // Only what has an id can have been stored before.
         let repeatable = dedup_id.map(|_| route.clone());
@@ -76,6 +81,7 @@ impl Hub {
             hub.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
             let (Some(keeper), Some(sending)) = (keeper, sending) else {
                 app.publishes.of(PublishOutcome::Ephemeral).inc();
+                used();
                 return Ok(Published {
                     position: None,
                     duplicate: false,
@@ -93,6 +99,9 @@ impl Hub {
                 PublishOutcome::Stored
             };
             app.publishes.of(kind).inc();
+            if !ack.duplicate {
+                used();
+            }
             let epoch = match keeper.proven_epoch() {
                 Some(epoch) => epoch,
                 // It is stored, but an offset means nothing without its epoch.

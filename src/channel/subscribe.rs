@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     log::Route,
     model::{Epoch, MAX_OFFSET, Offset, Position},
-    telemetry::{CatchupKind, CatchupSource, RecoveryOutcome},
+    telemetry::{CatchupKind, CatchupSource, Measure, RecoveryOutcome},
 };
 
 use super::{
@@ -104,6 +104,7 @@ impl Hub {
             Ok(Ok((key, outcome))) => {
                 if let Some(outcome) = outcome {
                     recoveries.of(outcome).inc();
+                    interest.channel().usage.add(Measure::Recoveries, 1);
                 }
                 Ok(Subscription { interest, key })
             }

@@ -72,6 +72,8 @@ pub struct Effects<O> {
     pub ended: Vec<O>,
     /// Publications handed to outlets.
     pub delivered: u64,
+    /// Bytes of their frames.
+    pub delivered_bytes: u64,
     /// Messages no program can read, passed over.
     pub malformed: u64,
     /// Gaps that opened.
@@ -91,6 +93,7 @@ impl<O> Default for Effects<O> {
         Self {
             behind: Vec::new(),
             ended: Vec::new(),
+            delivered_bytes: 0,
             delivered: 0,
             malformed: 0,
             gaps: 0,
@@ -481,9 +484,18 @@ impl<O: Outlet> Tail<O> {
             return;
         }
         let mut closed = Vec::new();
+        let first = batch.first().unwrap_or(0);
+        let mut takers = 0;
         for (key, cursor) in self.cursors.iter_mut().filter(|(_, cursor)| cursor.live) {
+            let had = cursor.delivered;
             match batch.offer(&cursor.outlet, &mut cursor.delivered) {
-                Offer::Taken => self.effects.delivered += batch.len() as u64,
+                Offer::Taken if had < first => takers += 1,
+                // A client that is ahead of this node: it had a part of them.
+                Offer::Taken => {
+                    let (new, bytes) = batch.after(had);
+                    self.effects.delivered += new as u64;
+                    self.effects.delivered_bytes += bytes as u64;
+                }
                 Offer::Full => {
                     cursor.live = false;
                     self.effects.behind.push(key);
@@ -491,6 +503,9 @@ impl<O: Outlet> Tail<O> {
                 Offer::Closed => closed.push(key),
             }
         }
+        // Once for all: the loop is the dearest of the node.
+        self.effects.delivered += takers * batch.len() as u64;
+        self.effects.delivered_bytes += takers * batch.bytes() as u64;
         for key in closed {
             // Its connection is about to leave; until then it must cost nothing.
             if let Some(cursor) = self.cursors.get_mut(key) {

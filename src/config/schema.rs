@@ -5,7 +5,7 @@ use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, ControlConfig,
     DrainConfig, EdgeConfig, HttpConfig, LimitsConfig, LogConfig, MailConfig, NatsConfig, NodeConfig,
     PresenceConfig, QuotasConfig, RevocationsConfig, StoreConfig, StreamConfig, StreamsConfig,
-    TelemetryConfig, TenantsConfig, UsersConfig,
+    TelemetryConfig, TenantsConfig, UsageConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Count, CountOrNone, Encryption, FilePath, Flag, Hidden, HiddenList, Id, IfGiven,
@@ -47,6 +47,7 @@ section!(Config {
     presence: Inner,
     tenants: Inner,
     store: Inner,
+    usage: Inner,
     control: Inner,
     mail: Inner,
     drain: Inner,
@@ -228,6 +229,20 @@ section!(StoreConfig {
     queue: Count,
     max_in_flight: Count,
     readers: Count,
+});
+
+section!(UsageConfig {
+    flush_interval: Time,
+    max_waiting: Count,
+    max_namespaces: Count,
+    fold_concurrency: Count,
+    fold_timeout: Time,
+    max_retry_delay: Time,
+    keep_minutes: Time,
+    keep_hours: Time,
+    keep_days: Time,
+    sweep_interval: Time,
+    max_rows: Count,
 });
 
 section!(ControlConfig {

@@ -15,6 +15,7 @@ use super::{
 mod apps;
 mod control;
 mod log;
+mod usage;
 
 /// Collects problems. A relation with a key that already has one is passed over: it was checked
 /// with a default in the place of a value that could not be read, and would mislead.
@@ -117,6 +118,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     presence(config, &mut checks);
     tenants(config, &mut checks);
     store(config, &mut checks);
+    usage::relations(config, &mut checks);
     control::relations(config, &mut checks);
     drain(config, &mut checks);
     telemetry(config, &mut checks);

@@ -116,7 +116,7 @@ impl Admission {
             }
         };
         count(&self.gateway, &app);
-        self.gateway.metrics.app(&self.app.id).connections.dec();
+        uncount(&self.gateway, &self.app);
         self.app = app;
         Ok(true)
     }
@@ -144,7 +144,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.gateway.open.fetch_sub(1, Ordering::Relaxed);
         self.gateway.arrivals.gone(&self.app.id, &self.from);
-        self.gateway.metrics.app(&self.app.id).connections.dec();
+        uncount(&self.gateway, &self.app);
     }
 }
 
@@ -160,4 +160,11 @@ fn count(gateway: &Gateway, app: &App) {
     let metrics = gateway.metrics.app(&app.id);
     metrics.connections.inc();
     metrics.connections_opened.inc();
+    metrics.usage.connection_opened();
+}
+
+fn uncount(gateway: &Gateway, app: &App) {
+    let metrics = gateway.metrics.app(&app.id);
+    metrics.connections.dec();
+    metrics.usage.connection_closed();
 }

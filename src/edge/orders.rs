@@ -316,6 +316,9 @@ impl Claims for SubscribeClaims {
 fn not_revoked<C: Claims>(gateway: &Gateway, app: &App, claims: C) -> Result<C, TokenError> {
     let (user, facts) = claims.said();
     gateway.revocations.check(&app.id, user, facts)?;
+    if let Some(key) = &facts.key {
+        gateway.metrics.app(&app.id).usage.key_used(key);
+    }
     Ok(claims)
 }
 

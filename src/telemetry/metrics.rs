@@ -13,6 +13,7 @@ use super::{
         RefusedHandshake, RefusedMessage, RingEviction, StatusClass, UserCommand,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
+    usage::{AppUsage, Limits as UsageLimits},
 };
 use crate::model::AppId;
 
@@ -32,6 +33,7 @@ pub struct Metrics {
     shards: RwLock<HashMap<String, Arc<ShardMetrics>>>,
     closed: Family<Labels, Counter>,
     sources: Sources,
+    usage_limits: Arc<UsageLimits>,
 
     /// 1 while `/readyz` says so.
     pub ready: Gauge,
@@ -133,6 +135,18 @@ pub struct Metrics {
     pub mails: ByLabel<MailOutcome, Counter>,
     /// Letters that wait.
     pub mail_waiting: Gauge,
+    /// Records of usage that this node has not reported yet.
+    pub usage_waiting: Gauge,
+    /// Tries to report a record that failed.
+    pub usage_reports_failed: Counter,
+    /// Records of usage that could not be reported, and are lost.
+    pub usage_lost: Counter,
+    /// Records of usage added up in the store.
+    pub usage_folded: Counter,
+    /// Records of usage that the store could not take now; they come again.
+    pub usage_delayed: Counter,
+    /// Records of usage, or parts of them, that cannot be added up.
+    pub usage_refused: Counter,
 }
 
 /// The metrics of one app on this node.
@@ -164,6 +178,8 @@ pub struct AppMetrics {
     pub quota_used: ByLabel<QuotaName, Gauge>,
     /// Warnings of quotas that this node has given.
     pub quota_warnings: ByLabel<QuotaName, Counter>,
+    /// What it uses.
+    pub usage: AppUsage,
 }
 
 /// The metrics of one shard as this node sees it.
@@ -248,6 +264,7 @@ impl Metrics {
             apps: RwLock::default(),
             shards: RwLock::default(),
             sources: Sources::default(),
+            usage_limits: Arc::default(),
             closed: b.family(
                 "slipstream_connections_closed_total",
                 "Connections closed, by close code.",
@@ -400,6 +417,24 @@ impl Metrics {
             ),
             mails: b.counters("slipstream_mails_total", "Tries to send a letter."),
             mail_waiting: b.gauge("slipstream_mail_waiting", "Letters that wait."),
+            usage_waiting: b.gauge("slipstream_usage_waiting", "Records of usage not reported yet."),
+            usage_reports_failed: b.counter(
+                "slipstream_usage_reports_failed_total",
+                "Tries to report a record of usage that failed.",
+            ),
+            usage_lost: b.counter("slipstream_usage_lost_total", "Records of usage that are lost."),
+            usage_folded: b.counter(
+                "slipstream_usage_folded_total",
+                "Records of usage added up in the store.",
+            ),
+            usage_delayed: b.counter(
+                "slipstream_usage_delayed_total",
+                "Records of usage that the store could not take.",
+            ),
+            usage_refused: b.counter(
+                "slipstream_usage_refused_total",
+                "Records of usage, or parts of them, that cannot be added up.",
+            ),
             exporter: b.finish(),
         }
     }
@@ -411,8 +446,19 @@ impl Metrics {
             return Arc::clone(known);
         }
         let mut apps = self.apps.write();
-        let new = || Arc::new(self.app_families.of(app));
+        let new = || Arc::new(self.app_families.of(app, &self.usage_limits));
         Arc::clone(apps.entry(app.clone()).or_insert_with(new))
+    }
+
+    /// The metrics of all apps that have any.
+    pub fn apps(&self) -> Vec<(AppId, Arc<AppMetrics>)> {
+        let apps = self.apps.read();
+        apps.iter().map(|(id, app)| (id.clone(), app.clone())).collect()
+    }
+
+    /// Tells so many namespaces of each app apart in what it uses, from now on.
+    pub fn set_usage_namespaces(&self, most: usize) {
+        self.usage_limits.set_namespaces(most);
     }
 
     /// Subscriptions of all apps.
@@ -494,7 +540,7 @@ impl AppFamilies {
         }
     }
 
-    fn of(&self, app: &AppId) -> AppMetrics {
+    fn of(&self, app: &AppId, usage: &Arc<UsageLimits>) -> AppMetrics {
         let labels = vec![("app", app.to_string())];
         AppMetrics {
             connections: self.connections.get_or_create_owned(&labels),
@@ -510,6 +556,7 @@ impl AppFamilies {
             limits_hit: by_label(&self.limits_hit, &labels),
             quota_used: by_label(&self.quota_used, &labels),
             quota_warnings: by_label(&self.quota_warnings, &labels),
+            usage: AppUsage::new(usage.clone()),
         }
     }
 }

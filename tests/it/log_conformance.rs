@@ -74,6 +74,7 @@ pub(crate) async fn conformance(log: Arc<dyn Log>, class: ClassName) {
         nodes::a_watch_tells_what_is_there_and_what_changes,
         work::what_is_appended_is_delivered_until_it_is_settled,
         work::what_nobody_settles_comes_again_to_whoever_pulls,
+        work::with_one_open_nothing_overtakes_what_comes_again,
         work::an_append_with_the_same_id_is_stored_once,
         work::no_key_reaches_another_apps_messages,
         work::events_stay_when_they_are_settled,

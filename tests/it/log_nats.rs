@@ -4,6 +4,7 @@
 mod connections;
 mod faults;
 mod setup;
+mod work;
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 

@@ -28,5 +28,6 @@ mod rpc;
 mod server_api;
 mod store_conformance;
 mod support;
+mod usage;
 mod users;
 mod websocket;

@@ -12,7 +12,7 @@ use crate::{
     model::Offset,
 };
 
-use super::{Tail, cursor, publications};
+use super::{Effects, Tail, cursor, publications};
 
 /// What a subscriber that resumes from a position gets.
 #[derive(Debug)]
@@ -216,12 +216,7 @@ impl<O: Outlet> Tail<O> {
             };
         }
         let entries = self.ring.after(cursor.delivered);
-        match give(
-            cursor,
-            entries,
-            self.limits.page_bytes,
-            &mut self.effects.delivered,
-        ) {
+        match give(cursor, entries, self.limits.page_bytes, &mut self.effects) {
             Fed::Taken => {
                 cursor.delivered = cursor.delivered.max(self.whole_to);
                 cursor.live = true;
@@ -246,7 +241,7 @@ impl<O: Outlet> Tail<O> {
             cursor,
             publications(&messages[had..]),
             usize::MAX,
-            &mut self.effects.delivered,
+            &mut self.effects,
         );
         if fed == Fed::Taken {
             cursor.delivered = cursor.delivered.max(covered_to);
@@ -304,7 +299,7 @@ fn give<'a, O: Outlet>(
     cursor: &mut Cursor<O>,
     entries: impl Iterator<Item = &'a Arc<Entry>>,
     limit: usize,
-    delivered: &mut u64,
+    effects: &mut Effects<O>,
 ) -> Fed {
     let mut space = cursor.outlet.space().min(limit);
     let mut batch = Batch::default();
@@ -322,7 +317,10 @@ fn give<'a, O: Outlet>(
         batch.push(entry.clone());
     }
     match batch.offer(&cursor.outlet, &mut cursor.delivered) {
-        Offer::Taken => *delivered += batch.len() as u64,
+        Offer::Taken => {
+            effects.delivered += batch.len() as u64;
+            effects.delivered_bytes += batch.bytes() as u64;
+        }
         Offer::Full => return Fed::Full(first),
         Offer::Closed => return Fed::Gone,
     }

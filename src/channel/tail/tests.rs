@@ -430,6 +430,15 @@ fn a_client_ahead_gets_nothing_twice() {
     assert_eq!(joined.offset, 12);
     tail.on_copies(Pace::Queued, (11..=13).map(|offset| copy(offset - 1, offset)));
     assert_eq!(inbox.got(), [13]);
+    let one = tail.take_effects();
+    assert_eq!(one.delivered, 1, "what it had is not counted");
+    assert!(one.delivered_bytes > 0);
+    tail.on_copies(Pace::Queued, (14..=15).map(|offset| copy(offset - 1, offset)));
+    let effects = tail.take_effects();
+    assert_eq!(
+        (effects.delivered, effects.delivered_bytes),
+        (2, 2 * one.delivered_bytes)
+    );
 }
 
 #[test]

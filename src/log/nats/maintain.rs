@@ -10,15 +10,16 @@ use super::{
     NatsLog,
     api::Api,
     connect::connect,
-    error::StartError,
+    error::{Difference, StartError},
     events::Events,
     format::Names,
     inbox::Inbox,
     registry::{Registry, layout::Layout},
+    streams,
 };
 use crate::{
     config::{LogConfig, NatsConfig},
-    log::{EpochEntry, Log, ReadError, ShardSpec},
+    log::{EpochEntry, Log, ReadError, ShardSpec, StreamName},
     model::Epoch,
     random,
     task::Tasks,
@@ -75,12 +76,12 @@ async fn replace(log: &Arc<NatsLog>, spec: &ShardSpec, token: &Epoch) -> Result<
     }
 }
 
-/// Raises `max_bytes` of the deployment's classes to what the configuration says, and tells `done` of
+/// Raises `max_bytes` of the deployment's classes and of its own streams to what the configuration says, and tells `done` of
 /// each stream. Doing it again finishes what was interrupted; nodes that run go on as they are.
 ///
 /// # Errors
 ///
-/// [`StartError`], also if a class would get less room, or differs in anything else.
+/// [`StartError`], also if one of them would get less room, or differs in anything else.
 pub async fn resize(
     nats: &NatsConfig,
     log: &LogConfig,
@@ -105,6 +106,11 @@ pub async fn resize(
             done(&stream, class.max_bytes);
         }
     }
+    for name in StreamName::ALL {
+        let (stream, max_bytes) = (names.work_stream(name), streams::config(log, name).max_bytes);
+        set_max_bytes(&api, &stream, max_bytes).await?;
+        done(&stream, max_bytes);
+    }
     registry.register_resize(&ours).await
 }
 
@@ -118,6 +124,17 @@ async fn set_max_bytes(api: &Api, stream: &str, max_bytes: u64) -> Result<(), St
         .call(&format!("STREAM.INFO.{stream}"), &json!({}))
         .await
         .map_err(failed())?;
+    let found = info.config.get("max_bytes").and_then(Value::as_u64);
+    if found.is_some_and(|found| found > max_bytes) {
+        return Err(StartError::StreamDiffers {
+            stream: stream.to_owned(),
+            differences: vec![Difference {
+                field: "max_bytes".to_owned(),
+                expected: max_bytes.to_string(),
+                found: found.unwrap_or_default().to_string(),
+            }],
+        });
+    }
     let max_bytes = json!(max_bytes);
     if info.config.get("max_bytes") != Some(&max_bytes) {
         info.config.insert("max_bytes".to_owned(), max_bytes);

@@ -20,7 +20,7 @@ use super::{
     read::Reads,
     registry::{Registry, layout::Layout},
     seal::Seal,
-    streams::Definition,
+    streams::{self, Definition},
 };
 use crate::{
     config::{LogConfig, NatsConfig, Secret},
@@ -165,12 +165,7 @@ async fn agree(
         }
     }
     for stream in StreamName::ALL {
-        let config = match stream {
-            StreamName::Usage => &log.streams.usage,
-            StreamName::Overflow => &log.streams.overflow,
-            StreamName::Events => &log.streams.events,
-        };
-        Definition::work(names, stream, config)?
+        Definition::work(names, stream, streams::config(log, stream))?
             .ensure(api, patience)
             .await?;
     }

@@ -14,7 +14,7 @@ use super::{
     format::{Names, join},
 };
 use crate::{
-    config::{ClassConfig, StreamConfig},
+    config::{ClassConfig, LogConfig, StreamConfig},
     log::{BucketName, StreamName},
 };
 
@@ -171,6 +171,15 @@ impl Definition {
             compare(field, expected, found, &mut differences);
         }
         differences
+    }
+}
+
+/// What one of the deployment's own streams is made with.
+pub(super) fn config(log: &LogConfig, stream: StreamName) -> &StreamConfig {
+    match stream {
+        StreamName::Usage => &log.streams.usage,
+        StreamName::Overflow => &log.streams.overflow,
+        StreamName::Events => &log.streams.events,
     }
 }
 

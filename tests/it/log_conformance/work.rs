@@ -124,6 +124,33 @@ pub(super) async fn what_nobody_settles_comes_again_to_whoever_pulls(suite: &Sui
     nothing(&mut *second).await;
 }
 
+pub(super) async fn with_one_open_nothing_overtakes_what_comes_again(suite: &Suite) {
+    let stream = suite.log.work_stream(StreamName::Usage);
+    let app = format!("{}-ordered", suite.app);
+    for text in ["1", "2", "3"] {
+        append(&*stream, &[&app, "x"], None, text).await;
+    }
+    let options = ConsumeOptions {
+        durable: app.clone(),
+        prefix: vec![app],
+        max_ack_pending: 1,
+        ..options(&suite.app)
+    };
+    let mut one = soon(stream.consume(options.clone())).await.unwrap();
+    let mut other = soon(stream.consume(options)).await.unwrap();
+    for text in ["1", "2", "3"] {
+        let pulled = pull(&mut *one, 10).await;
+        assert_eq!(texts(&pulled), [text]);
+        nothing(&mut *other).await;
+        soon(pulled[0].nak(SHORT)).await.unwrap();
+        nothing(&mut *other).await;
+        let again = pull(&mut *other, 10).await;
+        assert_eq!((texts(&again), again[0].delivered), (vec![text], 2));
+        soon(again[0].ack()).await.unwrap();
+    }
+    nothing(&mut *one).await;
+}
+
 pub(super) async fn an_append_with_the_same_id_is_stored_once(suite: &Suite) {
     let stream = suite.log.work_stream(StreamName::Usage);
     let app = suite.other_app.as_str();

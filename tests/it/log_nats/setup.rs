@@ -342,6 +342,7 @@ async fn l2_an_operator_raises_the_room_of_a_class() {
     let node = TestLog::start_with(&nats, &log_config()).await.unwrap();
     let mut larger = log_config();
     larger.classes[0].max_bytes *= 2;
+    larger.streams.usage.max_bytes *= 2;
     let mut smaller = log_config();
     smaller.classes[0].max_bytes /= 2;
     let mut older = log_config();
@@ -361,8 +362,16 @@ async fn l2_an_operator_raises_the_room_of_a_class() {
         }))
         .await
         .unwrap();
-        assert_eq!(told, ["slip_std_0", "slip_std_1", "slip_few_0"]);
+        let own = ["slip_usage", "slip_overflow", "slip_events"];
+        assert_eq!(
+            told,
+            [&["slip_std_0", "slip_std_1", "slip_few_0"][..], &own].concat()
+        );
     }
+    let mut less = larger.clone();
+    less.streams.usage.max_bytes /= 2;
+    let error = within(resize(&nats, &less, &tasks, |_, _| {})).await.unwrap_err();
+    assert!(error.to_string().contains("slip_usage"), "{error}");
     // The node that runs is not disturbed, a new one has the new room, and an old file is refused.
     let stored = within(node.info(node.shards()[0].id)).await.unwrap();
     assert!(stored.last_seq > 0, "its anchor");
