@@ -40,9 +40,9 @@ use crate::{
     users::{Index, Users},
 };
 
-mod control_plane;
+mod stored;
 
-use control_plane::ControlPlane;
+use stored::Stored;
 
 const PAGE: &str = include_str!("edge/page/index.html");
 
@@ -55,6 +55,8 @@ pub struct Roles {
     pub api: bool,
     /// Serves people: accounts, teams, apps. Needs the store.
     pub control: bool,
+    /// Adds up what apps use. Needs the store.
+    pub worker: bool,
 }
 
 impl Roles {
@@ -63,11 +65,13 @@ impl Roles {
         edge: true,
         api: true,
         control: true,
+        worker: true,
     };
 
     /// What depends on NATS alone.
     pub const DATA: Self = Self {
         control: false,
+        worker: false,
         ..Self::ALL
     };
 }
@@ -335,23 +339,20 @@ impl App {
             readiness.clone(),
             metrics.clone(),
         );
-        let people = if roles.control {
-            let plane = ControlPlane {
-                config: config.clone(),
-                log: seam,
-                sealing,
-                metrics: metrics.clone(),
-                tasks: background.clone(),
-            };
-            match plane.start().await {
-                Ok(people) => Some(people),
-                Err(error) => {
-                    background.stop();
-                    return Err(error);
-                }
+        let stored = Stored {
+            roles,
+            config: config.clone(),
+            log: seam,
+            sealing,
+            metrics: metrics.clone(),
+            tasks: background.clone(),
+        };
+        let people = match stored.start().await {
+            Ok(people) => people,
+            Err(error) => {
+                background.stop();
+                return Err(error);
             }
-        } else {
-            None
         };
         let doors = Doors {
             backends: roles.api,

@@ -149,6 +149,7 @@ fn run_serve(args: &ServeArgs) -> Result<(), CliError> {
         edge: args.role.contains(&Role::Edge),
         api: args.role.contains(&Role::Api),
         control: args.role.contains(&Role::Control),
+        worker: args.role.contains(&Role::Worker),
     };
     runtime()?.block_on(async {
         let stop = signal::first(&Tasks::default()).map_err(CliError::Runtime)?;

@@ -61,7 +61,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "apps auth channel cluster config control limits log model presence protocol publish quota random revocation seal store survey task telemetry users",
+        "apps auth channel cluster config control limits log model presence protocol publish quota random revocation seal store survey task telemetry usage users",
     ),
     (
         "bench",

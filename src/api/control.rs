@@ -20,6 +20,7 @@ mod page;
 mod plans;
 mod teams;
 mod tokens;
+mod usage;
 mod versions;
 
 use std::{
@@ -67,6 +68,7 @@ pub struct Shared {
     body_timeout: Duration,
     keep_answers: Duration,
     max_kept_bytes: usize,
+    max_usage_rows: usize,
     metrics: Arc<Metrics>,
     tasks: Tasks,
 }
@@ -110,6 +112,7 @@ impl ControlState {
             body_timeout: http.body_timeout,
             keep_answers: control.idempotency_lifetime,
             max_kept_bytes: control.idempotency_max_bytes,
+            max_usage_rows: config.usage.max_rows,
             metrics,
             tasks,
         }))
@@ -334,6 +337,7 @@ fn app_routes() -> Routes {
         ("/v1/apps/{app}/keys/{key}", delete(keys::revoke)),
         ("/v1/apps/{app}/keys/{key}/end", post(keys::end)),
         ("/v1/apps/{app}/keys/{key}/rotate", post(keys::rotate)),
+        ("/v1/apps/{app}/usage", get(usage::get)),
         ("/v1/apps/{app}/versions", get(versions::list)),
         ("/v1/apps/{app}/versions/{version}", get(versions::get)),
         (

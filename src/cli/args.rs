@@ -71,6 +71,8 @@ pub(super) enum Role {
     Api,
     /// Serve people: accounts, teams, apps. Needs a store.
     Control,
+    /// Add up what apps use. Needs a store.
+    Worker,
 }
 
 #[derive(Debug, Subcommand)]
@@ -197,7 +199,7 @@ mod tests {
             "slipstream dev --listen 8000",
             "slipstream dev --nosuch",
             "slipstream serve",
-            "slipstream serve --config a --role worker",
+            "slipstream serve --config a --role waiter",
             "slipstream config",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -4,6 +4,7 @@ mod isolation;
 mod outage;
 mod repeat;
 mod story;
+mod usage;
 
 use slipstream::app::Roles;
 use tempfile::TempDir;

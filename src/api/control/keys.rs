@@ -16,6 +16,7 @@ use crate::{
         Permission,
         apps::{Created, KeyDocument},
     },
+    usage,
 };
 
 /// The longest overlap of a rotation, seconds: 90 days.
@@ -62,6 +63,9 @@ pub(in crate::api) struct KeyView {
     until: Option<i64>,
     /// When it was made, ms since 1970.
     created_ms: i64,
+    /// When it was last used, to the minute, ms since 1970; null: not within `usage.keep_days`, or it is not known
+    /// here. Only told with the list of keys.
+    used_ms: Option<i64>,
 }
 
 /// A key that was made.
@@ -82,6 +86,7 @@ impl From<&KeyDocument> for KeyView {
             signs: key.secret.is_some(),
             until: key.until,
             created_ms: key.created_ms,
+            used_ms: None,
         }
     }
 }
@@ -102,7 +107,11 @@ pub(in crate::api) async fn list(
     AppAt(id): AppAt,
 ) -> Answer {
     let app = state.apps()?.get(&actor, &id, Permission::KeysRead).await?;
-    let keys = app.keys.iter().map(KeyView::from);
+    let used = usage::last_used(&*state.services()?.store, &id).await?;
+    let keys = app.keys.iter().map(|key| KeyView {
+        used_ms: used.get(&key.id).copied(),
+        ..KeyView::from(key)
+    });
     json(StatusCode::OK, &PageOf::all(keys.collect()))
 }
 

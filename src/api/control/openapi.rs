@@ -3,7 +3,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    account, apps, audit, auth, error, invitations, keys, members, operator, plans, teams, tokens, versions,
+    account, apps, audit, auth, error, invitations, keys, members, operator, plans, teams, tokens, usage,
+    versions,
 };
 
 /// See the module.
@@ -67,6 +68,7 @@ use super::{
         keys::revoke,
         keys::end,
         keys::rotate,
+        usage::get,
         versions::list,
         versions::get,
         versions::roll_back,

@@ -63,7 +63,8 @@ async fn nobody_reaches_into_another_team() {
             .replace("{key}", &key)
             .replace("{token}", id)
             .replace("{version}", "1")
-            .replace("{invitation}", "lnk_x");
+            .replace("{invitation}", "lnk_x")
+            .replace("/usage", "/usage?from=0&to=1");
         let body = body(&method, &path);
         for (who, caller) in [("eve", &eve), ("a token for another team", &elsewhere)] {
             let answer = caller.call(&method, &real, &body).await;
