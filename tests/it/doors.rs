@@ -139,6 +139,10 @@ impl Guest {
     async fn frame(&mut self) -> Result<Vec<Value>, u16> {
         loop {
             match within(self.socket.next()).await {
+                // A ping is answered as it is.
+                Some(Ok(Message::Text(ping))) if ping.as_str() == "{}" => {
+                    let _ = self.socket.send(Message::text("{}")).await;
+                }
                 Some(Ok(Message::Text(text))) => {
                     let lines = text.split('\n').filter(|line| !line.is_empty());
                     return Ok(lines.map(|line| serde_json::from_str(line).unwrap()).collect());
