@@ -22,6 +22,7 @@ use crate::{
     config::{AppConfig, AuthConfig, LimitsConfig},
     limits::ConductRules,
     model::{AppId, ChannelName, ConnectClaims, Rules, SubscribeClaims, TokenError},
+    schema::{self, Schemas},
     session::AppView,
     task::Tasks,
 };
@@ -55,6 +56,8 @@ pub struct App {
     pub conduct: ConductRules,
     /// Which version of it this is; 0 if it is the configuration file's.
     pub version: u64,
+    /// By namespace, of those that have any.
+    schemas: HashMap<String, Schemas>,
     auth: Option<AuthConfig>,
     signing_keys: Vec<SigningKey>,
     /// Keys that it has verified tokens with since this node started, and does so no more.
@@ -68,8 +71,26 @@ pub struct App {
 pub struct AppError {
     /// The app.
     pub app: AppId,
-    /// What is wrong with how its tokens are verified.
-    pub source: AuthError,
+    /// What is wrong with it.
+    pub source: Unusable,
+}
+
+/// What of an app cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// How its tokens are verified.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// A schema.
+    #[error("namespace {namespace:?}, schema version {version}, {why}")]
+    Schema {
+        /// The namespace.
+        namespace: String,
+        /// The version.
+        version: u32,
+        /// What is wrong with it.
+        why: schema::Unusable,
+    },
 }
 
 /// All apps of this node, by id. Cheap to clone; clones see changes.
@@ -134,7 +155,7 @@ impl App {
             (Some(auth), None) => {
                 let verifier = Verifier::new(auth, http, tasks).map_err(|source| AppError {
                     app: config.id.clone(),
-                    source,
+                    source: source.into(),
                 })?;
                 Some(Arc::new(verifier.with_keys(&signing_keys).of_app(&config.id)))
             }
@@ -148,6 +169,7 @@ impl App {
                 Arc::new(Mutex::new(publishing))
             }
         };
+        let schemas = schemas(&config, before)?;
         let rules: Rules = config.namespaces.into_iter().collect();
         let view = AppView {
             id: config.id.clone(),
@@ -161,6 +183,7 @@ impl App {
         };
         Ok(Self {
             publishing,
+            schemas,
             id: config.id,
             rules,
             view: Arc::new(view),
@@ -211,6 +234,7 @@ impl App {
             version: self.version,
             auth: self.auth.clone(),
             signing_keys,
+            schemas: self.schemas.clone(),
             publishing: self.publishing.clone(),
         })
     }
@@ -243,6 +267,7 @@ impl App {
             version: 0,
             auth: None,
             signing_keys: Vec::new(),
+            schemas: HashMap::new(),
             retired_keys: HashSet::new(),
             allowed_origins: Vec::new(),
             conduct: conduct(&limits),
@@ -297,6 +322,15 @@ impl App {
         }
     }
 
+    /// The schemas of a namespace, if it has any.
+    pub fn schemas(&self, namespace: &str) -> Option<&Schemas> {
+        // Most apps have none at all.
+        if self.schemas.is_empty() {
+            return None;
+        }
+        self.schemas.get(namespace)
+    }
+
     /// Admits `count` publications of `bytes` together to `channel`, by the rates of the channel, of the
     /// user `by` (none: a backend) and of the app: all or none. To be asked once for each attempt to publish, by whatever door.
     ///
@@ -313,6 +347,24 @@ impl App {
     ) -> Result<(), Throttled> {
         self.publishing.lock().admit(channel, by, count, bytes, now)
     }
+}
+
+/// Compiles what is new.
+fn schemas(config: &AppConfig, before: Option<&App>) -> Result<HashMap<String, Schemas>, AppError> {
+    let mut schemas = HashMap::new();
+    for (name, rule) in &config.namespaces {
+        let before = before.and_then(|before| before.schemas.get(name));
+        let ready = Schemas::new(&rule.schemas, before).map_err(|(version, why)| AppError {
+            app: config.id.clone(),
+            source: Unusable::Schema {
+                namespace: name.clone(),
+                version,
+                why,
+            },
+        })?;
+        schemas.extend(ready.map(|ready| (name.clone(), ready)));
+    }
+    Ok(schemas)
 }
 
 fn conduct(limits: &LimitsConfig) -> ConductRules {

@@ -406,6 +406,12 @@ pub struct TenantsConfig {
     pub max_public_keys: usize,
     /// The most that an app may have for `rate_channels` and `rate_users`.
     pub max_rate_keys: usize,
+    /// Versions of the schema of a namespace.
+    pub max_schemas: usize,
+    /// The largest schema as JSON, bytes.
+    pub max_schema_bytes: usize,
+    /// The most values that a schema has, with its references replaced.
+    pub max_schema_nodes: usize,
     /// What secrets at rest are sealed with: the first seals, all open.
     pub sealing_keys: Vec<Secret>,
     /// Whether an app may name URLs that are not public.

@@ -22,6 +22,7 @@ pub mod protocol;
 pub mod publish;
 pub mod random;
 pub mod revocation;
+pub mod schema;
 pub mod seal;
 pub mod session;
 pub mod store;

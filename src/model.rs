@@ -12,6 +12,7 @@ mod position;
 mod publication;
 mod rule;
 mod rules;
+mod schema;
 
 pub use app::{AppId, InvalidAppId};
 pub use channel::{ChannelKey, ChannelName, InvalidChannel, MAX_CHANNEL_BYTES};
@@ -22,3 +23,4 @@ pub use position::{Epoch, MAX_OFFSET, Offset, Position};
 pub use publication::{ClientInfo, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Publication, Record};
 pub use rule::{Access, ClassName, History, JoinLeave, Rule};
 pub use rules::Rules;
+pub use schema::{Compatibility, Overflow, SchemaVersion};

@@ -5,6 +5,7 @@
 //! whether the channel exists, the bounds of what is published, the app's and the channel's rates.
 
 use std::{
+    borrow::Cow,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use crate::{
     log::Route,
     model::{ChannelName, InvalidChannel, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule, Rules},
     protocol::{ErrorCode, json},
+    schema::Invalid,
     telemetry::{Limit, Metrics, PublishOutcome},
 };
 
@@ -25,6 +27,9 @@ pub const MAX_TAGS: usize = 16;
 pub const MAX_TAG_NAME_BYTES: usize = 64;
 /// The longest value of a tag, in bytes.
 pub const MAX_TAG_VALUE_BYTES: usize = 256;
+
+/// The tag of publications in a namespace with schemas: the version that they are valid by.
+pub const SCHEMA_TAG: &str = "schema_version";
 
 /// A channel that exists in an app, with its rule.
 #[derive(Clone, Debug)]
@@ -72,6 +77,9 @@ pub enum PublishError {
         /// The rule's `max_size`.
         max_size: usize,
     },
+    /// The payload is not valid by the namespace's schema, or the version is unknown.
+    #[error(transparent)]
+    Schema(#[from] Invalid),
     /// A rate is exceeded.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -116,7 +124,8 @@ impl PublishError {
             Self::NoTarget(NoTarget::Invalid(_))
             | Self::IdempotencyKey
             | Self::Tags
-            | Self::TooDeep { .. } => ErrorCode::BadRequest,
+            | Self::TooDeep { .. }
+            | Self::Schema(_) => ErrorCode::BadRequest,
             Self::TooLarge { .. } => ErrorCode::LimitExceeded,
             Self::Throttled(_) => ErrorCode::TooManyRequests,
             Self::NoClass => ErrorCode::NotAvailable,
@@ -124,6 +133,14 @@ impl PublishError {
             Self::Log(PublishFailure::Unavailable(_)) => ErrorCode::TooManyRequests,
             Self::Log(PublishFailure::Refused(_)) => ErrorCode::NotAvailable,
             Self::Log(PublishFailure::Unknown) => ErrorCode::OutcomeUnknown,
+        }
+    }
+
+    /// What is wrong, where the words of [`PublishError::code`] do not tell.
+    pub fn explanation(&self) -> Option<String> {
+        match self {
+            Self::Schema(invalid) => Some(invalid.to_string()),
+            _ => None,
         }
     }
 
@@ -151,7 +168,9 @@ impl Publisher {
     }
 
     /// Checks and publishes. The publication has its place in the order of all publishes when this
-    /// returns; the future tells what became of it. Counts what was refused.
+    /// returns; the future tells what became of it. Counts what was refused. Where the namespace has schemas,
+    /// it must be valid by the version that is named, or by the latest, and is tagged with that
+    /// ([`SCHEMA_TAG`]); elsewhere none may be named.
     ///
     /// # Errors
     ///
@@ -162,11 +181,11 @@ impl Publisher {
         target: &Target,
         record: &Record,
         idempotency_key: Option<&str>,
+        schema_version: Option<u32>,
     ) -> Result<impl Future<Output = Result<Published, PublishError>> + Send + use<>, PublishError> {
-        let route = self
-            .admit(app, target, record, idempotency_key, Instant::now())
-            .inspect_err(|error| self.refused(app, error))?;
-        let sent = self.hub.publish(&route, record, idempotency_key)?;
+        let ready = self.ready(app, target, record, idempotency_key, schema_version);
+        let (route, record) = ready.inspect_err(|error| self.refused(app, error))?;
+        let sent = self.hub.publish(&route, &record, idempotency_key)?;
         Ok(async move { sent.await.map_err(PublishError::Log) })
     }
 
@@ -177,12 +196,41 @@ impl Publisher {
             PublishError::Throttled(throttled) => (PublishOutcome::Limited, Some(throttled.limit)),
             PublishError::TooLarge { .. } => (PublishOutcome::Rejected, Some(Limit::MessageSize)),
             PublishError::TooDeep { .. } => (PublishOutcome::Rejected, Some(Limit::JsonDepth)),
+            PublishError::Schema(_) => (PublishOutcome::Invalid, None),
             _ => (PublishOutcome::Rejected, None),
         };
         metrics.publishes.of(outcome).inc();
         if let Some(limit) = limit {
             metrics.limits_hit.of(limit).inc();
         }
+    }
+
+    /// Admits what is as it should be. What is not valid by its schema has cost the same as if it were:
+    /// finding that out is work.
+    fn ready<'a>(
+        &self,
+        app: &App,
+        target: &Target,
+        record: &'a Record,
+        idempotency_key: Option<&str>,
+        schema_version: Option<u32>,
+    ) -> Result<(Route, Cow<'a, Record>), PublishError> {
+        let now = Instant::now();
+        let Some(schemas) = app.schemas(target.channel.namespace()) else {
+            if let Some(version) = schema_version {
+                return Err(Invalid::Version { version }.into());
+            }
+            let route = self.admit(app, target, record, idempotency_key, now)?;
+            return Ok((route, Cow::Borrowed(record)));
+        };
+        let version = schemas.version(schema_version)?;
+        let tagged = tagged(record, version);
+        let route = self.admit(app, target, &tagged, idempotency_key, now)?;
+        if record.kind != Kind::Json {
+            return Err(Invalid::NotJson.into());
+        }
+        schemas.validate(&record.data, version)?;
+        Ok((route, Cow::Owned(tagged)))
     }
 
     fn admit(
@@ -200,7 +248,8 @@ impl Publisher {
         let tag_fits = |(name, value): &(String, String)| {
             matches!(name.len(), 1..=MAX_TAG_NAME_BYTES) && value.len() <= MAX_TAG_VALUE_BYTES
         };
-        if record.tags.len() > MAX_TAGS || !record.tags.iter().all(tag_fits) {
+        let own = |(name, _): &&(String, String)| name != SCHEMA_TAG;
+        if record.tags.iter().filter(own).count() > MAX_TAGS || !record.tags.iter().all(tag_fits) {
             return Err(PublishError::Tags);
         }
         if record.data.len() > rule.max_size {
@@ -226,6 +275,14 @@ impl Publisher {
         app.admit(channel, by, 1, bytes, now)?;
         Ok(route)
     }
+}
+
+/// The record with the tag that says by which version it is valid.
+fn tagged(record: &Record, version: u32) -> Record {
+    let mut tagged = record.clone();
+    tagged.tags.retain(|(name, _)| name != SCHEMA_TAG);
+    tagged.tags.push((SCHEMA_TAG.to_owned(), version.to_string()));
+    tagged
 }
 
 #[cfg(test)]

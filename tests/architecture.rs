@@ -17,7 +17,9 @@ const MODULES: &[(&str, &str)] = &[
     // Small tools that any module above may use.
     ("random", ""),
     ("task", ""),
-    ("config", "model"),
+    // Pure: what payloads must be like.
+    ("schema", "model"),
+    ("config", "model schema"),
     ("seal", "config"),
     ("telemetry", "config model"),
     ("limits", "config model"),
@@ -38,12 +40,18 @@ const MODULES: &[(&str, &str)] = &[
     ),
     // Pure: one connection's protocol state.
     ("session", "config log model protocol"),
-    ("apps", "auth config limits log model session task telemetry"),
+    (
+        "apps",
+        "auth config limits log model schema session task telemetry",
+    ),
     (
         "control",
-        "apps auth config limits log model random seal store task telemetry",
+        "apps auth config limits log model random schema seal store task telemetry",
     ),
-    ("publish", "apps channel config log model protocol telemetry"),
+    (
+        "publish",
+        "apps channel config log model protocol schema telemetry",
+    ),
     (
         "users",
         "channel cluster config log model protocol revocation session task telemetry",
@@ -56,7 +64,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "apps auth channel cluster config limits log model presence protocol publish random revocation survey task telemetry users",
+        "apps auth channel cluster config limits log model presence protocol publish random revocation schema survey task telemetry users",
     ),
     (
         "bench",
@@ -85,6 +93,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("hyper_util", &["api", "app", "edge"]),
     ("clap", &["bench", "cli"]),
     ("mio", &["bench"]),
+    ("jsonschema", &["schema"]),
     ("argon2", &["control/password"]),
     ("lettre", &["control/mail"]),
     ("mongodb", &["store/mongo"]),
@@ -94,7 +103,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that decide and do nothing: no runtime, no sockets, no clock of their own.
-const PURE: &[&str] = &["model", "protocol", "session"];
+const PURE: &[&str] = &["model", "protocol", "schema", "session"];
 
 /// What pure modules never name.
 const IMPURE: &[&str] = &[

@@ -16,6 +16,7 @@ use crate::{
     protocol::{PayloadError, json},
     publish::{NoTarget, PublishError},
     revocation::RevokeError,
+    schema::Invalid,
 };
 
 /// How long a caller waits where nothing better is known.
@@ -99,6 +100,9 @@ pub enum ApiError {
         /// What is wrong.
         problem: String,
     },
+    /// The payload is not valid by the namespace's schema.
+    #[error("{0}")]
+    InvalidPayload(Invalid),
     /// A rate is exceeded; nothing was sent.
     #[error("too many at once or in a second")]
     TooManyRequests {
@@ -156,6 +160,7 @@ impl ApiError {
             Self::UnsupportedMediaType,
             Self::InvalidBody { line: 1, column: 1 },
             Self::field("limit", "bad"),
+            Self::InvalidPayload(Invalid::NotJson),
             Self::TooManyRequests { retry_after: PAUSE },
             Self::Refused,
             Self::Unavailable,
@@ -201,6 +206,7 @@ impl ApiError {
             Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::InvalidBody { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_body"),
             Self::InvalidField { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field"),
+            Self::InvalidPayload(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_payload"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "refused"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -298,6 +304,10 @@ impl From<PublishError> for ApiError {
             PublishError::Tags => Self::field("tags", error.to_string()),
             PublishError::TooDeep { .. } => Self::BadRequest("data: nested deeper than http.max_json_depth"),
             PublishError::TooLarge { max_size } => Self::PayloadTooLarge { limit: max_size },
+            PublishError::Schema(Invalid::Version { .. }) => {
+                Self::field("schema_version", "the namespace has no such version")
+            }
+            PublishError::Schema(invalid) => Self::InvalidPayload(invalid),
             PublishError::Throttled(throttled) => Self::TooManyRequests {
                 retry_after: throttled.retry_after,
             },

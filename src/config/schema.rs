@@ -7,12 +7,13 @@ use super::{
     PresenceConfig, RevocationsConfig, StoreConfig, TelemetryConfig, TenantsConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
-        Address, Class, Count, CountOrNone, Encryption, FilePath, Flag, Hidden, HiddenList, Id, IfGiven,
-        Inner, Kept, Listeners, Maybe, Size, Tables, Text, Texts, Time, Transport, Who, WhoSignsUp,
+        Address, Class, Compatible, Count, CountOrNone, Encryption, FilePath, Flag, Hidden, HiddenList, Id,
+        IfGiven, Inner, Json, Kept, Listeners, Maybe, Size, Tables, Text, Texts, Time, TooSoon, Transport,
+        Who, WhoSignsUp,
     },
     show::Lines,
 };
-use crate::model::Rule;
+use crate::model::{Rule, SchemaVersion};
 
 macro_rules! section {
     ($type:ident { $($key:ident: $kind:ty),+ $(,)? }) => {
@@ -283,6 +284,9 @@ section!(TenantsConfig {
     max_origins: Count,
     max_public_keys: Count,
     max_rate_keys: Count,
+    max_schemas: Count,
+    max_schema_bytes: Size,
+    max_schema_nodes: Count,
     sealing_keys: HiddenList,
     private_urls: Flag,
 });
@@ -343,6 +347,14 @@ section!(Rule {
     user_limited: Flag,
     max_size: Size,
     rate: Count,
+    overflow: TooSoon,
+    schema_compatibility: Compatible,
+    schemas: Tables<false>,
+});
+
+section!(SchemaVersion {
+    version: Count,
+    schema: Json,
 });
 
 /// A namespace: its name beside the keys of its rule.

@@ -59,6 +59,12 @@ pub(super) enum Completion {
         id: u32,
         result: Result<PublishResult, ErrorCode>,
     },
+    /// The same, with words of its own.
+    NotPublished {
+        id: u32,
+        code: ErrorCode,
+        message: String,
+    },
     History {
         id: u32,
         result: Result<HistoryPage, ErrorCode>,
@@ -523,7 +529,7 @@ fn publish(gateway: &Gateway, app: &App, order: PublishOrder) -> Order {
     let target = Target { channel, rule };
     match gateway
         .publisher
-        .publish(app, &target, &record, idempotency_key.as_deref())
+        .publish(app, &target, &record, idempotency_key.as_deref(), None)
     {
         Ok(acknowledged) => Box::pin(async move {
             let result = acknowledged.await.map_err(|error| error.code());
@@ -532,8 +538,15 @@ fn publish(gateway: &Gateway, app: &App, order: PublishOrder) -> Order {
             Completion::Published { id, result }
         }),
         Err(error) => {
-            let result = Err(error.code());
-            Box::pin(std::future::ready(Completion::Published { id, result }))
+            let code = error.code();
+            let completion = match error.explanation() {
+                Some(message) => Completion::NotPublished { id, code, message },
+                None => Completion::Published {
+                    id,
+                    result: Err(code),
+                },
+            };
+            Box::pin(std::future::ready(completion))
         }
     }
 }

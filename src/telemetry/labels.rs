@@ -66,6 +66,8 @@ labels! {
         Limited = "limited",
         /// Bad, or not permitted; not sent.
         Rejected = "rejected",
+        /// Not valid by the namespace's schema; not sent.
+        Invalid = "invalid",
         /// The log refused it.
         Refused = "refused",
         /// The log took nothing; not sent.

@@ -59,6 +59,17 @@ pub(super) const APPS: &str = r#"
     subscribe = "anyone"
     max_size = "1KiB"
     [[apps.namespaces]]
+    name = "typed"
+    subscribe = "anyone"
+    history = "std"
+    schema_compatibility = "backward"
+    [[apps.namespaces.schemas]]
+    version = 1
+    schema = {type = "object", properties = {n = {type = "integer", minimum = 0.5}}}
+    [[apps.namespaces.schemas]]
+    version = 2
+    schema = '{"type": "object", "properties": {"n": {"type": "number"}}}'
+    [[apps.namespaces]]
     name = "slow"
     subscribe = "anyone"
     history = "std"

@@ -48,6 +48,9 @@ pub(in crate::api) struct Item<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255)]
     idempotency_key: Option<Text<'a>>,
+    /// The version of the namespace's schema that it is valid by; the latest if absent. Only where the
+    /// namespace has schemas.
+    schema_version: Option<u32>,
 }
 
 /// One publication, or a batch: `publications` stands alone.
@@ -70,6 +73,8 @@ pub(in crate::api) struct Body<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255)]
     idempotency_key: Option<Text<'a>>,
+    /// As in a publication of a batch.
+    schema_version: Option<u32>,
     /// A batch: 1 to 1,000 publications, stored in this order but not all or none.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<Item>>)]
@@ -157,7 +162,7 @@ impl FromRequestParts<ApiState> for IdempotencyKey {
         (status = 408, description = "The body took too long", body = ErrorAnswer),
         (status = 413, description = "Body or payload too large", body = ErrorAnswer),
         (status = 415, description = "Not JSON by its content type", body = ErrorAnswer),
-        (status = 422, description = "A field is not as described", body = ErrorAnswer),
+        (status = 422, description = "A field is not as described, or the payload not valid by the schema", body = ErrorAnswer),
         (status = 429, description = "Over a rate; nothing was sent", body = ErrorAnswer,
             headers(("Retry-After" = u64, description = "Seconds"))),
         (status = 500, description = "The deployment cannot store it", body = ErrorAnswer),
@@ -179,10 +184,16 @@ pub(in crate::api) async fn publish(
         b64data,
         tags,
         idempotency_key,
+        schema_version,
         publications,
     } = object(&body)?;
     if let Some(Few(items)) = publications {
-        if data.is_some() || b64data.is_some() || tags.is_some() || idempotency_key.is_some() {
+        if data.is_some()
+            || b64data.is_some()
+            || tags.is_some()
+            || idempotency_key.is_some()
+            || schema_version.is_some()
+        {
             return Err(ApiError::field("publications", "stands alone"));
         }
         if header.is_some() {
@@ -201,7 +212,10 @@ pub(in crate::api) async fn publish(
     }
     let record = record(&body, data, b64data.as_ref(), tags)?;
     let key = field.or(header.as_deref());
-    let published = state.publisher.publish(&app, &target, &record, key)?.await?;
+    let published = state
+        .publisher
+        .publish(&app, &target, &record, key, schema_version)?
+        .await?;
     let stored = published.position.is_some() && !published.duplicate;
     let mut answer = Vec::with_capacity(96);
     write_published(&published, &mut answer);
@@ -225,9 +239,12 @@ async fn batch(
     answer.extend_from_slice(br#"{"results":["#);
     let empty = answer.len();
     let send = |Object(item): Object<Item<'_>>| {
+        let schema_version = item.schema_version;
         let (record, key) = item.into_parts(body)?;
         let key = key.as_ref().map(|Text(key)| key.as_ref());
-        Ok(state.publisher.publish(app, target, &record, key)?)
+        Ok(state
+            .publisher
+            .publish(app, target, &record, key, schema_version)?)
     };
     let done = |result: Result<Published, ApiError>| {
         if answer.len() > empty {

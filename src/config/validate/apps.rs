@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+mod schemas;
+
 use super::{Checks, format_size};
 use crate::{
     config::{AppConfig, AuthConfig, Config},
@@ -50,6 +52,7 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
             });
         }
         alone(config, app, &path, false, checks);
+        schemas::as_written(&config.tenants, app, &path, checks);
     }
     let promised = config
         .apps
@@ -218,6 +221,7 @@ fn namespaces(config: &Config, app: &AppConfig, path: &str, checks: &mut Checks<
             "must be short and without ':' and control characters: it stands before the ':' of channel names".to_owned()
         });
         rule_alone(config, rule, &path, checks);
+        schemas::of_rule(&config.tenants, rule, &path, checks);
         sizes(config, rule, &path, checks);
         let wants_token = |access: Access| matches!(access, Access::Authenticated | Access::Token);
         for (name, access) in accesses(rule) {

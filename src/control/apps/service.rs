@@ -178,7 +178,7 @@ impl Apps {
             created_ms: now_ms,
             deleted: false,
         };
-        self.check(id, &app).await?;
+        self.check(id, None, &app).await?;
         match self
             .store
             .insert(Collection::Apps, id.as_str(), draft(&app)?)
@@ -270,7 +270,7 @@ impl Apps {
             }
             // A key that has leaked must go, whatever else is wrong by now.
             if !matches!(edit, Edit::EndKey { .. } | Edit::RevokeKey(_) | Edit::Delete) {
-                self.check(id, &app).await?;
+                self.check(id, Some(&before), &app).await?;
             }
             self.keep_version(id, &before).await?;
             let replaced = self

@@ -118,6 +118,9 @@ impl Connection {
                 session.on_server_subscribed(result, now, out);
             }
             Completion::Published { id, result } => session.on_published(id, result, out),
+            Completion::NotPublished { id, code, message } => {
+                session.on_not_published(id, code, message.into(), out);
+            }
             Completion::History { id, result } => session.on_history(id, result, out),
             Completion::Presence { id, result } => session.on_presence(id, result, out),
             Completion::Rpc { id, result } => {
