@@ -164,6 +164,32 @@ pub struct LogConfig {
     pub mark_interval: Duration,
     /// How far replica clocks may differ, for the floor.
     pub clock_margin: Duration,
+    /// The deployment's own streams.
+    pub streams: StreamsConfig,
+}
+
+/// `[log.streams]`
+#[derive(Clone, Debug)]
+pub struct StreamsConfig {
+    /// What apps have used.
+    pub usage: StreamConfig,
+    /// Publications that wait for their app's rate.
+    pub overflow: StreamConfig,
+    /// What has happened.
+    pub events: StreamConfig,
+}
+
+/// `[log.streams.<name>]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// How long a message is kept at most.
+    pub max_age: Duration,
+    /// The bytes that it may hold, on each replica.
+    pub max_bytes: u64,
+    /// How long the id of an append is remembered.
+    pub duplicate_window: Duration,
+    /// Copies: 1, 3 or 5.
+    pub replicas: u8,
 }
 
 /// `[[log.classes]]`

@@ -23,6 +23,9 @@ use crate::model::{AppId, ChannelKey, ClassName, Epoch, History, NodeId, Offset,
 
 pub mod memory;
 pub mod nats;
+mod work;
+
+pub use self::work::{ConsumeOptions, Consumer, StreamName, Waiting, WorkMessage, WorkStream};
 
 /// A boxed future: the log is used as `Arc<dyn Log>`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -172,6 +175,9 @@ pub enum PublishError {
     /// The log refused it; nothing is stored. Trying again is useless.
     #[error("the log refused the publication: {0}")]
     Refused(String),
+    /// The stream holds as many bytes as it may, and keeps them; nothing is stored.
+    #[error("the stream is full")]
+    Full,
     /// Sent, but no answer: it may be stored or not (L14).
     #[error("the outcome of the publication is unknown")]
     Unknown,
@@ -498,6 +504,9 @@ pub trait Log: Send + Sync + 'static {
 
     /// A bucket that all nodes share.
     fn bucket(&self, name: BucketName) -> Arc<dyn Bucket>;
+
+    /// One of the deployment's own streams.
+    fn work_stream(&self, name: StreamName) -> Arc<dyn WorkStream>;
 
     /// How many messages for this node were not accepted.
     fn refused_messages(&self) -> RefusedMessages;

@@ -131,7 +131,7 @@ impl PublishError {
             Self::NoClass => ErrorCode::NotAvailable,
             // Nothing was sent, so that trying again is safe.
             Self::Log(PublishFailure::Unavailable(_)) => ErrorCode::TooManyRequests,
-            Self::Log(PublishFailure::Refused(_)) => ErrorCode::NotAvailable,
+            Self::Log(PublishFailure::Refused(_) | PublishFailure::Full) => ErrorCode::NotAvailable,
             Self::Log(PublishFailure::Unknown) => ErrorCode::OutcomeUnknown,
         }
     }

@@ -325,6 +325,10 @@ impl From<PublishFailure> for ApiError {
         match failure {
             PublishFailure::Unavailable(_) => Self::Unavailable,
             PublishFailure::Unknown => Self::OutcomeUnknown,
+            PublishFailure::Full => {
+                warn!("the log is full and refused a publication");
+                Self::Refused
+            }
             PublishFailure::Refused(why) => {
                 warn!(why, "the log refused a publication");
                 Self::Refused

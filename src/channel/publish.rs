@@ -144,7 +144,7 @@ impl Hub {
 fn outcome(error: &PublishError) -> PublishOutcome {
     match error {
         PublishError::Unavailable(_) => PublishOutcome::Unavailable,
-        PublishError::Refused(_) => PublishOutcome::Refused,
+        PublishError::Refused(_) | PublishError::Full => PublishOutcome::Refused,
         PublishError::Unknown => PublishOutcome::Unknown,
     }
 }

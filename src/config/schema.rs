@@ -4,7 +4,8 @@
 use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, ControlConfig,
     DrainConfig, EdgeConfig, HttpConfig, LimitsConfig, LogConfig, MailConfig, NatsConfig, NodeConfig,
-    PresenceConfig, RevocationsConfig, StoreConfig, TelemetryConfig, TenantsConfig, UsersConfig,
+    PresenceConfig, RevocationsConfig, StoreConfig, StreamConfig, StreamsConfig, TelemetryConfig,
+    TenantsConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Compatible, Count, CountOrNone, Encryption, FilePath, Flag, Hidden, HiddenList, Id,
@@ -100,6 +101,20 @@ section!(LogConfig {
     ack_timeout: Time,
     mark_interval: Time,
     clock_margin: Time,
+    streams: Inner,
+});
+
+section!(StreamsConfig {
+    usage: Inner,
+    overflow: Inner,
+    events: Inner,
+});
+
+section!(StreamConfig {
+    max_age: Time,
+    max_bytes: Size,
+    duplicate_window: Time,
+    replicas: Count,
 });
 
 section!(ClassConfig {

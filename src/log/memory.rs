@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use super::{
     AckFuture, Body, BoxFuture, Bucket, BucketName, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessage,
     NodeMessages, Page, PublishError, ReadError, RefusedMessages, Route, ShardId, ShardInfo, ShardSpec,
-    Stored, Sweep,
+    Stored, StreamName, Sweep, WorkStream,
 };
 use crate::model::{AppId, ChannelKey, ClassName, History, Kind, NodeId, Offset, Record};
 
@@ -24,6 +24,7 @@ mod live;
 mod shard;
 mod store;
 mod topics;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use broker::Snapshot;
 use broker::{Broker, State};
 use buckets::MemoryBucket;
 pub use faults::{Faults, NodeIndex, Request, Target};
+use work::MemoryWorkStream;
 
 /// A retention class of a log in memory.
 #[derive(Clone, Debug)]
@@ -342,6 +344,14 @@ impl Log for MemoryLog {
 
     fn bucket(&self, name: BucketName) -> Arc<dyn Bucket> {
         Arc::new(MemoryBucket {
+            broker: self.broker.clone(),
+            node: self.node,
+            name,
+        })
+    }
+
+    fn work_stream(&self, name: StreamName) -> Arc<dyn WorkStream> {
+        Arc::new(MemoryWorkStream {
             broker: self.broker.clone(),
             node: self.node,
             name,

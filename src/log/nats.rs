@@ -37,6 +37,7 @@ mod stamp;
 mod start;
 mod streams;
 mod subject;
+mod work;
 
 use std::{future::ready, sync::Arc, time::Duration};
 
@@ -49,6 +50,7 @@ use self::{
     bucket::NatsBucket,
     events::Events,
     format::{Names, join},
+    inbox::Inbox,
     info::StreamInfo,
     link::Link,
     live::LiveCopies,
@@ -56,6 +58,7 @@ use self::{
     publish::Publisher,
     read::Reads,
     registry::Registry,
+    work::NatsWorkStream,
 };
 pub use self::{
     error::{Difference, StartError},
@@ -64,7 +67,7 @@ pub use self::{
 use super::{
     Ack, AckFuture, BoxFuture, Bucket, BucketName, Copies, EpochEntry, LastOf, Log, LogEvent, NodeMessage,
     NodeMessages, Page, PublishError, ReadError, RefusedMessages, Route, ShardId, ShardInfo, ShardSpec,
-    Stored, Sweep,
+    Stored, StreamName, Sweep, WorkStream,
 };
 use crate::{
     model::{AppId, ChannelKey, ClassName, History, NodeId, Offset, Record},
@@ -88,7 +91,8 @@ pub struct NatsLog {
     registry: Registry,
     peers: Arc<Peers>,
     tasks: Tasks,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
+    inbox: Arc<Inbox>,
     reads: Reads,
     events: Events,
     request_timeout: Duration,
@@ -381,6 +385,19 @@ impl Log for NatsLog {
             name,
             client: self.control.clone(),
             tasks: self.tasks.clone(),
+        })
+    }
+
+    fn work_stream(&self, name: StreamName) -> Arc<dyn WorkStream> {
+        Arc::new(NatsWorkStream {
+            stream: self.names.work_stream(name),
+            root: self.names.work_root(name),
+            publisher: self.publisher.clone(),
+            reads: self.reads.clone(),
+            client: self.control.clone(),
+            api: self.api.clone(),
+            inbox: self.inbox.clone(),
+            patience: self.request_timeout,
         })
     }
 

@@ -5,7 +5,7 @@ pub fn publish_failure(error: &PublishError) -> ErrorCode {
     match error {
         // Nothing was sent, so the client may safely try again.
         PublishError::Unavailable(_) => ErrorCode::TooManyRequests,
-        PublishError::Refused(_) => ErrorCode::NotAvailable,
+        PublishError::Refused(_) | PublishError::Full => ErrorCode::NotAvailable,
         PublishError::Unknown => ErrorCode::OutcomeUnknown,
     }
 }

@@ -75,6 +75,7 @@ impl Bounds {
                 ack_timeout: Duration::from_secs(5),
                 mark_interval: Duration::from_secs(1),
                 clock_margin: Duration::from_secs(5),
+                streams: crate::support::nats::log_config().streams,
             },
             channel: ChannelConfig {
                 max_tails: 100,

@@ -2,25 +2,28 @@
 //!
 //! The checks leave their channels behind (of apps with an id of their own for each run), so they
 //! can run over a server that has been used. They assume a class that trims nothing while they run:
-//! max_age of an hour and more, no limit per channel.
+//! max_age of an hour and more, no limit per channel; and an overflow stream of at most 1 MiB.
 
 mod names;
 mod nodes;
 mod publishing;
 mod reading;
 mod suite;
+mod work;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use slipstream::{
     log::{
-        Log,
+        Log, StreamName,
         memory::{ClassSpec, MemoryLog},
     },
     model::ClassName,
 };
 use suite::Suite;
+
+use crate::support::nats::fresh_log;
 
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,6 +72,14 @@ pub(crate) async fn conformance(log: Arc<dyn Log>, class: ClassName) {
         nodes::an_ask_collects_answers,
         nodes::a_bucket_is_written_by_compare_and_set,
         nodes::a_watch_tells_what_is_there_and_what_changes,
+        work::what_is_appended_is_delivered_until_it_is_settled,
+        work::what_nobody_settles_comes_again_to_whoever_pulls,
+        work::an_append_with_the_same_id_is_stored_once,
+        work::no_key_reaches_another_apps_messages,
+        work::events_stay_when_they_are_settled,
+        work::what_waits_is_counted_with_its_oldest,
+        work::consumers_of_a_work_queue_do_not_overlap,
+        work::a_full_work_queue_refuses_and_keeps_what_it_has,
     ];
     let suite = Suite::new(log, class);
     let mut failed = Vec::new();
@@ -88,6 +99,7 @@ fn class_name() -> ClassName {
 #[tokio::test]
 async fn the_log_in_memory_conforms() {
     let log = MemoryLog::new(vec![ClassSpec::new(class_name(), 4)]);
+    log.faults().limit_stream(StreamName::Overflow, Some(1 << 20));
     conformance(Arc::new(log), class_name()).await;
 }
 
@@ -99,5 +111,12 @@ async fn the_log_in_memory_conforms_with_one_shard_and_replicas() {
     };
     let other = ClassSpec::new(ClassName::new("other").unwrap(), 2);
     let log = MemoryLog::new(vec![other, class]);
+    log.faults().limit_stream(StreamName::Overflow, Some(1 << 20));
     conformance(Arc::new(log), class_name()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_on_nats_conforms() {
+    let (_server, log) = fresh_log().await;
+    conformance(log.log.clone(), ClassName::new("std").unwrap()).await;
 }

@@ -27,6 +27,20 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
         ("log.ack_timeout", log.ack_timeout),
         ("log.mark_interval", log.mark_interval),
     ]);
+    for (name, stream) in [
+        ("usage", &log.streams.usage),
+        ("overflow", &log.streams.overflow),
+        ("events", &log.streams.events),
+    ] {
+        let key = |key: &str| format!("log.streams.{name}.{key}");
+        checks.that(stream.max_bytes > 0, &[&key("max_bytes")], || {
+            "must not be 0".to_owned()
+        });
+        checks.that(matches!(stream.replicas, 1 | 3 | 5), &[&key("replicas")], || {
+            "must be 1, 3 or 5: an even number of copies adds no safety".to_owned()
+        });
+        window(&key, stream.duplicate_window, stream.max_age, checks);
+    }
     checks.that(!log.classes.is_empty(), &["log.classes"], || {
         "must define at least one class".to_owned()
     });
@@ -59,24 +73,23 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
             ("log.clock_margin", log.clock_margin),
             (&key("max_age"), class.max_age),
         );
-        let window = class.duplicate_window;
-        checks.that(
-            window >= MIN_DUPLICATE_WINDOW,
-            &[&key("duplicate_window")],
-            || "must be at least 100ms".to_owned(),
-        );
-        checks.that(
-            window <= class.max_age,
-            &[&key("duplicate_window"), &key("max_age")],
-            || {
-                format!(
-                    "must not be more than the max_age of the class ({})",
-                    format_time(class.max_age)
-                )
-            },
-        );
+        window(&key, class.duplicate_window, class.max_age, checks);
         budgets(config, index, checks);
     }
+}
+
+/// A window in which JetStream knows repeats, within the life of what it knows them by.
+fn window(key: &dyn Fn(&str) -> String, window: Duration, max_age: Duration, checks: &mut Checks<'_>) {
+    checks.that(
+        window >= MIN_DUPLICATE_WINDOW,
+        &[&key("duplicate_window")],
+        || "must be at least 100ms".to_owned(),
+    );
+    checks.that(
+        window <= max_age,
+        &[&key("duplicate_window"), &key("max_age")],
+        || format!("must not be more than its max_age ({})", format_time(max_age)),
+    );
 }
 
 /// Rule L2: the bytes of a class are a safety net above what its apps may store in its time, as bytes

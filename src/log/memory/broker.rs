@@ -15,6 +15,7 @@ use super::{
     shard::{Appended, Shard},
     store::{Limits, Store},
     topics::Topics,
+    work::Works,
 };
 use crate::{
     log::{
@@ -47,6 +48,7 @@ pub(super) struct State {
     pub(super) live: Live,
     pub(super) topics: Topics,
     pub(super) buckets: Buckets,
+    pub(super) works: Works,
     pub(super) gates: Gates,
     pub(super) requests: Script<RequestFault>,
     pub(super) publishes: Script<PublishFault>,
@@ -55,6 +57,18 @@ pub(super) struct State {
     epochs: HashMap<ShardId, (EpochEntry, u64)>,
     revision: u64,
     namespaces: HashMap<(AppId, String), History>,
+}
+
+/// What becomes of a publish.
+pub(super) enum PublishFate {
+    /// Nothing is stored.
+    Refused(PublishError),
+    /// It is stored, and acknowledged once the gate is open.
+    Stored {
+        gate: Gate,
+        /// Its copies are not sent out.
+        crash: bool,
+    },
 }
 
 /// The nodes' connections.
@@ -107,6 +121,7 @@ impl Broker {
                 live: Live::default(),
                 topics: Topics::default(),
                 buckets: Buckets::default(),
+                works: Works::default(),
                 gates: Gates::default(),
                 requests: Script::default(),
                 publishes: Script::default(),
@@ -194,30 +209,40 @@ impl State {
         body: Body,
         dedup_id: Option<&str>,
     ) -> Result<AckFuture, PublishError> {
+        let (gate, crash) = match self.fate_of_publish(node, key)? {
+            PublishFate::Refused(error) => return Ok(Box::pin(std::future::ready(Err(error)))),
+            PublishFate::Stored { gate, crash } => (gate, crash),
+        };
+        let (ack, copy) = self.append(shard, address, body, dedup_id)?;
+        if let Some(copy) = copy
+            && !crash
+        {
+            self.live.fan_out(&self.nodes, address, &copy);
+        }
+        Ok(Box::pin(async move {
+            gate.opened().await.map(|()| ack).ok_or(PublishError::Unknown)
+        }))
+    }
+
+    /// What becomes of a publish: whether it is stored, and what its acknowledgement waits for.
+    pub(super) fn fate_of_publish(
+        &mut self,
+        node: NodeIndex,
+        key: Option<&ChannelKey>,
+    ) -> Result<PublishFate, PublishError> {
         if !self.nodes.connected(node) {
             return Err(PublishError::Unavailable("not connected"));
         }
         let fault = self.publishes.next(node, key, |_| true);
-        if let Some(PublishFault::Refuse(error)) = fault {
-            return match error {
-                PublishError::Unavailable(_) => Err(error),
-                _ => Ok(Box::pin(std::future::ready(Err(error)))),
-            };
-        }
-        let (ack, copy) = self.append(shard, address, body, dedup_id)?;
-        if let Some(copy) = copy
-            && !matches!(fault, Some(PublishFault::Crash))
-        {
-            self.live.fan_out(&self.nodes, address, &copy);
-        }
+        let crash = matches!(fault, Some(PublishFault::Crash));
         let gate = match fault {
+            Some(PublishFault::Refuse(error @ PublishError::Unavailable(_))) => return Err(error),
+            Some(PublishFault::Refuse(error)) => return Ok(PublishFate::Refused(error)),
             Some(PublishFault::Hold) => self.gates.close(node),
             Some(_) => Gate::lost(),
             None => Gate::open(),
         };
-        Ok(Box::pin(async move {
-            gate.opened().await.map(|()| ack).ok_or(PublishError::Unknown)
-        }))
+        Ok(PublishFate::Stored { gate, crash })
     }
 
     /// Stores a message, and answers its copy if it is to be sent out.
@@ -292,6 +317,7 @@ impl State {
         };
         connection.connected = false;
         self.buckets.wake();
+        self.works.wake();
         self.gates.lose(node);
         self.live.lose(node);
         self.nodes.emit(node, LogEvent::Disconnected);
@@ -303,6 +329,7 @@ impl State {
         };
         connection.connected = true;
         self.buckets.wake();
+        self.works.wake();
         self.nodes.emit(node, LogEvent::Connected);
         self.tell_epochs(node);
     }

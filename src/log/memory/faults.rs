@@ -11,7 +11,7 @@ use super::{
     shard::Shard,
 };
 use crate::{
-    log::{Body, LogEvent, PublishError, ReadError, Route, ShardId},
+    log::{Body, LogEvent, PublishError, ReadError, Route, ShardId, StreamName},
     model::{ChannelKey, Offset},
 };
 
@@ -318,6 +318,11 @@ impl Faults {
         };
         state.live.fan_out(&state.nodes, route.address(), &copy);
         ack.seq
+    }
+
+    /// Sets how many bytes one of the deployment's own streams may hold; `None` = as many as come.
+    pub fn limit_stream(&self, stream: StreamName, max_bytes: Option<u64>) {
+        self.broker.state().works.of(stream).limit(max_bytes);
     }
 
     /// Ends all faults: what is held goes on, replicas catch up, clocks agree, nodes are connected.

@@ -52,10 +52,15 @@ impl Refusal {
     pub(super) const WRONG_LAST_SEQUENCE: u32 = 10_071;
     /// `err_code`: JetStream is not enabled on the server.
     pub(super) const NOT_ENABLED: u32 = 10_076;
-    /// `err_code`: the stream is full and keeps what it has.
+    /// `err_code`: the stream could not store it; most of all, it is full and keeps what it has.
     pub(super) const FULL: u32 = 10_077;
     /// `err_code`: another write to the subject is under way.
     pub(super) const WRITE_IN_FLIGHT: u32 = 10_164;
+
+    /// Whether a stream has reached a limit of its own, and keeps what it has.
+    pub(super) fn is_full(&self) -> bool {
+        self.err_code == Self::FULL && self.description.starts_with("maximum ")
+    }
 
     /// Whether the same request may succeed later.
     pub(super) fn is_temporary(&self) -> bool {

@@ -48,7 +48,7 @@ pub enum StartError {
     },
     /// A stream exists with other settings than the configuration's.
     #[error(
-        "stream {stream} differs from the configuration, and is never altered by itself: {}; correct [[log.classes]], or change the stream by hand",
+        "stream {stream} differs from the configuration, and is never altered by itself: {}; correct [[log.classes]] or [log.streams], or change the stream by hand",
         list(differences)
     )]
     StreamDiffers {

@@ -1,7 +1,10 @@
 //! The constants and names of the stored format, version 1. `docs/log-format.md` is its
 //! specification, `tests/golden/log-format.json` its vectors: what is here must not change.
 
-use crate::{log::BucketName, model::ChannelKey};
+use crate::{
+    log::{BucketName, StreamName},
+    model::ChannelKey,
+};
 
 /// The version of the layout: subjects, hash, shard key, registry.
 pub(super) const FORMAT: u32 = 1;
@@ -44,6 +47,8 @@ pub(super) struct Names {
     pub(super) live: String,
     /// The first token of ephemeral subjects.
     pub(super) ephemeral: String,
+    /// The first token of the subjects of the deployment's own streams.
+    work: String,
 }
 
 impl Names {
@@ -65,6 +70,7 @@ impl Names {
             history: root('h'),
             live: root('l'),
             ephemeral: root('e'),
+            work: root('w'),
         })
     }
 
@@ -82,6 +88,16 @@ impl Names {
     /// otherwise, so the start refuses it.
     pub(super) fn shared_bucket(&self, bucket: BucketName) -> String {
         format!("{}_{}", self.prefix, bucket.as_str())
+    }
+
+    /// One of the deployment's own streams. No shard's: those end with a number.
+    pub(super) fn work_stream(&self, stream: StreamName) -> String {
+        format!("{}_{}", self.prefix, stream.as_str())
+    }
+
+    /// What the subjects of one of the deployment's own streams begin with, without the dot.
+    pub(super) fn work_root(&self, stream: StreamName) -> String {
+        join(&self.work, stream.as_str())
     }
 
     /// The subject of messages between nodes on `topic` (a plain token).

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::{LogConfig, NatsConfig, Secret},
-    log::{BucketName, ShardId, ShardSpec},
+    log::{BucketName, ShardId, ShardSpec, StreamName},
     model::{AppId, History, NodeId},
     random,
     task::Tasks,
@@ -51,9 +51,8 @@ impl NatsLog {
         let events = Events::new();
         let control = connect(nats, &events, tasks).await?;
         let inbox = Inbox::start(control.clone(), nats, tasks).await;
-        let api = Api::new(Arc::new(
-            inbox.map_err(|error| StartError::connect(nats, &error))?,
-        ));
+        let inbox = Arc::new(inbox.map_err(|error| StartError::connect(nats, &error))?);
+        let api = Api::new(inbox.clone());
 
         check_server(&control, &api).await?;
         let registry = Registry::new(api.clone(), names.bucket());
@@ -76,6 +75,7 @@ impl NatsLog {
         let read = Link::start(nats, &names, Purpose::Read, tasks).await?;
         let log = Arc::new(Self {
             link,
+            inbox,
             reads: Reads::new(read, nats.answer_bytes),
             request_timeout: nats.request_timeout,
             names,
@@ -86,7 +86,7 @@ impl NatsLog {
             control,
             api,
             registry,
-            publisher,
+            publisher: Arc::new(publisher),
             events,
         });
         // Now, so that the first check already has its anchors; a failure is made up for later.
@@ -163,6 +163,16 @@ async fn agree(
                 .ensure(api, patience)
                 .await?;
         }
+    }
+    for stream in StreamName::ALL {
+        let config = match stream {
+            StreamName::Usage => &log.streams.usage,
+            StreamName::Overflow => &log.streams.overflow,
+            StreamName::Events => &log.streams.events,
+        };
+        Definition::work(names, stream, config)?
+            .ensure(api, patience)
+            .await?;
     }
     let layout = registry.register_layout(&ours).await?;
     registry.register_namespaces(namespaces).await?;

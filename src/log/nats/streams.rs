@@ -1,7 +1,7 @@
 //! The streams: created if missing, verified if there, never altered (L1).
 //!
-//! What all streams of a kind have in common is data: `nats/stream.json`, `nats/registry.json` and
-//! `nats/bucket.json`, which an operator can also read or create streams from.
+//! What all streams of a kind have in common is data: `nats/stream.json`, `nats/registry.json`,
+//! `nats/bucket.json` and `nats/work.json`, which an operator can also read or create streams from.
 
 use std::time::Duration;
 
@@ -13,10 +13,14 @@ use super::{
     error::{Difference, StartError},
     format::{Names, join},
 };
-use crate::{config::ClassConfig, log::BucketName};
+use crate::{
+    config::{ClassConfig, StreamConfig},
+    log::{BucketName, StreamName},
+};
 
 const STREAM: &str = include_str!("../../../nats/stream.json");
 const REGISTRY: &str = include_str!("../../../nats/registry.json");
+const WORK: &str = include_str!("../../../nats/work.json");
 const BUCKET: &str = include_str!("../../../nats/bucket.json");
 
 /// Between two attempts to create or read a stream; `nats.start_timeout` ends them.
@@ -67,6 +71,28 @@ impl Definition {
             format!("KV_{bucket}"),
             BUCKET,
             json!({ "subjects": [format!("$KV.{bucket}.>")], "num_replicas": replicas }),
+        )
+    }
+
+    /// One of the deployment's own streams.
+    pub(super) fn work(names: &Names, stream: StreamName, config: &StreamConfig) -> Result<Self, StartError> {
+        let (retention, discard) = if stream.is_work_queue() {
+            ("workqueue", "new")
+        } else {
+            ("limits", "old")
+        };
+        Self::new(
+            names.work_stream(stream),
+            WORK,
+            json!({
+                "subjects": [join(&names.work_root(stream), ">")],
+                "retention": retention,
+                "discard": discard,
+                "num_replicas": config.replicas,
+                "max_age": nanos(config.max_age),
+                "max_bytes": config.max_bytes,
+                "duplicate_window": nanos(config.duplicate_window),
+            }),
         )
     }
 
@@ -272,6 +298,64 @@ mod tests {
                 "republish.headers_only"
             ]
         );
+    }
+
+    #[test]
+    fn a_work_queue_refuses_what_is_too_much_and_events_lose_the_oldest() {
+        let config = StreamConfig {
+            max_age: Duration::from_secs(60),
+            max_bytes: 1_000,
+            duplicate_window: Duration::from_secs(2),
+            replicas: 3,
+        };
+        let names = Names::new("blue").unwrap();
+        for (stream, name, subjects, retention, discard) in [
+            (
+                StreamName::Usage,
+                "blue_usage",
+                "w-blue.usage.>",
+                "workqueue",
+                "new",
+            ),
+            (
+                StreamName::Overflow,
+                "blue_overflow",
+                "w-blue.overflow.>",
+                "workqueue",
+                "new",
+            ),
+            (
+                StreamName::Events,
+                "blue_events",
+                "w-blue.events.>",
+                "limits",
+                "old",
+            ),
+        ] {
+            let fields = Definition::work(&names, stream, &config).unwrap().fields;
+            assert_eq!(
+                (
+                    &fields["name"],
+                    &fields["subjects"],
+                    &fields["retention"],
+                    &fields["discard"]
+                ),
+                (
+                    &json!(name),
+                    &json!([subjects]),
+                    &json!(retention),
+                    &json!(discard)
+                )
+            );
+            assert_eq!(
+                (
+                    &fields["max_bytes"],
+                    &fields["duplicate_window"],
+                    &fields["num_replicas"]
+                ),
+                (&json!(1_000), &json!(2_000_000_000_u64), &json!(3))
+            );
+        }
     }
 
     #[test]

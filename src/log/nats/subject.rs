@@ -99,6 +99,33 @@ pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The tokens of a key of the deployment's own streams: one for each part.
+pub(super) fn key(parts: &[&str]) -> String {
+    let mut tokens = String::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            tokens.push('.');
+        }
+        push_token(&mut tokens, part);
+    }
+    tokens
+}
+
+/// The inverse of [`key`]; `None` for any other spelling than its own.
+pub(super) fn key_parts(tokens: &str) -> Option<Vec<String>> {
+    let part = |token: &str| {
+        let bytes = if token == EMPTY {
+            Vec::new()
+        } else {
+            unescape(token)?
+        };
+        String::from_utf8(bytes).ok()
+    };
+    let parts: Vec<String> = tokens.split('.').map(part).collect::<Option<_>>()?;
+    let canonical: Vec<_> = parts.iter().map(String::as_str).collect();
+    (key(&canonical) == tokens).then_some(parts)
+}
+
 /// The channel behind the tokens `<app>.<namespace>.<rest>`. Only what [`durable`] and
 /// [`ephemeral`] write is accepted: another spelling of the same channel is `None`.
 pub(super) fn channel(tokens: &str) -> Option<ChannelKey> {
@@ -177,7 +204,30 @@ mod tests {
         proptest::string::string_regex("[a%.:>* 0-2é\u{3000}\"\\\\]{1,12}").unwrap()
     }
 
+    #[test]
+    fn a_key_has_a_token_for_each_part() {
+        for (parts, tokens) in [
+            (&["dev"][..], "dev"),
+            (&["dev", "a.b"], "dev.a%2Eb"),
+            (&["dev", "", ">"], "dev.%.%3E"),
+            (&["*", "%", "x y"], "%2A.%25.x%20y"),
+        ] {
+            assert_eq!(super::key(parts), tokens);
+            assert_eq!(key_parts(tokens).unwrap(), parts);
+        }
+        for tokens in ["", "a..b", "a.%2a", "a.%41", "a.%FF", "a.%2"] {
+            assert_eq!(key_parts(tokens), None, "{tokens}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn two_keys_never_share_a_subject(a in proptest::collection::vec(name(), 1..4), b in proptest::collection::vec(name(), 1..4)) {
+            let parts = |key: &Vec<String>| super::key(&key.iter().map(String::as_str).collect::<Vec<_>>());
+            prop_assert_eq!(key_parts(&parts(&a)), Some(a.clone()));
+            prop_assert_eq!(a == b, parts(&a) == parts(&b));
+        }
+
         #[test]
         fn l1_encoding_is_reversible_and_valid(name in name()) {
             let Ok(name) = ChannelName::new(&name) else { return Ok(()) };

@@ -76,7 +76,12 @@ impl Suite {
     }
 
     pub(super) async fn subscribe(&self, route: &Route) -> Box<dyn Copies> {
-        soon(self.log.subscribe(route)).await.unwrap()
+        let copies = soon(self.log.subscribe(route)).await.unwrap();
+        if let Some(shard) = route.shard() {
+            // What is asked behind it is what finds the subscription in its place.
+            soon(self.log.info(shard)).await.unwrap();
+        }
+        copies
     }
 
     /// Everything of a channel from `from` on, once a replica answers that has `count` messages.

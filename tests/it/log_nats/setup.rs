@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use slipstream::{
     config::{LogConfig, Secret},
     log::{
-        Log, LogEvent,
+        ConsumeOptions, Log, LogEvent, StreamName,
         nats::{Difference, StartError, new_epochs, resize},
     },
     model::{AppId, ClassName, Epoch, History},
@@ -15,7 +15,7 @@ use slipstream::{
 
 use super::{publish, route};
 use crate::support::{
-    nats::{NatsServer, TestLog, class, log_config, nats_config},
+    nats::{NatsServer, TestLog, class, fresh_log, log_config, nats_config},
     until, within,
 };
 
@@ -371,4 +371,65 @@ async fn l2_an_operator_raises_the_room_of_a_class() {
     let error = refused(&server, &log_config(), &[]).await;
     assert!(matches!(error, StartError::LayoutDiffers { .. }), "{error}");
     tasks.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_a_stream_of_the_deployments_own_that_differs_is_refused_and_left_alone() {
+    let server = NatsServer::start().await;
+    let log = TestLog::start(&[server.url()]).await;
+    let mut other = log_config();
+    other.streams.usage.max_bytes /= 2;
+    other.streams.events.max_age /= 2;
+    let error = refused(&server, &other, &[]).await;
+    let StartError::StreamDiffers { stream, differences } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        (stream.as_str(), fields(differences)),
+        ("slip_usage", vec!["max_bytes"])
+    );
+    let _same = TestLog::start(&[server.url()]).await;
+    drop(log);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_is_gone_is_made_again_and_a_foreign_message_is_taken_out() {
+    let (server, log) = fresh_log().await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let jetstream = jetstream::new(client);
+    let stream = log.work_stream(StreamName::Usage);
+    let options = ConsumeOptions {
+        durable: "fold".to_owned(),
+        prefix: Vec::new(),
+        max_ack_pending: 10,
+        ack_wait: Duration::from_secs(60),
+        forget_after: None,
+    };
+    let mut consumer = within(stream.consume(options)).await.unwrap();
+    // No node spells a key so.
+    let published = jetstream.publish("w.usage.a%41", "x".into()).await.unwrap();
+    published.await.unwrap();
+    let append = async |text: &'static str| {
+        let sent = stream.append(&["dev", "1"], None, text.into()).unwrap();
+        within(sent).await.unwrap();
+    };
+    append("1").await;
+    let pulled = within(consumer.pull(10, Duration::from_secs(5))).await.unwrap();
+    let keys: Vec<_> = pulled.iter().map(|message| message.key.join("/")).collect();
+    assert_eq!(keys, ["dev/1"]);
+    within(pulled[0].ack()).await.unwrap();
+    assert_eq!(within(stream.waiting(&[])).await.unwrap().messages, 0);
+
+    let usage = jetstream.get_stream("slip_usage").await.unwrap();
+    usage.delete_consumer("fold").await.unwrap();
+    append("2").await;
+    let mut refused = 0;
+    let pulled = loop {
+        match within(consumer.pull(10, Duration::from_secs(1))).await {
+            Ok(pulled) => break pulled,
+            Err(_) => refused += 1,
+        }
+        assert!(refused < 10);
+    };
+    assert_eq!(pulled.len(), 1);
 }

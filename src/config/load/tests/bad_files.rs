@@ -103,7 +103,7 @@ fn all_problems_at_once() {
                 "log.classes[0].shards (s.toml:5): must be 1 to 1024",
                 "log.classes[0].replicas (s.toml:2): must be 1, 3 or 5",
                 "log.classes[0].max_age (s.toml:3): must be at least 6 times channel.check_interval (1m)",
-                "log.classes[0].duplicate_window (s.toml:4): must not be more than the max_age of the class (59s)",
+                "log.classes[0].duplicate_window (s.toml:4): must not be more than its max_age (59s)",
             ],
         ),
         (

@@ -34,6 +34,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<Ack, PublishError> {
 /// An error of JetStream means that nothing is stored; some of them pass.
 fn refused(refusal: &Refusal) -> PublishError {
     match (refusal.code, refusal.err_code) {
+        _ if refusal.is_full() => PublishError::Full,
         (_, Refusal::FULL) => PublishError::Refused(refusal.to_string()),
         (429, _) => PublishError::Unavailable("the shard has too much to do"),
         (409, _) => PublishError::Unavailable("a publication with this id is being stored"),

@@ -1,7 +1,7 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use slipstream::{
-    config::{ClassConfig, LogConfig, NatsConfig},
+    config::{ClassConfig, LogConfig, NatsConfig, StreamConfig, StreamsConfig},
     log::nats::{NatsLog, StartError},
     model::{AppId, ClassName, History},
     task::Tasks,
@@ -100,6 +100,24 @@ pub(crate) fn log_config() -> LogConfig {
         ack_timeout: Duration::from_secs(5),
         mark_interval: Duration::from_secs(1),
         clock_margin: Duration::from_secs(1),
+        streams: StreamsConfig {
+            usage: stream(),
+            overflow: StreamConfig {
+                max_bytes: 512 << 10,
+                ..stream()
+            },
+            events: stream(),
+        },
+    }
+}
+
+/// A stream of the deployment's own: R1, an hour.
+fn stream() -> StreamConfig {
+    StreamConfig {
+        max_age: Duration::from_secs(3_600),
+        max_bytes: 64 << 20,
+        duplicate_window: Duration::from_secs(60),
+        replicas: 1,
     }
 }
 
