@@ -33,7 +33,7 @@ mod record;
 
 pub use feed::{Change, Feed, NotRead, OnChange};
 use publishing::Publishing;
-pub use publishing::Throttled;
+pub use publishing::{Late, Throttled};
 pub use record::{AppRecord, Credentials, FORMAT, KeyRecord, Opener, RecordError, key_purpose};
 
 /// One app.
@@ -346,6 +346,18 @@ impl App {
         now: Instant,
     ) -> Result<(), Throttled> {
         self.publishing.lock().admit(channel, by, count, bytes, now)
+    }
+
+    /// Admits a publication of `bytes` that has been queued because of a rate ([`Throttled::can_wait`]), by
+    /// the rates of the channel and of the app. To be asked again, with the same `late`, after the time in the
+    /// error: then others cannot keep it out.
+    ///
+    /// # Errors
+    ///
+    /// Which rate is exceeded, and when to come again.
+    pub fn admit_late(&self, channel: &ChannelName, bytes: u64, late: &mut Late) -> Result<(), Throttled> {
+        let now = Instant::now();
+        self.publishing.lock().admit_late(channel, bytes, late, now)
     }
 }
 

@@ -17,6 +17,7 @@ pub mod edge;
 pub mod limits;
 pub mod log;
 pub mod model;
+pub mod overflow;
 pub mod presence;
 pub mod protocol;
 pub mod publish;

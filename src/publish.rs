@@ -11,11 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::Either;
+
 use crate::{
     apps::{App, Throttled},
     channel::{Hub, PublishFailure, Published},
-    log::Route,
-    model::{ChannelName, InvalidChannel, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule, Rules},
+    log::{ReadError, Route, Waiting},
+    model::{
+        AppId, ChannelName, InvalidChannel, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Overflow as Policy, Record,
+        Rule, Rules,
+    },
+    overflow::{NotQueued, Overflow},
     protocol::{ErrorCode, json},
     schema::Invalid,
     telemetry::{Limit, Metrics, PublishOutcome},
@@ -96,7 +102,16 @@ pub enum PublishError {
 pub struct Publisher {
     hub: Arc<Hub>,
     max_json_depth: usize,
+    overflow: Option<Arc<Overflow>>,
     metrics: Arc<Metrics>,
+}
+
+/// A publication that is as it should be.
+enum Ready<'a> {
+    /// It has been admitted.
+    Now(Route, Cow<'a, Record>),
+    /// It is to wait.
+    Later(Arc<Overflow>, Cow<'a, Record>),
 }
 
 // === impl Target ===
@@ -163,7 +178,29 @@ impl Publisher {
         Self {
             hub,
             max_json_depth,
+            overflow: None,
             metrics,
+        }
+    }
+
+    /// The same, that queues what comes too soon where a rule says so. Without a queue it is refused.
+    #[must_use]
+    pub fn with_queue(self, overflow: Arc<Overflow>) -> Self {
+        Self {
+            overflow: Some(overflow),
+            ..self
+        }
+    }
+
+    /// What waits of a channel in the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub async fn waiting(&self, app: &App, channel: &ChannelName) -> Result<Waiting, ReadError> {
+        match &self.overflow {
+            Some(overflow) => overflow.waiting(&app.id, channel).await,
+            None => Ok(Waiting::default()),
         }
     }
 
@@ -174,7 +211,8 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; nothing was sent then. The future's errors are always [`PublishError::Log`].
+    /// [`PublishError`]; nothing was sent then. The future's errors are [`PublishError::Log`], or that the
+    /// queue is full.
     pub fn publish(
         &self,
         app: &App,
@@ -184,19 +222,53 @@ impl Publisher {
         schema_version: Option<u32>,
     ) -> Result<impl Future<Output = Result<Published, PublishError>> + Send + use<>, PublishError> {
         let ready = self.ready(app, target, record, idempotency_key, schema_version);
-        let (route, record) = ready.inspect_err(|error| self.refused(app, error))?;
-        let sent = self.hub.publish(&route, &record, idempotency_key)?;
-        Ok(async move { sent.await.map_err(PublishError::Log) })
+        match ready.inspect_err(|error| self.refused(app, error))? {
+            Ready::Now(route, record) => {
+                let sent = self.hub.publish(&route, &record, idempotency_key)?;
+                Ok(Either::Left(async move { sent.await.map_err(PublishError::Log) }))
+            }
+            Ready::Later(overflow, record) => {
+                let sent = overflow.append(app, &target.channel, &record, idempotency_key);
+                let sent = sent.map_err(|why| self.not_queued(&app.id, why))?;
+                let (this, app) = (self.clone(), app.id.clone());
+                // Boxed, as what is rare: every publish would have to be as large.
+                Ok(Either::Right(Box::pin(async move {
+                    let ack = sent.await.map_err(|why| this.not_queued(&app, why))?;
+                    Ok(Published {
+                        position: None,
+                        duplicate: ack.duplicate,
+                        queued: Some(ack.seq),
+                    })
+                })))
+            }
+        }
+    }
+
+    fn not_queued(&self, app: &AppId, why: NotQueued) -> PublishError {
+        let error = match why {
+            NotQueued::Full(throttled) => throttled.into(),
+            NotQueued::Log(failure) => failure.into(),
+        };
+        self.count(app, &error);
+        error
     }
 
     /// Counts a publication that a door refused before it came here.
     pub fn refused(&self, app: &App, error: &PublishError) {
-        let metrics = self.metrics.app(&app.id);
+        self.count(&app.id, error);
+    }
+
+    fn count(&self, app: &AppId, error: &PublishError) {
+        let metrics = self.metrics.app(app);
         let (outcome, limit) = match error {
             PublishError::Throttled(throttled) => (PublishOutcome::Limited, Some(throttled.limit)),
             PublishError::TooLarge { .. } => (PublishOutcome::Rejected, Some(Limit::MessageSize)),
             PublishError::TooDeep { .. } => (PublishOutcome::Rejected, Some(Limit::JsonDepth)),
             PublishError::Schema(_) => (PublishOutcome::Invalid, None),
+            // Only of the queue: the hub counts its own.
+            PublishError::Log(PublishFailure::Unknown) => (PublishOutcome::Unknown, None),
+            PublishError::Log(PublishFailure::Unavailable(_)) => (PublishOutcome::Unavailable, None),
+            PublishError::Log(_) => (PublishOutcome::Refused, None),
             _ => (PublishOutcome::Rejected, None),
         };
         metrics.publishes.of(outcome).inc();
@@ -205,8 +277,8 @@ impl Publisher {
         }
     }
 
-    /// Admits what is as it should be. What is not valid by its schema has cost the same as if it were:
-    /// finding that out is work.
+    /// Admits what is as it should be, or sees to it that it waits. What is not valid by its schema has cost
+    /// the same as if it were: finding that out is work.
     fn ready<'a>(
         &self,
         app: &App,
@@ -214,23 +286,27 @@ impl Publisher {
         record: &'a Record,
         idempotency_key: Option<&str>,
         schema_version: Option<u32>,
-    ) -> Result<(Route, Cow<'a, Record>), PublishError> {
-        let now = Instant::now();
-        let Some(schemas) = app.schemas(target.channel.namespace()) else {
-            if let Some(version) = schema_version {
-                return Err(Invalid::Version { version }.into());
+    ) -> Result<Ready<'a>, PublishError> {
+        let schemas = app.schemas(target.channel.namespace());
+        let (version, record) = match (schemas, schema_version) {
+            (Some(schemas), named) => {
+                let version = schemas.version(named)?;
+                (version, Cow::Owned(tagged(record, version)))
             }
-            let route = self.admit(app, target, record, idempotency_key, now)?;
-            return Ok((route, Cow::Borrowed(record)));
+            (None, Some(version)) => return Err(Invalid::Version { version }.into()),
+            (None, None) => (0, Cow::Borrowed(record)),
         };
-        let version = schemas.version(schema_version)?;
-        let tagged = tagged(record, version);
-        let route = self.admit(app, target, &tagged, idempotency_key, now)?;
-        if record.kind != Kind::Json {
-            return Err(Invalid::NotJson.into());
+        let (route, later) = self.admit(app, target, &record, idempotency_key, Instant::now())?;
+        if let Some(schemas) = schemas {
+            if record.kind != Kind::Json {
+                return Err(Invalid::NotJson.into());
+            }
+            schemas.validate(&record.data, version)?;
         }
-        schemas.validate(&record.data, version)?;
-        Ok((route, Cow::Owned(tagged)))
+        Ok(match later {
+            Some(overflow) => Ready::Later(overflow, record),
+            None => Ready::Now(route, record),
+        })
     }
 
     fn admit(
@@ -240,7 +316,7 @@ impl Publisher {
         record: &Record,
         idempotency_key: Option<&str>,
         now: Instant,
-    ) -> Result<Route, PublishError> {
+    ) -> Result<(Route, Option<Arc<Overflow>>), PublishError> {
         let Target { channel, rule } = target;
         if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
             return Err(PublishError::IdempotencyKey);
@@ -272,8 +348,17 @@ impl Publisher {
             "" => info.client.as_str(),
             user => user,
         });
-        app.admit(channel, by, 1, bytes, now)?;
-        Ok(route)
+        let overflow = self.overflow.as_ref();
+        let overflow = overflow.filter(|_| rule.overflow == Policy::Queue);
+        if let Some(overflow) = overflow.filter(|overflow| overflow.is_waited_for(&app.id, channel)) {
+            // Behind what waits already, or it would overtake it.
+            return Ok((route, Some(overflow.clone())));
+        }
+        match (app.admit(channel, by, 1, bytes, now), overflow) {
+            (Ok(()), _) => Ok((route, None)),
+            (Err(throttled), Some(overflow)) if throttled.can_wait() => Ok((route, Some(overflow.clone()))),
+            (Err(throttled), _) => Err(throttled.into()),
+        }
     }
 }
 

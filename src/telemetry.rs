@@ -15,8 +15,8 @@ use crate::config::TelemetryConfig;
 
 pub use labels::{
     AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Label, Limit,
-    LoginOutcome, MailOutcome, NodeState, PublishOutcome, RecoveryOutcome, RefusedBody, RefusedHandshake,
-    RefusedMessage, RingEviction, StatusClass, UserCommand,
+    LoginOutcome, MailOutcome, NodeState, PublishOutcome, QueueOutcome, RecoveryOutcome, RefusedBody,
+    RefusedHandshake, RefusedMessage, RingEviction, StatusClass, UserCommand,
 };
 pub use metrics::{AppMetrics, Held, Metrics, ShardMetrics};
 pub use prometheus_client::metrics::counter::Counter;

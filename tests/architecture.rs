@@ -48,9 +48,10 @@ const MODULES: &[(&str, &str)] = &[
         "control",
         "apps auth config limits log model random schema seal store task telemetry",
     ),
+    ("overflow", "apps channel config log model random task telemetry"),
     (
         "publish",
-        "apps channel config log model protocol schema telemetry",
+        "apps channel config log model overflow protocol schema telemetry",
     ),
     (
         "users",
@@ -73,7 +74,7 @@ const MODULES: &[(&str, &str)] = &[
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config edge limits log model presence protocol publish random revocation seal session survey task telemetry users",
+        "api apps auth channel cluster config edge limits log model overflow presence protocol publish random revocation seal session survey task telemetry users",
     ),
     ("dev", "app config model task"),
     (

@@ -108,6 +108,11 @@ fn bounds(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
             tenants.max_rate_keys,
         ),
         ("limits.rate_users", app.limits.rate_users, tenants.max_rate_keys),
+        (
+            "limits.max_queued",
+            usize::try_from(app.limits.max_queued).unwrap_or(usize::MAX),
+            usize::try_from(tenants.max_queued).unwrap_or(usize::MAX),
+        ),
     ];
     for (key, count, most) in most {
         if count > most {

@@ -4,8 +4,8 @@
 use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, ControlConfig,
     DrainConfig, EdgeConfig, HttpConfig, LimitsConfig, LogConfig, MailConfig, NatsConfig, NodeConfig,
-    PresenceConfig, RevocationsConfig, StoreConfig, StreamConfig, StreamsConfig, TelemetryConfig,
-    TenantsConfig, UsersConfig,
+    PresenceConfig, QueueConfig, RevocationsConfig, StoreConfig, StreamConfig, StreamsConfig,
+    TelemetryConfig, TenantsConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
         Address, Class, Compatible, Count, CountOrNone, Encryption, FilePath, Flag, Hidden, HiddenList, Id,
@@ -45,6 +45,7 @@ section!(Config {
     users: Inner,
     revocations: Inner,
     presence: Inner,
+    queue: Inner,
     tenants: Inner,
     store: Inner,
     control: Inner,
@@ -292,12 +293,20 @@ section!(TelemetryConfig {
     json: Flag,
 });
 
+section!(QueueConfig {
+    check_interval: Time,
+    ack_wait: Time,
+    max_drains: Count,
+    max_channels: Count,
+});
+
 section!(TenantsConfig {
     max_apps: Count,
     max_keys: Count,
     max_namespaces: Count,
     max_origins: Count,
     max_public_keys: Count,
+    max_queued: Count,
     max_rate_keys: Count,
     max_schemas: Count,
     max_schema_bytes: Size,
@@ -340,6 +349,7 @@ section!(LimitsConfig {
     rate_channels: Count,
     user_publish_rate: Count,
     rate_users: Count,
+    max_queued: Count,
     command_rate: Count,
     command_bytes: Size,
     max_refusals: Count,

@@ -114,6 +114,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     cluster(config, &mut checks);
     users(config, &mut checks);
     presence(config, &mut checks);
+    queue(config, &mut checks);
     tenants(config, &mut checks);
     store(config, &mut checks);
     control::relations(config, &mut checks);
@@ -144,6 +145,18 @@ fn tenants(config: &Config, checks: &mut Checks<'_>) {
     checks.that((1..=1_000).contains(&most), &["tenants.max_apps"], || {
         "must be 1 to 1000".to_owned()
     });
+}
+
+fn queue(config: &Config, checks: &mut Checks<'_>) {
+    let queue = &config.queue;
+    checks.not_zero(&[
+        ("queue.check_interval", queue.check_interval),
+        ("queue.ack_wait", queue.ack_wait),
+    ]);
+    checks.not_zero(&[
+        ("queue.max_drains", queue.max_drains),
+        ("queue.max_channels", queue.max_channels),
+    ]);
 }
 
 fn users(config: &Config, checks: &mut Checks<'_>) {

@@ -533,21 +533,14 @@ fn publish(gateway: &Gateway, app: &App, order: PublishOrder) -> Order {
     {
         Ok(acknowledged) => Box::pin(async move {
             let result = acknowledged.await.map_err(|error| error.code());
-            let result =
-                result.map(|Published { position, duplicate }| PublishResult { position, duplicate });
+            let result = result.map(
+                |Published {
+                     position, duplicate, ..
+                 }| PublishResult { position, duplicate },
+            );
             Completion::Published { id, result }
         }),
-        Err(error) => {
-            let code = error.code();
-            let completion = match error.explanation() {
-                Some(message) => Completion::NotPublished { id, code, message },
-                None => Completion::Published {
-                    id,
-                    result: Err(code),
-                },
-            };
-            Box::pin(std::future::ready(completion))
-        }
+        Err(error) => Box::pin(std::future::ready(Completion::refused(id, &error))),
     }
 }
 

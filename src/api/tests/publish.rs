@@ -487,3 +487,57 @@ async fn a_payload_is_held_to_its_schema() {
     );
     assert_eq!(results[1]["error"]["code"], "invalid_payload");
 }
+
+#[tokio::test]
+async fn what_comes_too_soon_waits() {
+    let node = Node::start().await;
+    let items: Vec<_> = (0..12)
+        .map(|n| json!({"data": n, "idempotency_key": n.to_string()}))
+        .collect();
+    let batch = json!({ "publications": items }).to_string();
+    let answer = node.post(A, "late:x", &batch).await.ok(200);
+    let results = answer.array("results");
+    let is_late = |result: &&serde_json::Value| result["queued"] == true && result["offset"].is_null();
+    assert!(results.iter().filter(is_late).count() >= 6, "{results:?}");
+    // A repeat of what waits is known.
+    let again = node
+        .post(A, "late:x", r#"{"data":11,"idempotency_key":"11"}"#)
+        .await
+        .ok(202);
+    assert_eq!(
+        (&again.0["duplicate"], &again.0["id"]),
+        (&json!(true), &results[11]["id"])
+    );
+    let queue = |query: String| {
+        let path = format!("/v1/channels/late:x/queue{query}");
+        let node = &node;
+        async move { node.call("GET", &path, A, "").await }
+    };
+    let waiting = queue(format!("?id={}", again.text("id"))).await.ok(200);
+    assert_eq!(waiting.text("state"), "waiting");
+    assert!(waiting.number("waiting") > 0 && waiting.number("oldest") > 0);
+    assert_eq!(
+        queue("?id=x".to_owned()).await.error(),
+        (422, "invalid_field".to_owned())
+    );
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while node.payloads(A, "late:x").await.len() < 12 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let all: Vec<_> = (0..12).map(|n| json!(n)).collect();
+    assert_eq!(node.payloads(A, "late:x").await, all);
+    node.faults
+        .limit_stream(crate::log::StreamName::Overflow, Some(0));
+    let full = node
+        .post(
+            A,
+            "late:x",
+            &json!({"publications": vec![json!({"data": 0}); 12]}).to_string(),
+        )
+        .await;
+    let results = full.ok(200);
+    assert_eq!(results.array("results")[11]["error"]["code"], "too_many_requests");
+}

@@ -22,6 +22,7 @@ use crate::{
         memory::{ClassSpec, Faults, MemoryLog},
     },
     model::{AppId, ChannelName, ClassName, Publication, TokenFacts},
+    overflow::Overflow,
     presence::{Encoders, Member, Membership, Presence},
     protocol::centrifuge::encode_publication_body,
     publish::{Publisher, Target},
@@ -58,6 +59,12 @@ pub(super) const APPS: &str = r#"
     name = "live"
     subscribe = "anyone"
     max_size = "1KiB"
+    [[apps.namespaces]]
+    name = "late"
+    subscribe = "anyone"
+    history = "std"
+    rate = 5
+    overflow = "queue"
     [[apps.namespaces]]
     name = "typed"
     subscribe = "anyone"
@@ -205,6 +212,16 @@ impl Node {
             metrics.clone(),
             &tasks,
         );
+        let apps = Apps::new(config.apps, tasks.clone()).unwrap();
+        let overflow = Overflow::start(
+            log.clone(),
+            hub.clone(),
+            apps.clone(),
+            &config.queue,
+            metrics.clone(),
+            &tasks,
+        )
+        .await;
         let survey = Survey::start(
             log,
             nodes,
@@ -213,14 +230,14 @@ impl Node {
             metrics.clone(),
             &tasks,
         );
-        let apps = Apps::new(config.apps, tasks.clone()).unwrap();
         let readiness = Arc::new(Readiness::default());
         let state = ApiState::new(
             "node-1",
             (&config.http, &config.users),
             Services {
                 apps: apps.clone(),
-                publisher: Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone()),
+                publisher: Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone())
+                    .with_queue(overflow),
                 hub: hub.clone(),
                 presence: presence.clone(),
                 users,

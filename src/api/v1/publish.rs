@@ -89,8 +89,12 @@ pub(in crate::api) struct PublishAnswer {
     offset: Option<u64>,
     /// The epoch that the offset belongs to; absent on an ephemeral channel.
     epoch: Option<String>,
-    /// An earlier publish with the same idempotency key has stored it.
+    /// An earlier publish with the same idempotency key has stored or queued it.
     duplicate: bool,
+    /// True: it came too soon for a rate and waits in the queue; it has no offset yet. Absent otherwise.
+    queued: Option<bool>,
+    /// Of what waits: for `GET /v1/channels/{channel}/queue`.
+    id: Option<String>,
 }
 
 /// What became of one publication of a batch: either where it is, or `error`.
@@ -103,6 +107,10 @@ pub(in crate::api) struct BatchResult {
     epoch: Option<String>,
     /// As for a single publication.
     duplicate: Option<bool>,
+    /// As for a single publication.
+    queued: Option<bool>,
+    /// As for a single publication.
+    id: Option<String>,
     /// Why it was not published, or `outcome_unknown`.
     error: Option<ErrorBody>,
 }
@@ -139,7 +147,7 @@ impl FromRequestParts<ApiState> for IdempotencyKey {
 ///
 /// One publication, or a batch. A single one is answered with 201 if it was stored; with 200 if
 /// nothing had to be stored (a duplicate, or a channel without history). A batch is always answered
-/// with 200 and a result for each publication.
+/// with 200 and a result for each publication. What is over a rate is answered with 202 where the namespace has a queue.
 #[utoipa::path(
     post,
     path = "/v1/channels/{channel}/publications",
@@ -155,6 +163,7 @@ impl FromRequestParts<ApiState> for IdempotencyKey {
         (status = 201, description = "Stored", body = PublishAnswer),
         (status = 200, description = "A duplicate, sent without being stored, or a batch",
             content((PublishAnswer = "application/json"), (BatchAnswer = "application/json"))),
+        (status = 202, description = "Over a rate; it waits in the queue", body = PublishAnswer),
         (status = 400, description = "Not readable", body = ErrorAnswer),
         (status = 401, description = "No key, or a wrong one", body = ErrorAnswer),
         (status = 403, description = "The key is of another app", body = ErrorAnswer),
@@ -219,10 +228,10 @@ pub(in crate::api) async fn publish(
     let stored = published.position.is_some() && !published.duplicate;
     let mut answer = Vec::with_capacity(96);
     write_published(&published, &mut answer);
-    let status = if stored {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
+    let status = match published.queued {
+        Some(_) => StatusCode::ACCEPTED,
+        None if stored => StatusCode::CREATED,
+        None => StatusCode::OK,
     };
     Ok(json_response(status, answer))
 }
@@ -279,6 +288,11 @@ impl<'a> Item<'a> {
 
 fn write_published(published: &Published, out: &mut Vec<u8>) {
     out.push(b'{');
+    if let Some(place) = published.queued {
+        out.extend_from_slice(br#""queued":true,"id":""#);
+        json::push_u64(out, place);
+        out.extend_from_slice(br#"","#);
+    }
     if let Some(position) = &published.position {
         out.extend_from_slice(br#""offset":"#);
         json::push_u64(out, position.offset);

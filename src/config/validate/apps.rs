@@ -7,7 +7,7 @@ mod schemas;
 use super::{Checks, format_size};
 use crate::{
     config::{AppConfig, AuthConfig, Config},
-    model::{Access, AppId, History, JoinLeave, MAX_CHANNEL_BYTES, Rule},
+    model::{Access, AppId, History, JoinLeave, MAX_CHANNEL_BYTES, Overflow, Rule},
 };
 
 /// HS256 needs a key of at least its hash's length (RFC 7518, section 3.2).
@@ -265,6 +265,16 @@ fn accesses(rule: &Rule) -> impl Iterator<Item = (&'static str, Access)> {
 /// What a rule says must be possible.
 fn rule_alone(config: &Config, rule: &Rule, path: &str, checks: &mut Checks<'_>) {
     let key = |name: &str| format!("{path}.{name}");
+    let class = config.log.classes.iter();
+    let mut class =
+        class.filter(|class| matches!(&rule.history, History::Class(name) if *name == class.name));
+    if let (Overflow::Queue, Some(class)) = (rule.overflow, class.next()) {
+        checks.that(
+            config.queue.ack_wait < class.duplicate_window / 2,
+            &[&key("overflow"), "queue.ack_wait", "log.classes"],
+            || "needs a class whose duplicate_window is more than twice queue.ack_wait".to_owned(),
+        );
+    }
     let durable = match &rule.history {
         History::None => false,
         History::Class(class) => {

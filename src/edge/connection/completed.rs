@@ -5,6 +5,7 @@ use crate::{
     edge::orders::Completion,
     model::{ConnectClaims, TokenError, TokenFacts},
     protocol::DisconnectCode,
+    publish::PublishError,
     telemetry::Limit,
 };
 
@@ -129,6 +130,20 @@ impl Connection {
             }
             Completion::Told => session.on_handled(),
             Completion::Abandoned => {}
+        }
+    }
+}
+
+impl Completion {
+    /// A publication that was not sent.
+    pub(in crate::edge) fn refused(id: u32, error: &PublishError) -> Self {
+        let code = error.code();
+        match error.explanation() {
+            Some(message) => Self::NotPublished { id, code, message },
+            None => Self::Published {
+                id,
+                result: Err(code),
+            },
         }
     }
 }
