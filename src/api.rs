@@ -192,6 +192,7 @@ fn routes() -> Routes {
         ("/v1/channels", get(v1::channels)),
         ("/v1/channels/{channel}/publications", publications),
         ("/v1/channels/{channel}/presence", get(v1::presence)),
+        ("/v1/channels/{channel}/queue", get(v1::queue)),
         ("/v1/channels/{channel}/presence/stats", get(v1::presence_stats)),
         ("/v1/nodes", get(v1::nodes)),
         ("/v1/users/{user}", get(v1::online)),

@@ -26,6 +26,7 @@ use crate::{
         nats::{self, NatsLog},
     },
     model::TokenFacts,
+    overflow::Overflow,
     presence::Presence,
     protocol::DisconnectCode,
     publish::Publisher,
@@ -289,7 +290,17 @@ impl App {
             &background,
         )
         .await;
-        let publisher = Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone());
+        let overflow = Overflow::start(
+            seam.clone(),
+            hub.clone(),
+            apps.clone(),
+            &config.queue,
+            metrics.clone(),
+            &background,
+        )
+        .await;
+        let publisher =
+            Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone()).with_queue(overflow);
         let gateway = Gateway::new(
             hub.clone(),
             publisher.clone(),

@@ -23,8 +23,10 @@ use crate::{
     limits::ConductRules,
     model::{AppId, ChannelName, ConnectClaims, Quotas, Rules, SubscribeClaims, TokenError},
     quota::{Allowance, Meter, Meters, tighter},
+    schema::{self, Schemas},
     session::AppView,
     task::Tasks,
+    telemetry::Limit,
 };
 
 mod feed;
@@ -33,7 +35,7 @@ mod record;
 
 pub use feed::{Change, Feed, NotRead, OnChange};
 use publishing::Publishing;
-pub use publishing::Throttled;
+pub use publishing::{Late, Throttled};
 pub use record::{AppRecord, Credentials, FORMAT, KeyRecord, Opener, RecordError, key_purpose};
 
 /// One app.
@@ -60,6 +62,8 @@ pub struct App {
     pub meter: Arc<Meter>,
     /// Which version of it this is; 0 if it is the configuration file's.
     pub version: u64,
+    /// By namespace, of those that have any.
+    schemas: HashMap<String, Schemas>,
     auth: Option<AuthConfig>,
     signing_keys: Vec<SigningKey>,
     /// Keys that it has verified tokens with since this node started, and does so no more.
@@ -73,8 +77,26 @@ pub struct App {
 pub struct AppError {
     /// The app.
     pub app: AppId,
-    /// What is wrong with how its tokens are verified.
-    pub source: AuthError,
+    /// What is wrong with it.
+    pub source: Unusable,
+}
+
+/// What of an app cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// How its tokens are verified.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// A schema.
+    #[error("namespace {namespace:?}, schema version {version}, {why}")]
+    Schema {
+        /// The namespace.
+        namespace: String,
+        /// The version.
+        version: u32,
+        /// What is wrong with it.
+        why: schema::Unusable,
+    },
 }
 
 /// All apps of this node, by id. Cheap to clone; clones see changes.
@@ -146,7 +168,7 @@ impl App {
             (Some(auth), None) => {
                 let verifier = Verifier::new(auth, http, tasks).map_err(|source| AppError {
                     app: config.id.clone(),
-                    source,
+                    source: source.into(),
                 })?;
                 Some(Arc::new(verifier.with_keys(&signing_keys).of_app(&config.id)))
             }
@@ -160,6 +182,7 @@ impl App {
                 Arc::new(Mutex::new(publishing))
             }
         };
+        let schemas = schemas(&config, before)?;
         let rules: Rules = config.namespaces.into_iter().collect();
         let view = AppView {
             id: config.id.clone(),
@@ -175,6 +198,7 @@ impl App {
             publishing,
             quotas: config.quotas,
             meter,
+            schemas,
             id: config.id,
             rules,
             view: Arc::new(view),
@@ -227,6 +251,7 @@ impl App {
             version: self.version,
             auth: self.auth.clone(),
             signing_keys,
+            schemas: self.schemas.clone(),
             publishing: self.publishing.clone(),
         })
     }
@@ -261,6 +286,7 @@ impl App {
             version: 0,
             auth: None,
             signing_keys: Vec::new(),
+            schemas: HashMap::new(),
             retired_keys: HashSet::new(),
             allowed_origins: Vec::new(),
             conduct: conduct(&limits),
@@ -315,6 +341,15 @@ impl App {
         }
     }
 
+    /// The schemas of a namespace, if it has any.
+    pub fn schemas(&self, namespace: &str) -> Option<&Schemas> {
+        // Most apps have none at all.
+        if self.schemas.is_empty() {
+            return None;
+        }
+        self.schemas.get(namespace)
+    }
+
     /// Admits `count` publications of `bytes` together to `channel`, by the rates of the channel, of the
     /// user `by` (none: a backend) and of the app, and by its quotas: all or none. To be asked once for each
     /// attempt to publish, by whatever door.
@@ -347,6 +382,44 @@ impl App {
         let limited = (self.limits.publish_rate > 0).then(|| self.publishing.lock().allowance(now));
         tighter(limited, self.meter.messages_allowed(now))
     }
+
+    /// Admits a publication of `bytes` that has been queued because of a rate ([`Throttled::can_wait`]), by
+    /// the rates of the channel and of the app. To be asked again, with the same `late`, after the time in the
+    /// error: then others cannot keep it out.
+    ///
+    /// # Errors
+    ///
+    /// Which rate is exceeded, and when to come again.
+    pub fn admit_late(&self, channel: &ChannelName, bytes: u64, late: &mut Late) -> Result<(), Throttled> {
+        let now = Instant::now();
+        let waited = late.has_waited();
+        let admitted = self.meter.publish_late(waited, now, || {
+            self.publishing.lock().admit_late(channel, bytes, late, now)
+        });
+        admitted.inspect_err(|over: &Throttled| {
+            if over.limit == Limit::QuotaMessages {
+                late.will_wait();
+            }
+        })
+    }
+}
+
+/// Compiles what is new.
+fn schemas(config: &AppConfig, before: Option<&App>) -> Result<HashMap<String, Schemas>, AppError> {
+    let mut schemas = HashMap::new();
+    for (name, rule) in &config.namespaces {
+        let before = before.and_then(|before| before.schemas.get(name));
+        let ready = Schemas::new(&rule.schemas, before).map_err(|(version, why)| AppError {
+            app: config.id.clone(),
+            source: Unusable::Schema {
+                namespace: name.clone(),
+                version,
+                why,
+            },
+        })?;
+        schemas.extend(ready.map(|ready| (name.clone(), ready)));
+    }
+    Ok(schemas)
 }
 
 fn conduct(limits: &LimitsConfig) -> ConductRules {

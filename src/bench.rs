@@ -6,6 +6,7 @@
 //! | `engine` | the client: one epoll thread for all sockets |
 //! | `fanout` `idle` `publish` `resume` | the workloads: what the engine is made to do, and when it is measured |
 //! | `limits` | what the limits cost a publication, without a network |
+//! | `noisy` | whether one app delays another |
 //! | `presence` | nodes in this process with nothing but presence |
 //! | `floor`, `floor_nats` | the floors: an epoll broadcaster; raw JetStream |
 //! | `worker` | connections in other processes, where the file limit of one is not enough |
@@ -26,6 +27,7 @@ mod floor_nats;
 mod frame;
 mod idle;
 mod limits;
+mod noisy;
 mod payload;
 mod presence;
 mod process;
@@ -97,6 +99,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         BenchCommand::Apps(args) => apps::run(&args),
         BenchCommand::Usage(args) => usage::run(&args),
         BenchCommand::Limits(args) => limits::run(&args),
+        BenchCommand::Noisy(args) => noisy::run(&args),
         BenchCommand::Suite(args) => suite::run(&args),
     }
 }

@@ -56,6 +56,8 @@ pub struct Config {
     pub quotas: QuotasConfig,
     /// Tokens that are worth nothing any more.
     pub revocations: RevocationsConfig,
+    /// Publications that wait for a rate.
+    pub queue: QueueConfig,
     /// Who is on a channel.
     pub presence: PresenceConfig,
     /// Apps that come from the control plane.
@@ -461,6 +463,19 @@ pub struct TelemetryConfig {
     pub json: bool,
 }
 
+/// `[queue]`
+#[derive(Clone, Debug)]
+pub struct QueueConfig {
+    /// How often the stream is asked what waits, and other nodes are told.
+    pub check_interval: Duration,
+    /// After this time without being done a publication is given to another node.
+    pub ack_wait: Duration,
+    /// Apps that a node publishes for at once.
+    pub max_drains: usize,
+    /// Channels whose backlog a node tells apart.
+    pub max_channels: usize,
+}
+
 /// `[tenants]`
 #[derive(Clone, Debug)]
 pub struct TenantsConfig {
@@ -474,8 +489,16 @@ pub struct TenantsConfig {
     pub max_origins: usize,
     /// Public keys of an app.
     pub max_public_keys: usize,
+    /// The most that an app may have for `max_queued`.
+    pub max_queued: u64,
     /// The most that an app may have for `rate_channels` and `rate_users`.
     pub max_rate_keys: usize,
+    /// Versions of the schema of a namespace.
+    pub max_schemas: usize,
+    /// The largest schema as JSON, bytes.
+    pub max_schema_bytes: usize,
+    /// The most values that a schema has, with its references replaced.
+    pub max_schema_nodes: usize,
     /// What secrets at rest are sealed with: the first seals, all open.
     pub sealing_keys: Vec<Secret>,
     /// Whether an app may name URLs that are not public.
@@ -551,6 +574,8 @@ pub struct LimitsConfig {
     pub user_publish_rate: u32,
     /// Users whose rate is told apart at once; never 0.
     pub rate_users: usize,
+    /// Publications that may wait in the queue; 0 = as many as fit.
+    pub max_queued: u64,
     /// Commands a second of each connection.
     pub command_rate: u32,
     /// Bytes of commands a second of each connection.

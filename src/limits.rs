@@ -130,6 +130,16 @@ impl Gcra {
         self.quota.admit(self.due, now, units).map(|_| ())
     }
 
+    /// Admits `units` whatever was admitted before: what comes next waits the longer.
+    pub fn charge(&mut self, now: Instant, units: u64) {
+        if self.quota.rate == 0 || units == 0 {
+            return;
+        }
+        let due = self.due.map_or(now, |due| due.max(now));
+        let time = Duration::from_nanos(self.quota.time_of(units));
+        self.due = due.checked_add(time).or(self.due);
+    }
+
     /// Admits `units`, all or none.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod publication;
 mod quotas;
 mod rule;
 mod rules;
+mod schema;
 
 pub use app::{AppId, InvalidAppId};
 pub use channel::{ChannelKey, ChannelName, InvalidChannel, MAX_CHANNEL_BYTES};
@@ -24,3 +25,4 @@ pub use publication::{ClientInfo, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Publication, 
 pub use quotas::Quotas;
 pub use rule::{Access, ClassName, History, JoinLeave, Rule};
 pub use rules::Rules;
+pub use schema::{Compatibility, Overflow, SchemaVersion};

@@ -5,17 +5,25 @@
 //! whether the channel exists, the bounds of what is published, the app's and the channel's rates.
 
 use std::{
+    borrow::Cow,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::future::Either;
+
 use crate::{
     apps::{App, Throttled},
     channel::{Hub, PublishFailure, Published},
-    log::Route,
-    model::{ChannelName, InvalidChannel, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Record, Rule, Rules},
+    log::{ReadError, Route, Waiting},
+    model::{
+        AppId, ChannelName, InvalidChannel, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Overflow as Policy, Record,
+        Rule, Rules,
+    },
+    overflow::{NotQueued, Overflow},
     protocol::{ErrorCode, json},
+    schema::Invalid,
     telemetry::{Limit, Metrics, PublishOutcome},
 };
 
@@ -25,6 +33,9 @@ pub const MAX_TAGS: usize = 16;
 pub const MAX_TAG_NAME_BYTES: usize = 64;
 /// The longest value of a tag, in bytes.
 pub const MAX_TAG_VALUE_BYTES: usize = 256;
+
+/// The tag of publications in a namespace with schemas: the version that they are valid by.
+pub const SCHEMA_TAG: &str = "schema_version";
 
 /// A channel that exists in an app, with its rule.
 #[derive(Clone, Debug)]
@@ -74,6 +85,9 @@ pub enum PublishError {
         /// Which of the two says so.
         limit: Limit,
     },
+    /// The payload is not valid by the namespace's schema, or the version is unknown.
+    #[error(transparent)]
+    Schema(#[from] Invalid),
     /// A rate is exceeded.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -90,7 +104,16 @@ pub enum PublishError {
 pub struct Publisher {
     hub: Arc<Hub>,
     max_json_depth: usize,
+    overflow: Option<Arc<Overflow>>,
     metrics: Arc<Metrics>,
+}
+
+/// A publication that is as it should be.
+enum Ready<'a> {
+    /// It has been admitted.
+    Now(Route, Cow<'a, Record>),
+    /// It is to wait.
+    Later(Arc<Overflow>, Cow<'a, Record>),
 }
 
 // === impl Target ===
@@ -118,7 +141,8 @@ impl PublishError {
             Self::NoTarget(NoTarget::Invalid(_))
             | Self::IdempotencyKey
             | Self::Tags
-            | Self::TooDeep { .. } => ErrorCode::BadRequest,
+            | Self::TooDeep { .. }
+            | Self::Schema(_) => ErrorCode::BadRequest,
             Self::TooLarge { .. } => ErrorCode::LimitExceeded,
             Self::Throttled(_) => ErrorCode::TooManyRequests,
             Self::NoClass => ErrorCode::NotAvailable,
@@ -126,6 +150,14 @@ impl PublishError {
             Self::Log(PublishFailure::Unavailable(_)) => ErrorCode::TooManyRequests,
             Self::Log(PublishFailure::Refused(_) | PublishFailure::Full) => ErrorCode::NotAvailable,
             Self::Log(PublishFailure::Unknown) => ErrorCode::OutcomeUnknown,
+        }
+    }
+
+    /// What is wrong, where the words of [`PublishError::code`] do not tell.
+    pub fn explanation(&self) -> Option<String> {
+        match self {
+            Self::Schema(invalid) => Some(invalid.to_string()),
+            _ => None,
         }
     }
 
@@ -148,43 +180,135 @@ impl Publisher {
         Self {
             hub,
             max_json_depth,
+            overflow: None,
             metrics,
         }
     }
 
-    /// Checks and publishes. The publication has its place in the order of all publishes when this
-    /// returns; the future tells what became of it. Counts what was refused.
+    /// The same, that queues what comes too soon where a rule says so. Without a queue it is refused.
+    #[must_use]
+    pub fn with_queue(self, overflow: Arc<Overflow>) -> Self {
+        Self {
+            overflow: Some(overflow),
+            ..self
+        }
+    }
+
+    /// What waits of a channel in the queue.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; nothing was sent then. The future's errors are always [`PublishError::Log`].
+    /// [`ReadError`].
+    pub async fn waiting(&self, app: &App, channel: &ChannelName) -> Result<Waiting, ReadError> {
+        match &self.overflow {
+            Some(overflow) => overflow.waiting(&app.id, channel).await,
+            None => Ok(Waiting::default()),
+        }
+    }
+
+    /// Checks and publishes. The publication has its place in the order of all publishes when this
+    /// returns; the future tells what became of it. Counts what was refused. Where the namespace has schemas,
+    /// it must be valid by the version that is named, or by the latest, and is tagged with that
+    /// ([`SCHEMA_TAG`]); elsewhere none may be named.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing was sent then. The future's errors are [`PublishError::Log`], or that the
+    /// queue is full.
     pub fn publish(
         &self,
         app: &App,
         target: &Target,
         record: &Record,
         idempotency_key: Option<&str>,
+        schema_version: Option<u32>,
     ) -> Result<impl Future<Output = Result<Published, PublishError>> + Send + use<>, PublishError> {
-        let route = self
-            .admit(app, target, record, idempotency_key, Instant::now())
-            .inspect_err(|error| self.refused(app, error))?;
-        let sent = self.hub.publish(&route, record, idempotency_key)?;
-        Ok(async move { sent.await.map_err(PublishError::Log) })
+        let ready = self.ready(app, target, record, idempotency_key, schema_version);
+        match ready.inspect_err(|error| self.refused(app, error))? {
+            Ready::Now(route, record) => {
+                let sent = self.hub.publish(&route, &record, idempotency_key)?;
+                Ok(Either::Left(async move { sent.await.map_err(PublishError::Log) }))
+            }
+            Ready::Later(overflow, record) => {
+                let sent = overflow.append(app, &target.channel, &record, idempotency_key);
+                let sent = sent.map_err(|why| self.not_queued(&app.id, why))?;
+                let (this, app) = (self.clone(), app.id.clone());
+                // Boxed, as what is rare: every publish would have to be as large.
+                Ok(Either::Right(Box::pin(async move {
+                    let ack = sent.await.map_err(|why| this.not_queued(&app, why))?;
+                    Ok(Published {
+                        position: None,
+                        duplicate: ack.duplicate,
+                        queued: Some(ack.seq),
+                    })
+                })))
+            }
+        }
+    }
+
+    fn not_queued(&self, app: &AppId, why: NotQueued) -> PublishError {
+        let error = match why {
+            NotQueued::Full(throttled) => throttled.into(),
+            NotQueued::Log(failure) => failure.into(),
+        };
+        self.count(app, &error);
+        error
     }
 
     /// Counts a publication that a door refused before it came here.
     pub fn refused(&self, app: &App, error: &PublishError) {
-        let metrics = self.metrics.app(&app.id);
+        self.count(&app.id, error);
+    }
+
+    fn count(&self, app: &AppId, error: &PublishError) {
+        let metrics = self.metrics.app(app);
         let (outcome, limit) = match error {
             PublishError::Throttled(throttled) => (PublishOutcome::Limited, Some(throttled.limit)),
             PublishError::TooLarge { limit, .. } => (PublishOutcome::Rejected, Some(*limit)),
             PublishError::TooDeep { .. } => (PublishOutcome::Rejected, Some(Limit::JsonDepth)),
+            PublishError::Schema(_) => (PublishOutcome::Invalid, None),
+            // Only of the queue: the hub counts its own.
+            PublishError::Log(PublishFailure::Unknown) => (PublishOutcome::Unknown, None),
+            PublishError::Log(PublishFailure::Unavailable(_)) => (PublishOutcome::Unavailable, None),
+            PublishError::Log(_) => (PublishOutcome::Refused, None),
             _ => (PublishOutcome::Rejected, None),
         };
         metrics.publishes.of(outcome).inc();
         if let Some(limit) = limit {
             metrics.limits_hit.of(limit).inc();
         }
+    }
+
+    /// Admits what is as it should be, or sees to it that it waits. What is not valid by its schema has cost
+    /// the same as if it were: finding that out is work.
+    fn ready<'a>(
+        &self,
+        app: &App,
+        target: &Target,
+        record: &'a Record,
+        idempotency_key: Option<&str>,
+        schema_version: Option<u32>,
+    ) -> Result<Ready<'a>, PublishError> {
+        let schemas = app.schemas(target.channel.namespace());
+        let (version, record) = match (schemas, schema_version) {
+            (Some(schemas), named) => {
+                let version = schemas.version(named)?;
+                (version, Cow::Owned(tagged(record, version)))
+            }
+            (None, Some(version)) => return Err(Invalid::Version { version }.into()),
+            (None, None) => (0, Cow::Borrowed(record)),
+        };
+        let (route, later) = self.admit(app, target, &record, idempotency_key, Instant::now())?;
+        if let Some(schemas) = schemas {
+            if record.kind != Kind::Json {
+                return Err(Invalid::NotJson.into());
+            }
+            schemas.validate(&record.data, version)?;
+        }
+        Ok(match later {
+            Some(overflow) => Ready::Later(overflow, record),
+            None => Ready::Now(route, record),
+        })
     }
 
     fn admit(
@@ -194,7 +318,7 @@ impl Publisher {
         record: &Record,
         idempotency_key: Option<&str>,
         now: Instant,
-    ) -> Result<Route, PublishError> {
+    ) -> Result<(Route, Option<Arc<Overflow>>), PublishError> {
         let Target { channel, rule } = target;
         if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
             return Err(PublishError::IdempotencyKey);
@@ -202,7 +326,8 @@ impl Publisher {
         let tag_fits = |(name, value): &(String, String)| {
             matches!(name.len(), 1..=MAX_TAG_NAME_BYTES) && value.len() <= MAX_TAG_VALUE_BYTES
         };
-        if record.tags.len() > MAX_TAGS || !record.tags.iter().all(tag_fits) {
+        let own = |(name, _): &&(String, String)| name != SCHEMA_TAG;
+        if record.tags.iter().filter(own).count() > MAX_TAGS || !record.tags.iter().all(tag_fits) {
             return Err(PublishError::Tags);
         }
         let quota = app.quotas.message_bytes;
@@ -234,9 +359,26 @@ impl Publisher {
             "" => info.client.as_str(),
             user => user,
         });
-        app.admit(channel, by, 1, bytes, now)?;
-        Ok(route)
+        let overflow = self.overflow.as_ref();
+        let overflow = overflow.filter(|_| rule.overflow == Policy::Queue);
+        if let Some(overflow) = overflow.filter(|overflow| overflow.is_waited_for(&app.id, channel)) {
+            // Behind what waits already, or it would overtake it.
+            return Ok((route, Some(overflow.clone())));
+        }
+        match (app.admit(channel, by, 1, bytes, now), overflow) {
+            (Ok(()), _) => Ok((route, None)),
+            (Err(throttled), Some(overflow)) if throttled.can_wait() => Ok((route, Some(overflow.clone()))),
+            (Err(throttled), _) => Err(throttled.into()),
+        }
     }
+}
+
+/// The record with the tag that says by which version it is valid.
+fn tagged(record: &Record, version: u32) -> Record {
+    let mut tagged = record.clone();
+    tagged.tags.retain(|(name, _)| name != SCHEMA_TAG);
+    tagged.tags.push((SCHEMA_TAG.to_owned(), version.to_string()));
+    tagged
 }
 
 #[cfg(test)]

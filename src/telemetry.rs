@@ -16,8 +16,8 @@ use crate::config::TelemetryConfig;
 
 pub use labels::{
     AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Label, Limit,
-    LoginOutcome, MailOutcome, NodeState, PublishOutcome, QuotaName, RecoveryOutcome, RefusedBody,
-    RefusedHandshake, RefusedMessage, RingEviction, StatusClass, UserCommand,
+    LoginOutcome, MailOutcome, NodeState, PublishOutcome, QueueOutcome, QuotaName, RecoveryOutcome,
+    RefusedBody, RefusedHandshake, RefusedMessage, RingEviction, StatusClass, UserCommand,
 };
 pub use metrics::{AppMetrics, Held, Metrics, ShardMetrics};
 pub use prometheus_client::metrics::counter::Counter;

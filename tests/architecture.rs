@@ -17,7 +17,9 @@ const MODULES: &[(&str, &str)] = &[
     // Small tools that any module above may use.
     ("random", ""),
     ("task", ""),
-    ("config", "model"),
+    // Pure: what payloads must be like.
+    ("schema", "model"),
+    ("config", "model schema"),
     ("seal", "config"),
     ("telemetry", "config model"),
     ("limits", "config model"),
@@ -41,13 +43,17 @@ const MODULES: &[(&str, &str)] = &[
     ("session", "config log model protocol"),
     (
         "apps",
-        "auth config limits log model quota session task telemetry",
+        "auth config limits log model quota schema session task telemetry",
     ),
     (
         "control",
-        "apps auth config limits log model random seal store task telemetry",
+        "apps auth config limits log model random schema seal store task telemetry",
     ),
-    ("publish", "apps channel config log model protocol telemetry"),
+    ("overflow", "apps channel config log model random task telemetry"),
+    (
+        "publish",
+        "apps channel config log model overflow protocol schema telemetry",
+    ),
     (
         "users",
         "channel cluster config log model protocol revocation session task telemetry",
@@ -61,7 +67,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "apps auth channel cluster config control limits log model presence protocol publish quota random revocation seal store survey task telemetry usage users",
+        "apps auth channel cluster config control limits log model presence protocol publish quota random revocation schema seal store survey task telemetry usage users",
     ),
     (
         "bench",
@@ -70,7 +76,7 @@ const MODULES: &[(&str, &str)] = &[
     // Knows everything below, and is known by the commands alone.
     (
         "app",
-        "api apps auth channel cluster config control edge limits log model presence protocol publish quota random revocation seal session store survey task telemetry usage users",
+        "api apps auth channel cluster config control edge limits log model overflow presence protocol publish quota random revocation seal session store survey task telemetry usage users",
     ),
     ("dev", "app config model task"),
     (
@@ -90,6 +96,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("hyper_util", &["api", "app", "edge"]),
     ("clap", &["bench", "cli"]),
     ("mio", &["bench"]),
+    ("jsonschema", &["schema"]),
     ("argon2", &["control/password"]),
     ("lettre", &["control/mail"]),
     ("mongodb", &["store/mongo"]),
@@ -99,7 +106,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that decide and do nothing: no runtime, no sockets, no clock of their own.
-const PURE: &[&str] = &["model", "protocol", "session"];
+const PURE: &[&str] = &["model", "protocol", "schema", "session"];
 
 /// What pure modules never name.
 const IMPURE: &[&str] = &[

@@ -17,6 +17,7 @@ use crate::{
     protocol::{PayloadError, json},
     publish::{NoTarget, PublishError},
     revocation::RevokeError,
+    schema::Invalid,
     telemetry::Limit,
 };
 
@@ -101,6 +102,9 @@ pub enum ApiError {
         /// What is wrong.
         problem: String,
     },
+    /// The payload is not valid by the namespace's schema.
+    #[error("{0}")]
+    InvalidPayload(Invalid),
     /// A rate is exceeded; nothing was sent.
     #[error("too many at once or in a second")]
     TooManyRequests {
@@ -164,6 +168,7 @@ impl ApiError {
             Self::UnsupportedMediaType,
             Self::InvalidBody { line: 1, column: 1 },
             Self::field("limit", "bad"),
+            Self::InvalidPayload(Invalid::NotJson),
             Self::TooManyRequests { retry_after: PAUSE },
             Self::QuotaUsedUp { retry_after: PAUSE },
             Self::Refused,
@@ -210,6 +215,7 @@ impl ApiError {
             Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::InvalidBody { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_body"),
             Self::InvalidField { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field"),
+            Self::InvalidPayload(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_payload"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::QuotaUsedUp { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_used_up"),
             Self::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "refused"),
@@ -313,6 +319,10 @@ impl From<PublishError> for ApiError {
                 retry_after,
             }) => Self::QuotaUsedUp { retry_after },
             PublishError::Throttled(Throttled { retry_after, .. }) => Self::TooManyRequests { retry_after },
+            PublishError::Schema(Invalid::Version { .. }) => {
+                Self::field("schema_version", "the namespace has no such version")
+            }
+            PublishError::Schema(invalid) => Self::InvalidPayload(invalid),
             PublishError::NoClass => {
                 warn!("a namespace names a retention class that this deployment does not have");
                 Self::Refused

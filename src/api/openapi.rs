@@ -24,6 +24,7 @@ use super::{ApiState, control::openapi::ControlDocument, operations, server, v1}
         v1::publish,
         v1::history,
         v1::remove,
+        v1::queue,
         v1::channels,
         v1::presence,
         v1::presence_stats,

@@ -5,6 +5,7 @@ mod cursor;
 mod history;
 mod presence;
 mod publish;
+mod queue;
 mod revocations;
 mod users;
 
@@ -12,6 +13,7 @@ pub(super) use channels::{__path_channels, __path_nodes, channels, nodes, turn, 
 pub(super) use history::{__path_history, __path_remove, PublicationBody, history, remove};
 pub(super) use presence::{__path_presence, __path_presence_stats, presence, presence_stats};
 pub(super) use publish::{__path_publish, BatchAnswer, BatchResult, Item, PublishAnswer, publish};
+pub(super) use queue::{__path_queue, queue};
 pub(super) use revocations::{
     __path_list as __path_revocations, __path_restore, __path_revoke, list as revocations, restore, revoke,
 };

@@ -31,6 +31,8 @@ pub(crate) enum BenchCommand {
     Usage(UsageArgs),
     /// What the limits cost a publication, in nanoseconds, without a network.
     Limits(LimitsArgs),
+    /// Whether an app that sends ten times what it may delays another one. Starts its own servers.
+    Noisy(NoisyArgs),
     /// What is possible on this machine: the same work without a product.
     #[command(subcommand)]
     Floor(FloorCommand),
@@ -174,6 +176,34 @@ pub(crate) struct LimitsArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: u32,
     /// Where the result is written as JSON; standard output if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NoisyArgs {
+    /// The binary under test; this one if not given.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) edge_bin: Option<PathBuf>,
+    /// The nats-server; SLIPSTREAM_NATS_SERVER, .cache/nats-server or the one in PATH if not given.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) nats_server: Option<PathBuf>,
+    /// Publications a second of the quiet app.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rate: u32,
+    /// Bytes of a publication.
+    #[arg(long, default_value_t = 256, value_parser = payload_size)]
+    pub(crate) payload: usize,
+    /// Before the measured part of each run.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub(crate) warmup: Duration,
+    /// Measured part of each run.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// How often; the medians count.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Where the result is written as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }

@@ -5,7 +5,7 @@
 //! as [`Event`]s; what to do next is the workload's.
 
 mod conn;
-mod http;
+pub(super) mod http;
 mod receive;
 mod reply;
 mod setup;

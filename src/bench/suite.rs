@@ -1,7 +1,7 @@
 //! All rows of docs/performance.md with one binary and one configuration, as a markdown table.
 
 mod rows;
-mod stack;
+pub(super) mod stack;
 
 use std::{
     fs,
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &SuiteArgs) -> Result<(), BenchError> {
 }
 
 /// `--nats-server`, `SLIPSTREAM_NATS_SERVER`, the folder where `make run` installs it, or PATH.
-fn find_nats(given: Option<&Path>) -> Result<PathBuf, BenchError> {
+pub(super) fn find_nats(given: Option<&Path>) -> Result<PathBuf, BenchError> {
     let named = given
         .map(Path::to_owned)
         .or_else(|| std::env::var_os("SLIPSTREAM_NATS_SERVER").map(PathBuf::from));

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     log::{Ack, PublishError, Route},
-    model::{ChannelKey, Offset, Position, Record},
+    model::{AppId, ChannelKey, ChannelName, Offset, Position, Record},
     telemetry::{AppMetrics, Held, Limit, Measure, PublishOutcome},
 };
 
@@ -21,6 +21,8 @@ pub struct Published {
     pub position: Option<Position>,
     /// It had been stored by an earlier publish with the same idempotency key.
     pub duplicate: bool,
+    /// It is not published yet but waits, at this place of the queue.
+    pub queued: Option<Offset>,
 }
 
 /// Why a publish was not acknowledged.
@@ -34,6 +36,15 @@ impl Hub {
     pub fn stored_bytes(&self, route: &Route, record: &Record, idempotency_key: Option<&str>) -> u64 {
         self.log
             .stored_bytes(route, record, idempotency_key.map(|_| DEDUP_ID_BYTES))
+    }
+
+    /// The id that a publish with an idempotency key has, on every stream.
+    pub fn dedup_id(app: &AppId, channel: &ChannelName, idempotency_key: &str) -> String {
+        let channel = ChannelKey {
+            app: app.clone(),
+            name: channel.clone(),
+        };
+        dedup_id(&channel, idempotency_key)
     }
 
     /// Publishes. The publication has its place in the order when this returns; the future tells
@@ -85,6 +96,7 @@ impl Hub {
                 return Ok(Published {
                     position: None,
                     duplicate: false,
+                    queued: None,
                 });
             };
             if keeper.acknowledged(sending, &ack) {
@@ -124,6 +136,7 @@ impl Hub {
             Ok(Published {
                 position: Some(position),
                 duplicate: ack.duplicate,
+                queued: None,
             })
         })
     }
@@ -173,7 +186,6 @@ fn dedup_id(channel: &ChannelKey, key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AppId, ChannelName};
 
     #[test]
     fn l14_an_id_names_app_channel_and_key_and_nothing_shorter() {

@@ -112,6 +112,11 @@ fn bounds(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
             tenants.max_rate_keys,
         ),
         ("limits.rate_users", app.limits.rate_users, tenants.max_rate_keys),
+        (
+            "limits.max_queued",
+            usize::try_from(app.limits.max_queued).unwrap_or(usize::MAX),
+            usize::try_from(tenants.max_queued).unwrap_or(usize::MAX),
+        ),
     ];
     for (key, count, most) in most {
         if count > most {
@@ -212,7 +217,11 @@ fn problem(key: &str, message: &str) -> Problem {
 fn node(json: &Json) -> Node {
     let value = match json {
         Json::Bool(flag) => Value::Flag(*flag),
-        Json::Number(number) => number.as_i64().map_or(Value::Unusable, Value::Integer),
+        Json::Number(number) => match number.as_i64() {
+            Some(integer) => Value::Integer(integer),
+            None if number.is_f64() => number.as_f64().map_or(Value::Unusable, Value::Float),
+            None => Value::Unusable,
+        },
         Json::String(text) => Value::Text(text.clone()),
         Json::Array(items) => Value::List(items.iter().map(node).collect()),
         Json::Object(entries) => Value::Table(
@@ -221,7 +230,7 @@ fn node(json: &Json) -> Node {
                 .map(|(key, value)| (key.clone(), node(value)))
                 .collect(),
         ),
-        Json::Null => Value::Unusable,
+        Json::Null => Value::Null,
     };
     Node {
         origin: Origin::Document,

@@ -11,11 +11,13 @@ use super::{
 };
 use crate::model::{AppId, ClassName, History};
 
+mod json;
 mod secrets;
 mod words;
 
+pub(super) use json::Json;
 pub(super) use secrets::{Hidden, HiddenList};
-pub(super) use words::{Encryption, Listeners, Transport, Who, WhoSignsUp};
+pub(super) use words::{Compatible, Encryption, Listeners, TooSoon, Transport, Who, WhoSignsUp};
 
 /// A kind that is one TOML value.
 pub(super) trait Leaf<T> {
@@ -58,7 +60,7 @@ macro_rules! leaves {
     };
 }
 
-leaves!(Text, FilePath, Address, Flag, Count, CountOrNone, Size, Time, Id, Class, Kept, Who, Listeners, WhoSignsUp, Transport, Encryption, Texts, Maybe<K> where K);
+leaves!(Json, TooSoon, Compatible, Text, FilePath, Address, Flag, Count, CountOrNone, Size, Time, Id, Class, Kept, Who, Listeners, WhoSignsUp, Transport, Encryption, Texts, Maybe<K> where K);
 
 fn text(value: &Value) -> Option<&str> {
     match value {

@@ -55,7 +55,7 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// What settings are made of. Floats and dates are not used by any.
+/// What settings are made of. Dates are not used by any.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Table(Table),
@@ -63,6 +63,10 @@ pub(super) enum Value {
     Text(String),
     Integer(i64),
     Flag(bool),
+    /// Only within JSON schemas.
+    Float(f64),
+    /// Only within JSON schemas of documents.
+    Null,
     Unusable,
 }
 
@@ -116,6 +120,12 @@ fn value(from: DeValue<'_>, origin: &dyn Fn(&Range<usize>) -> Origin) -> Value {
             i64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Unusable, Value::Integer)
         }
         DeValue::Boolean(flag) => Value::Flag(flag),
+        DeValue::Float(number) => number
+            .as_str()
+            .parse()
+            .ok()
+            .filter(|number: &f64| number.is_finite())
+            .map_or(Value::Unusable, Value::Float),
         DeValue::Array(items) => Value::List(
             items
                 .into_iter()

@@ -4,16 +4,17 @@
 use super::{
     AppConfig, AuthConfig, CatchupConfig, ChannelConfig, ClassConfig, ClusterConfig, Config, ControlConfig,
     DrainConfig, EdgeConfig, HttpConfig, LimitsConfig, LogConfig, MailConfig, NatsConfig, NodeConfig,
-    PresenceConfig, QuotasConfig, RevocationsConfig, StoreConfig, StreamConfig, StreamsConfig,
+    PresenceConfig, QueueConfig, QuotasConfig, RevocationsConfig, StoreConfig, StreamConfig, StreamsConfig,
     TelemetryConfig, TenantsConfig, UsageConfig, UsersConfig,
     fields::{Fields, Section},
     kinds::{
-        Address, Class, Count, CountOrNone, Encryption, FilePath, Flag, Hidden, HiddenList, Id, IfGiven,
-        Inner, Kept, Listeners, Maybe, Size, Tables, Text, Texts, Time, Transport, Who, WhoSignsUp,
+        Address, Class, Compatible, Count, CountOrNone, Encryption, FilePath, Flag, Hidden, HiddenList, Id,
+        IfGiven, Inner, Json, Kept, Listeners, Maybe, Size, Tables, Text, Texts, Time, TooSoon, Transport,
+        Who, WhoSignsUp,
     },
     show::Lines,
 };
-use crate::model::{Quotas, Rule};
+use crate::model::{Quotas, Rule, SchemaVersion};
 
 macro_rules! section {
     ($type:ident { $($key:ident: $kind:ty),+ $(,)? }) => {
@@ -45,6 +46,7 @@ section!(Config {
     quotas: Inner,
     revocations: Inner,
     presence: Inner,
+    queue: Inner,
     tenants: Inner,
     store: Inner,
     usage: Inner,
@@ -323,13 +325,24 @@ section!(TelemetryConfig {
     json: Flag,
 });
 
+section!(QueueConfig {
+    check_interval: Time,
+    ack_wait: Time,
+    max_drains: Count,
+    max_channels: Count,
+});
+
 section!(TenantsConfig {
     max_apps: Count,
     max_keys: Count,
     max_namespaces: Count,
     max_origins: Count,
     max_public_keys: Count,
+    max_queued: Count,
     max_rate_keys: Count,
+    max_schemas: Count,
+    max_schema_bytes: Size,
+    max_schema_nodes: Count,
     sealing_keys: HiddenList,
     private_urls: Flag,
 });
@@ -369,6 +382,7 @@ section!(LimitsConfig {
     rate_channels: Count,
     user_publish_rate: Count,
     rate_users: Count,
+    max_queued: Count,
     command_rate: Count,
     command_bytes: Size,
     max_refusals: Count,
@@ -405,6 +419,14 @@ section!(Rule {
     user_limited: Flag,
     max_size: Size,
     rate: Count,
+    overflow: TooSoon,
+    schema_compatibility: Compatible,
+    schemas: Tables<false>,
+});
+
+section!(SchemaVersion {
+    version: Count,
+    schema: Json,
 });
 
 /// A namespace: its name beside the keys of its rule.

@@ -116,6 +116,7 @@ pub(super) fn relations(config: &Config, origins: &BTreeMap<String, String>, pro
     users(config, &mut checks);
     quotas(config, &mut checks);
     presence(config, &mut checks);
+    queue(config, &mut checks);
     tenants(config, &mut checks);
     store(config, &mut checks);
     usage::relations(config, &mut checks);
@@ -163,6 +164,18 @@ fn quotas(config: &Config, checks: &mut Checks<'_>) {
     checks.that(quotas.warn_at <= 100, &["quotas.warn_at"], || {
         "must be at most 100 (percent)".to_owned()
     });
+}
+
+fn queue(config: &Config, checks: &mut Checks<'_>) {
+    let queue = &config.queue;
+    checks.not_zero(&[
+        ("queue.check_interval", queue.check_interval),
+        ("queue.ack_wait", queue.ack_wait),
+    ]);
+    checks.not_zero(&[
+        ("queue.max_drains", queue.max_drains),
+        ("queue.max_channels", queue.max_channels),
+    ]);
 }
 
 fn users(config: &Config, checks: &mut Checks<'_>) {

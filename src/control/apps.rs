@@ -6,6 +6,7 @@ mod check;
 mod diff;
 mod document;
 mod publish;
+mod schemas;
 mod service;
 
 pub use diff::diff;

@@ -60,6 +60,12 @@ pub(super) enum Completion {
         id: u32,
         result: Result<PublishResult, ErrorCode>,
     },
+    /// The same, with words of its own.
+    NotPublished {
+        id: u32,
+        code: ErrorCode,
+        message: String,
+    },
     History {
         id: u32,
         result: Result<HistoryPage, ErrorCode>,
@@ -528,18 +534,18 @@ fn publish(gateway: &Gateway, app: &App, order: PublishOrder) -> Order {
     let target = Target { channel, rule };
     match gateway
         .publisher
-        .publish(app, &target, &record, idempotency_key.as_deref())
+        .publish(app, &target, &record, idempotency_key.as_deref(), None)
     {
         Ok(acknowledged) => Box::pin(async move {
             let result = acknowledged.await.map_err(|error| error.code());
-            let result =
-                result.map(|Published { position, duplicate }| PublishResult { position, duplicate });
+            let result = result.map(
+                |Published {
+                     position, duplicate, ..
+                 }| PublishResult { position, duplicate },
+            );
             Completion::Published { id, result }
         }),
-        Err(error) => {
-            let result = Err(error.code());
-            Box::pin(std::future::ready(Completion::Published { id, result }))
-        }
+        Err(error) => Box::pin(std::future::ready(Completion::refused(id, &error))),
     }
 }
 

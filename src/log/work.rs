@@ -75,6 +75,8 @@ pub struct Waiting {
     pub messages: u64,
     /// When the oldest of them was appended, ms since 1970.
     pub oldest_ms: Option<i64>,
+    /// The place of the oldest.
+    pub oldest_seq: Option<Offset>,
 }
 
 /// How a durable consumer delivers.

@@ -1,5 +1,7 @@
 use std::{borrow::Borrow, fmt, sync::Arc};
 
+use super::{Compatibility, Overflow, SchemaVersion};
+
 /// The name of a retention class: 1 to 16 of `a-z 0-9`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassName(Arc<str>);
@@ -96,6 +98,12 @@ pub struct Rule {
     pub max_size: usize,
     /// Publications a second and channel that are accepted; 0 = as many as the app may.
     pub rate: u32,
+    /// What becomes of a publication that comes too soon for a rate.
+    pub overflow: Overflow,
+    /// What new versions of its schema have to do with those before.
+    pub schema_compatibility: Compatibility,
+    /// The versions of the schema that payloads are valid by, ascending; none = any payload will do.
+    pub schemas: Vec<SchemaVersion>,
 }
 
 impl Rule {

@@ -52,6 +52,9 @@ mod tests {
             user_limited: false,
             max_size: 1,
             rate,
+            overflow: crate::model::Overflow::Reject,
+            schema_compatibility: crate::model::Compatibility::None,
+            schemas: Vec::new(),
         };
         let rules = Rules::from_iter([(String::new(), rule(1)), ("chat".to_owned(), rule(2))]);
         for (channel, rate) in [

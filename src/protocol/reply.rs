@@ -14,13 +14,13 @@ pub enum Reply {
         /// Why.
         code: ErrorCode,
     },
-    /// The application did not do what it was called for.
+    /// The command was not done, and it takes more than a code to tell why.
     Refusal {
         /// The command's number.
         id: u32,
-        /// Its own code: 400 to 1999.
+        /// The application's own code: 400 to 1999; or an [`ErrorCode`].
         code: u32,
-        /// Its own words.
+        /// In these words.
         message: Box<str>,
         /// Whether the same may succeed later.
         temporary: bool,

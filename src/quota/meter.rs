@@ -144,6 +144,37 @@ impl Meter {
         Ok(())
     }
 
+    /// Admits a publication that was queued because of a rate, if `also` admits it. Once it has `waited` for the
+    /// rate it is admitted, and what comes next waits the longer; the month holds all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Meter::publish`].
+    pub fn publish_late<E: From<Over>>(
+        &self,
+        waited: bool,
+        now: Instant,
+        also: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        if !self.counts_messages.load(Ordering::Acquire) {
+            return also();
+        }
+        let mut messages = self.messages.lock();
+        let Messages { rated, month } = &mut *messages;
+        if let Some(month) = month {
+            month.peek(1, now)?;
+        }
+        if !waited {
+            rated.peek(1, now, Limit::QuotaMessages)?;
+        }
+        also()?;
+        rated.charge(1, now);
+        if let Some(month) = month {
+            month.charge(1);
+        }
+        Ok(())
+    }
+
     /// Admits one request of a backend.
     ///
     /// # Errors

@@ -82,6 +82,20 @@ impl Session {
         }
     }
 
+    /// The result of [`Effect::Publish`], if it takes words of its own to tell what is wrong.
+    pub fn on_not_published(&mut self, id: u32, code: ErrorCode, message: Box<str>, out: &mut Vec<Effect>) {
+        self.landed();
+        if !self.is_connected() {
+            return;
+        }
+        out.push(Effect::Send(Reply::Refusal {
+            id,
+            code: code.code().into(),
+            message,
+            temporary: code.temporary(),
+        }));
+    }
+
     /// The channel of that name and its rule.
     pub(super) fn known_channel(&self, name: &str) -> Result<(ChannelName, Arc<Rule>), ErrorCode> {
         // A channel that the connection is subscribed to needs no new copy of its name.

@@ -62,16 +62,30 @@ labels! {
         Duplicate = "duplicate",
         /// Sent on an ephemeral channel.
         Ephemeral = "ephemeral",
+        /// Over a rate; it waits in the queue.
+        Queued = "queued",
         /// Over a limit; not sent.
         Limited = "limited",
         /// Bad, or not permitted; not sent.
         Rejected = "rejected",
+        /// Not valid by the namespace's schema; not sent.
+        Invalid = "invalid",
         /// The log refused it.
         Refused = "refused",
         /// The log took nothing; not sent.
         Unavailable = "unavailable",
         /// Sent, but never acknowledged (L14).
         Unknown = "unknown",
+    }
+
+    /// What became of a publication that had waited in the queue.
+    QueueOutcome("outcome") {
+        /// It is in the log.
+        Published = "published",
+        /// It can never be published.
+        Dropped = "dropped",
+        /// It waits on: for its rate, or because the log did not take it.
+        Deferred = "deferred",
     }
 
     /// What became of an attempt to sign in.
@@ -184,6 +198,10 @@ labels! {
         UserPublishRate = "user_publish_rate",
         /// `apps.limits.rate_users`: the rate that the users beyond it share.
         RateUsers = "rate_users",
+        /// `apps.limits.max_queued`.
+        Queued = "queued",
+        /// `log.streams.overflow.max_bytes`.
+        QueueBytes = "queue_bytes",
         /// `apps.limits.command_rate`.
         CommandRate = "command_rate",
         /// `apps.limits.command_bytes`.

@@ -9,8 +9,8 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use super::{
     labels::{
         AuthFailure, ByLabel, CatchupKind, CatchupSource, CheckOutcome, DropReason, GapOutcome, Limit,
-        LoginOutcome, MailOutcome, NodeState, PublishOutcome, QuotaName, RecoveryOutcome, RefusedBody,
-        RefusedHandshake, RefusedMessage, RingEviction, StatusClass, UserCommand,
+        LoginOutcome, MailOutcome, NodeState, PublishOutcome, QueueOutcome, QuotaName, RecoveryOutcome,
+        RefusedBody, RefusedHandshake, RefusedMessage, RingEviction, StatusClass, UserCommand,
     },
     registry::{Builder, Exporter, Labels, MetricInfo, by_label},
     usage::{AppUsage, Limits as UsageLimits},
@@ -125,6 +125,10 @@ pub struct Metrics {
     pub revocations: Gauge,
     /// Connections closed because their token was revoked.
     pub revoked_connections: Counter,
+    /// Channels of which publications wait in the queue, as far as this node knows.
+    pub queue_channels: Gauge,
+    /// Publications that had waited in the queue, by this node.
+    pub queue: ByLabel<QueueOutcome, Counter>,
     /// Attempts to sign in.
     pub logins: ByLabel<LoginOutcome, Counter>,
     /// Passwords that were not looked at because too many were waiting.
@@ -405,6 +409,14 @@ impl Metrics {
             revoked_connections: b.counter(
                 "slipstream_revoked_connections_total",
                 "Connections closed because their token was revoked.",
+            ),
+            queue_channels: b.gauge(
+                "slipstream_queue_channels",
+                "Channels of which publications wait in the queue, as far as the node knows.",
+            ),
+            queue: b.counters(
+                "slipstream_queue_total",
+                "Publications that had waited in the queue and were taken by the node.",
             ),
             logins: b.counters("slipstream_logins_total", "Attempts of people to sign in."),
             control_limited: b.counter(

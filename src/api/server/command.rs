@@ -75,6 +75,8 @@ pub(in crate::api) struct PublishParams<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<String>)]
     idempotency_key: Option<Text<'a>>,
+    /// The version of the namespace's schema that it is valid by; the latest if absent. An extension.
+    schema_version: Option<u32>,
     /// Not available: true is error 108.
     skip_history: Option<bool>,
     /// Not available: above 0 is error 108.
@@ -104,6 +106,8 @@ pub(in crate::api) struct BroadcastParams<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<String>)]
     idempotency_key: Option<Text<'a>>,
+    /// The version of the namespace's schema that it is valid by; the latest if absent. An extension.
+    schema_version: Option<u32>,
     /// Not available: true is error 108.
     skip_history: Option<bool>,
     /// Not available: above 0 is error 108.
@@ -219,7 +223,10 @@ async fn publish(
     available(params.skip_history, params.version)?;
     let record = record_of(body, params.data, params.b64data.as_ref(), params.tags)?;
     let key = key_of(params.idempotency_key.as_ref());
-    let published = state.publisher.publish(app, &target, &record, key)?.await?;
+    let published = state
+        .publisher
+        .publish(app, &target, &record, key, params.schema_version)?
+        .await?;
     let mut result = Vec::with_capacity(64);
     write_position(&published, &mut result);
     Ok(result)
@@ -242,7 +249,9 @@ async fn broadcast(
     let empty = result.len();
     let send = |Text(channel): Text<'_>| {
         let target = Target::find(&app.rules, &channel)?;
-        Ok(state.publisher.publish(app, &target, &record, key)?)
+        Ok(state
+            .publisher
+            .publish(app, &target, &record, key, params.schema_version)?)
     };
     let done = |published: Result<Published, ServerError>| {
         if result.len() > empty {

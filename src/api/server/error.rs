@@ -20,9 +20,11 @@ use crate::{
 };
 
 /// Why a command was not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerError {
     pub(super) code: ErrorCode,
+    /// What is wrong, where the code's own words do not tell.
+    message: Option<Box<str>>,
     retry_after: Option<Duration>,
     /// The log took nothing, or did not answer.
     of_log: bool,
@@ -68,23 +70,23 @@ impl ErrorMode {
 
 impl ServerError {
     /// Appends `{"code":..,"message":..}`.
-    pub(super) fn write(self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"code":"#);
         json::push_u64(out, self.code.code().into());
         out.extend_from_slice(br#","message":"#);
-        json::push_str(out, self.code.message());
+        json::push_str(out, self.message.as_deref().unwrap_or(self.code.message()));
         out.push(b'}');
     }
 
     /// Appends `{"error":{..}}`.
-    pub(super) fn write_wrapped(self, out: &mut Vec<u8>) {
+    pub(super) fn write_wrapped(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"error":"#);
         self.write(out);
         out.push(b'}');
     }
 
     /// The status of a transport error. The reference has 100, 102, 104, 107, 108, 112 and 113.
-    fn status(self) -> StatusCode {
+    fn status(&self) -> StatusCode {
         match self.code {
             ErrorCode::UnknownChannel | ErrorCode::MethodNotFound => StatusCode::NOT_FOUND,
             ErrorCode::BadRequest | ErrorCode::NotAvailable => StatusCode::BAD_REQUEST,
@@ -126,6 +128,7 @@ impl From<ErrorCode> for ServerError {
     fn from(code: ErrorCode) -> Self {
         Self {
             code,
+            message: None,
             retry_after: None,
             of_log: false,
         }
@@ -136,6 +139,7 @@ impl From<PublishError> for ServerError {
     fn from(error: PublishError) -> Self {
         Self {
             code: error.code(),
+            message: error.explanation().map(String::into_boxed_str),
             retry_after: error.retry_after(),
             of_log: matches!(
                 error,

@@ -422,3 +422,122 @@ async fn an_acknowledgement_is_waited_for() {
     node.faults.release_answers();
     publishing.await.ok(201);
 }
+
+#[tokio::test]
+async fn a_payload_is_held_to_its_schema() {
+    let node = Node::start().await;
+    for (body, version) in [
+        (r#"{"data":{"n":1.5}}"#, "2"),
+        (r#"{"data":{"n":1},"schema_version":1}"#, "1"),
+        (r#"{"data":{},"tags":{"schema_version":"9","a":"b"}}"#, "2"),
+    ] {
+        let offset = node.post(A, "typed:x", body).await.ok(201).number("offset");
+        let page = node.get(A, "typed:x", &format!("since={}", offset - 1)).await;
+        let page = page.ok(200);
+        assert_eq!(
+            page.array("publications")[0]["tags"]["schema_version"],
+            version,
+            "{body}"
+        );
+    }
+    for (channel, body, code, words) in [
+        (
+            "typed:x",
+            r#"{"data":{"n":"planted"}}"#,
+            "invalid_payload",
+            "at '/n': type",
+        ),
+        (
+            "typed:x",
+            r#"{"data":{"n":0},"schema_version":1}"#,
+            "invalid_payload",
+            "at '/n': minimum",
+        ),
+        ("typed:x", r#"{"b64data":"AAEC"}"#, "invalid_payload", "JSON"),
+        (
+            "typed:x",
+            r#"{"data":{},"schema_version":3}"#,
+            "invalid_field",
+            "schema_version",
+        ),
+        (
+            "chat:x",
+            r#"{"data":{},"schema_version":1}"#,
+            "invalid_field",
+            "schema_version",
+        ),
+    ] {
+        let error = node.post(A, channel, body).await.ok(422);
+        assert_eq!(error.0["error"]["code"], code, "{body}");
+        let message = error.0["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains(words) && !message.contains("planted"),
+            "{message}"
+        );
+    }
+    let app = node.metrics.app(&node.apps.get("a").unwrap().id);
+    assert_eq!(app.publishes.of(PublishOutcome::Invalid).get(), 5);
+    let batch =
+        r#"{"publications":[{"data":{"n":2}},{"data":{"n":true}},{"data":{"n":3},"schema_version":1}]}"#;
+    let batch = node.post(A, "typed:x", batch).await.ok(200);
+    let results = batch.array("results");
+    assert!(
+        results[0]["offset"].is_u64() && results[2]["offset"].is_u64(),
+        "{results:?}"
+    );
+    assert_eq!(results[1]["error"]["code"], "invalid_payload");
+}
+
+#[tokio::test]
+async fn what_comes_too_soon_waits() {
+    let node = Node::start().await;
+    let items: Vec<_> = (0..12)
+        .map(|n| json!({"data": n, "idempotency_key": n.to_string()}))
+        .collect();
+    let batch = json!({ "publications": items }).to_string();
+    let answer = node.post(A, "late:x", &batch).await.ok(200);
+    let results = answer.array("results");
+    let is_late = |result: &&serde_json::Value| result["queued"] == true && result["offset"].is_null();
+    assert!(results.iter().filter(is_late).count() >= 6, "{results:?}");
+    // A repeat of what waits is known.
+    let again = node
+        .post(A, "late:x", r#"{"data":11,"idempotency_key":"11"}"#)
+        .await
+        .ok(202);
+    assert_eq!(
+        (&again.0["duplicate"], &again.0["id"]),
+        (&json!(true), &results[11]["id"])
+    );
+    let queue = |query: String| {
+        let path = format!("/v1/channels/late:x/queue{query}");
+        let node = &node;
+        async move { node.call("GET", &path, A, "").await }
+    };
+    let waiting = queue(format!("?id={}", again.text("id"))).await.ok(200);
+    assert_eq!(waiting.text("state"), "waiting");
+    assert!(waiting.number("waiting") > 0 && waiting.number("oldest") > 0);
+    assert_eq!(
+        queue("?id=x".to_owned()).await.error(),
+        (422, "invalid_field".to_owned())
+    );
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while node.payloads(A, "late:x").await.len() < 12 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let all: Vec<_> = (0..12).map(|n| json!(n)).collect();
+    assert_eq!(node.payloads(A, "late:x").await, all);
+    node.faults
+        .limit_stream(crate::log::StreamName::Overflow, Some(0));
+    let full = node
+        .post(
+            A,
+            "late:x",
+            &json!({"publications": vec![json!({"data": 0}); 12]}).to_string(),
+        )
+        .await;
+    let results = full.ok(200);
+    assert_eq!(results.array("results")[11]["error"]["code"], "too_many_requests");
+}

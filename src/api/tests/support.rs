@@ -22,6 +22,7 @@ use crate::{
         memory::{ClassSpec, Faults, MemoryLog},
     },
     model::{AppId, ChannelName, ClassName, Publication, TokenFacts},
+    overflow::Overflow,
     presence::{Encoders, Member, Membership, Presence},
     protocol::centrifuge::encode_publication_body,
     publish::{Publisher, Target},
@@ -58,6 +59,23 @@ pub(super) const APPS: &str = r#"
     name = "live"
     subscribe = "anyone"
     max_size = "1KiB"
+    [[apps.namespaces]]
+    name = "late"
+    subscribe = "anyone"
+    history = "std"
+    rate = 5
+    overflow = "queue"
+    [[apps.namespaces]]
+    name = "typed"
+    subscribe = "anyone"
+    history = "std"
+    schema_compatibility = "backward"
+    [[apps.namespaces.schemas]]
+    version = 1
+    schema = {type = "object", properties = {n = {type = "integer", minimum = 0.5}}}
+    [[apps.namespaces.schemas]]
+    version = 2
+    schema = '{"type": "object", "properties": {"n": {"type": "number"}}}'
     [[apps.namespaces]]
     name = "slow"
     subscribe = "anyone"
@@ -203,6 +221,15 @@ impl Node {
             metrics.clone(),
             &tasks,
         );
+        let overflow = Overflow::start(
+            log.clone(),
+            hub.clone(),
+            apps.clone(),
+            &config.queue,
+            metrics.clone(),
+            &tasks,
+        )
+        .await;
         let survey = Survey::start(
             log,
             nodes,
@@ -217,7 +244,8 @@ impl Node {
             (&config.http, &config.users),
             Services {
                 apps: apps.clone(),
-                publisher: Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone()),
+                publisher: Publisher::new(hub.clone(), config.http.max_json_depth, metrics.clone())
+                    .with_queue(overflow),
                 hub: hub.clone(),
                 presence: presence.clone(),
                 users,

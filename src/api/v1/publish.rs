@@ -48,6 +48,9 @@ pub(in crate::api) struct Item<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255)]
     idempotency_key: Option<Text<'a>>,
+    /// The version of the namespace's schema that it is valid by; the latest if absent. Only where the
+    /// namespace has schemas.
+    schema_version: Option<u32>,
 }
 
 /// One publication, or a batch: `publications` stands alone.
@@ -70,6 +73,8 @@ pub(in crate::api) struct Body<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255)]
     idempotency_key: Option<Text<'a>>,
+    /// As in a publication of a batch.
+    schema_version: Option<u32>,
     /// A batch: 1 to 1,000 publications, stored in this order but not all or none.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<Item>>)]
@@ -84,8 +89,12 @@ pub(in crate::api) struct PublishAnswer {
     offset: Option<u64>,
     /// The epoch that the offset belongs to; absent on an ephemeral channel.
     epoch: Option<String>,
-    /// An earlier publish with the same idempotency key has stored it.
+    /// An earlier publish with the same idempotency key has stored or queued it.
     duplicate: bool,
+    /// True: it came too soon for a rate and waits in the queue; it has no offset yet. Absent otherwise.
+    queued: Option<bool>,
+    /// Of what waits: for `GET /v1/channels/{channel}/queue`.
+    id: Option<String>,
 }
 
 /// What became of one publication of a batch: either where it is, or `error`.
@@ -98,6 +107,10 @@ pub(in crate::api) struct BatchResult {
     epoch: Option<String>,
     /// As for a single publication.
     duplicate: Option<bool>,
+    /// As for a single publication.
+    queued: Option<bool>,
+    /// As for a single publication.
+    id: Option<String>,
     /// Why it was not published, or `outcome_unknown`.
     error: Option<ErrorBody>,
 }
@@ -148,7 +161,7 @@ impl FromRequestParts<ApiState> for IdempotencyKey {
 ///
 /// One publication, or a batch. A single one is answered with 201 if it was stored; with 200 if
 /// nothing had to be stored (a duplicate, or a channel without history). A batch is always answered
-/// with 200 and a result for each publication.
+/// with 200 and a result for each publication. What is over a rate is answered with 202 where the namespace has a queue.
 #[utoipa::path(
     post,
     path = "/v1/channels/{channel}/publications",
@@ -164,6 +177,7 @@ impl FromRequestParts<ApiState> for IdempotencyKey {
         (status = 201, description = "Stored", body = PublishAnswer),
         (status = 200, description = "A duplicate, sent without being stored, or a batch",
             body = PublishOrBatchAnswer),
+        (status = 202, description = "Over a rate; it waits in the queue", body = PublishAnswer),
         (status = 400, description = "Not readable", body = ErrorAnswer),
         (status = 401, description = "No key, or a wrong one", body = ErrorAnswer),
         (status = 403, description = "The key is of another app", body = ErrorAnswer),
@@ -171,7 +185,7 @@ impl FromRequestParts<ApiState> for IdempotencyKey {
         (status = 408, description = "The body took too long", body = ErrorAnswer),
         (status = 413, description = "Body or payload too large", body = ErrorAnswer),
         (status = 415, description = "Not JSON by its content type", body = ErrorAnswer),
-        (status = 422, description = "A field is not as described", body = ErrorAnswer),
+        (status = 422, description = "A field is not as described, or the payload not valid by the schema", body = ErrorAnswer),
         (status = 429, description = "Over a rate; nothing was sent", body = ErrorAnswer,
             headers(("Retry-After" = u64, description = "Seconds"))),
         (status = 500, description = "The deployment cannot store it", body = ErrorAnswer),
@@ -193,10 +207,16 @@ pub(in crate::api) async fn publish(
         b64data,
         tags,
         idempotency_key,
+        schema_version,
         publications,
     } = object(&body)?;
     if let Some(Few(items)) = publications {
-        if data.is_some() || b64data.is_some() || tags.is_some() || idempotency_key.is_some() {
+        if data.is_some()
+            || b64data.is_some()
+            || tags.is_some()
+            || idempotency_key.is_some()
+            || schema_version.is_some()
+        {
             return Err(ApiError::field("publications", "stands alone"));
         }
         if header.is_some() {
@@ -215,14 +235,17 @@ pub(in crate::api) async fn publish(
     }
     let record = record(&body, data, b64data.as_ref(), tags)?;
     let key = field.or(header.as_deref());
-    let published = state.publisher.publish(&app, &target, &record, key)?.await?;
+    let published = state
+        .publisher
+        .publish(&app, &target, &record, key, schema_version)?
+        .await?;
     let stored = published.position.is_some() && !published.duplicate;
     let mut answer = Vec::with_capacity(96);
     write_published(&published, &mut answer);
-    let status = if stored {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
+    let status = match published.queued {
+        Some(_) => StatusCode::ACCEPTED,
+        None if stored => StatusCode::CREATED,
+        None => StatusCode::OK,
     };
     Ok(json_response(status, answer))
 }
@@ -239,9 +262,12 @@ async fn batch(
     answer.extend_from_slice(br#"{"results":["#);
     let empty = answer.len();
     let send = |Object(item): Object<Item<'_>>| {
+        let schema_version = item.schema_version;
         let (record, key) = item.into_parts(body)?;
         let key = key.as_ref().map(|Text(key)| key.as_ref());
-        Ok(state.publisher.publish(app, target, &record, key)?)
+        Ok(state
+            .publisher
+            .publish(app, target, &record, key, schema_version)?)
     };
     let done = |result: Result<Published, ApiError>| {
         if answer.len() > empty {
@@ -276,6 +302,11 @@ impl<'a> Item<'a> {
 
 fn write_published(published: &Published, out: &mut Vec<u8>) {
     out.push(b'{');
+    if let Some(place) = published.queued {
+        out.extend_from_slice(br#""queued":true,"id":""#);
+        json::push_u64(out, place);
+        out.extend_from_slice(br#"","#);
+    }
     if let Some(position) = &published.position {
         out.extend_from_slice(br#""offset":"#);
         json::push_u64(out, position.offset);

@@ -7,7 +7,7 @@ use memchr::memmem;
 use crate::bench::{args::Api, endpoint::Endpoint};
 
 /// Appends the request that posts `data` to `channel`.
-pub(super) fn write_publish(
+pub(in crate::bench) fn write_publish(
     out: &mut Vec<u8>,
     server: &Endpoint,
     api: Api,
@@ -39,16 +39,16 @@ pub(super) fn write_publish(
 
 /// A response that has arrived whole.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Response<'a> {
-    pub(super) status: u16,
-    pub(super) body: &'a [u8],
+pub(in crate::bench) struct Response<'a> {
+    pub(in crate::bench) status: u16,
+    pub(in crate::bench) body: &'a [u8],
     /// How many bytes it took.
-    pub(super) len: usize,
+    pub(in crate::bench) len: usize,
 }
 
 impl Response<'_> {
     /// Whether the publication was accepted. Centrifugo's API answers 200 also for errors.
-    pub(super) fn accepted(&self) -> bool {
+    pub(in crate::bench) fn accepted(&self) -> bool {
         (200..300).contains(&self.status) && !self.body.starts_with(b"{\"error\"")
     }
 }
@@ -56,7 +56,7 @@ impl Response<'_> {
 /// Reads the response at the start of `bytes`. `Ok(None)` until all of it is there.
 ///
 /// A chunked one is taken to end with the bytes: there is never more than one on its way.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<Response<'_>>, &'static str> {
+pub(in crate::bench) fn parse(bytes: &[u8]) -> Result<Option<Response<'_>>, &'static str> {
     let Some(head) = memmem::find(bytes, b"\r\n\r\n") else {
         return Ok(None);
     };

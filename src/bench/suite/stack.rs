@@ -25,16 +25,17 @@ const TOKEN_SECRET: &str = "bench-secret-0123456789abcdef0123456789";
 const START: Duration = Duration::from_secs(15);
 
 /// Which programs to start.
-pub(super) struct Programs {
-    pub(super) edge: PathBuf,
-    pub(super) nats: PathBuf,
+pub(in crate::bench) struct Programs {
+    pub(in crate::bench) edge: PathBuf,
+    pub(in crate::bench) nats: PathBuf,
 }
 
 /// Running servers; dropping it ends them and removes their data.
-pub(super) struct Stack {
+pub(in crate::bench) struct Stack {
     nats: Server,
     edges: Vec<Server>,
     dir: PathBuf,
+    config: &'static str,
 }
 
 struct Server {
@@ -62,6 +63,16 @@ impl Drop for Stack {
 impl Stack {
     /// Starts a nats-server and `edges` edges with their data in `dir`, and waits until they serve.
     pub(super) fn start(programs: &Programs, dir: PathBuf, edges: usize) -> Result<Self, BenchError> {
+        Self::start_with(programs, dir, edges, CONFIG)
+    }
+
+    /// The same with another configuration, which has the same addresses.
+    pub(in crate::bench) fn start_with(
+        programs: &Programs,
+        dir: PathBuf,
+        edges: usize,
+        config: &'static str,
+    ) -> Result<Self, BenchError> {
         fs::create_dir_all(&dir)?;
         let addr = free_address()?;
         let port = addr.port().to_string();
@@ -80,6 +91,7 @@ impl Stack {
             nats: spawn(command, addr, &dir.join("nats.log"))?,
             edges: Vec::new(),
             dir,
+            config,
         };
         let log = stack.dir.join("nats.log");
         stack
@@ -99,7 +111,7 @@ impl Stack {
     }
 
     fn config(&self) -> String {
-        CONFIG
+        self.config
             .replace("127.0.0.1:8000", "127.0.0.1:0")
             .replace("127.0.0.1:4222", &self.nats.addr.to_string())
     }
@@ -120,6 +132,12 @@ impl Stack {
             common.server_pid.push(self.nats.child.id());
         }
         Ok(())
+    }
+
+    /// Where the first edge takes requests.
+    pub(in crate::bench) fn edge(&self) -> Result<Endpoint, String> {
+        let edge = self.edges.first().ok_or("no edge")?;
+        format!("http://{}/", edge.addr).parse()
     }
 
     /// The address of the nats-server.

@@ -3,7 +3,7 @@
 use super::{Leaf, Value, quoted, text};
 use crate::{
     config::{MailEncryption, MailTransport, SignUp},
-    model::{Access, JoinLeave},
+    model::{Access, Compatibility, JoinLeave, Overflow},
 };
 
 macro_rules! words {
@@ -41,6 +41,19 @@ words! {
         "none" = None,
         "wanted" = Wanted,
         "all" = All,
+    }
+
+    /// What becomes of a publication that comes too soon for a rate.
+    TooSoon(Overflow), "reject or queue, in quotes" {
+        "reject" = Reject,
+        "queue" = Queue,
+    }
+
+    /// What versions of a schema have to do with each other.
+    Compatible(Compatibility), "none, backward or full, in quotes" {
+        "none" = None,
+        "backward" = Backward,
+        "full" = Full,
     }
 
     /// Who may make an account.

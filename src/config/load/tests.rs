@@ -56,6 +56,7 @@ fn the_defaults_file_has_every_key_and_no_other() {
     // The file read as somebody's own: nothing in it is unknown. What must be given is not.
     let own = DEFAULTS
         .replace("id = \"\"", "id = \"shop\"")
+        .replace("version = 0", "version = 1")
         .replace("hmac_secret = \"\"", &format!("hmac_secret = \"{HMAC}\""));
     let config = load(&own).unwrap();
     // What is shown has every field; only the names of secret files are not part of it.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
+mod schemas;
+
 use super::{Checks, format_size};
 use crate::{
     config::{AppConfig, AuthConfig, Config},
-    model::{Access, AppId, History, JoinLeave, MAX_CHANNEL_BYTES, Rule},
+    model::{Access, AppId, History, JoinLeave, MAX_CHANNEL_BYTES, Overflow, Rule},
 };
 
 /// HS256 needs a key of at least its hash's length (RFC 7518, section 3.2).
@@ -50,6 +52,7 @@ pub(super) fn relations(config: &Config, checks: &mut Checks<'_>) {
             });
         }
         alone(config, app, &path, false, checks);
+        schemas::as_written(&config.tenants, app, &path, checks);
     }
     let promised = config
         .apps
@@ -218,6 +221,7 @@ fn namespaces(config: &Config, app: &AppConfig, path: &str, checks: &mut Checks<
             "must be short and without ':' and control characters: it stands before the ':' of channel names".to_owned()
         });
         rule_alone(config, rule, &path, checks);
+        schemas::of_rule(&config.tenants, rule, &path, checks);
         sizes(config, rule, &path, checks);
         let wants_token = |access: Access| matches!(access, Access::Authenticated | Access::Token);
         for (name, access) in accesses(rule) {
@@ -261,6 +265,16 @@ fn accesses(rule: &Rule) -> impl Iterator<Item = (&'static str, Access)> {
 /// What a rule says must be possible.
 fn rule_alone(config: &Config, rule: &Rule, path: &str, checks: &mut Checks<'_>) {
     let key = |name: &str| format!("{path}.{name}");
+    let class = config.log.classes.iter();
+    let mut class =
+        class.filter(|class| matches!(&rule.history, History::Class(name) if *name == class.name));
+    if let (Overflow::Queue, Some(class)) = (rule.overflow, class.next()) {
+        checks.that(
+            config.queue.ack_wait < class.duplicate_window / 2,
+            &[&key("overflow"), "queue.ack_wait", "log.classes"],
+            || "needs a class whose duplicate_window is more than twice queue.ack_wait".to_owned(),
+        );
+    }
     let durable = match &rule.history {
         History::None => false,
         History::Class(class) => {

@@ -1,7 +1,9 @@
 //! Whether an app can be as somebody wants it.
 
+use serde_json::Value;
+
 use super::{
-    AppDocument, Apps, AppsError, Reason,
+    AppDocument, Apps, AppsError, Reason, schemas,
     service::{MAX_NAME, read},
 };
 use crate::{
@@ -12,8 +14,14 @@ use crate::{
 };
 
 impl Apps {
-    /// Checks an app as a whole, and claims its namespaces. By which revision of its plan.
-    pub(super) async fn check(&self, id: &AppId, app: &AppDocument) -> Result<u64, AppsError> {
+    /// Checks an app as a whole, and against what it was, and claims its namespaces. By which revision of its
+    /// plan.
+    pub(super) async fn check(
+        &self,
+        id: &AppId,
+        before: Option<&AppDocument>,
+        app: &AppDocument,
+    ) -> Result<u64, AppsError> {
         let mut reasons = Vec::new();
         for (path, text, least) in [("name", &app.name, 1), ("region", &app.region, 0)] {
             if !(least..=MAX_NAME).contains(&text.len()) || text.chars().any(char::is_control) {
@@ -37,6 +45,8 @@ impl Apps {
             Ok(config) => {
                 let over = plan::check(&quotas, &app.flags, &config, &self.node);
                 reasons.extend(over);
+                let before = before.map_or(&Value::Null, |before| &before.settings);
+                reasons.extend(schemas::check(before, &config));
                 if reasons.is_empty() {
                     reasons.extend(self.claim(id, &config).await?);
                 }

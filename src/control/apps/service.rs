@@ -221,7 +221,7 @@ impl Apps {
             created_ms: now_ms,
             deleted: false,
         };
-        app.plan_revision = self.check(id, &app).await?;
+        app.plan_revision = self.check(id, None, &app).await?;
         match self
             .store
             .insert(Collection::Apps, id.as_str(), draft(&app)?)
@@ -313,7 +313,7 @@ impl Apps {
             }
             // A key that has leaked must go, whatever else is wrong by now.
             if !edit.only_takes() {
-                app.plan_revision = self.check(id, &app).await?;
+                app.plan_revision = self.check(id, Some(&before), &app).await?;
             }
             self.keep_version(id, &before).await?;
             let replaced = self

@@ -5,6 +5,7 @@ use crate::{
     edge::orders::Completion,
     model::{ConnectClaims, TokenError, TokenFacts},
     protocol::DisconnectCode,
+    publish::PublishError,
     telemetry::Limit,
 };
 
@@ -118,6 +119,9 @@ impl Connection {
                 session.on_server_subscribed(result, now, out);
             }
             Completion::Published { id, result } => session.on_published(id, result, out),
+            Completion::NotPublished { id, code, message } => {
+                session.on_not_published(id, code, message.into(), out);
+            }
             Completion::History { id, result } => session.on_history(id, result, out),
             Completion::Presence { id, result } => session.on_presence(id, result, out),
             Completion::Rpc { id, result } => {
@@ -126,6 +130,20 @@ impl Connection {
             }
             Completion::Told => session.on_handled(),
             Completion::Abandoned => {}
+        }
+    }
+}
+
+impl Completion {
+    /// A publication that was not sent.
+    pub(in crate::edge) fn refused(id: u32, error: &PublishError) -> Self {
+        let code = error.code();
+        match error.explanation() {
+            Some(message) => Self::NotPublished { id, code, message },
+            None => Self::Published {
+                id,
+                result: Err(code),
+            },
         }
     }
 }

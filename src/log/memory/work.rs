@@ -264,11 +264,12 @@ impl WorkStream for MemoryWorkStream {
     fn waiting<'a>(&'a self, prefix: &'a [&'a str]) -> BoxFuture<'a, Result<Waiting, ReadError>> {
         Box::pin(async move {
             self.with(|work| {
-                let messages = work.messages.values();
-                let found = messages.filter(|message| begins_with(&message.key, prefix));
-                found.fold(Waiting::default(), |waiting, message| Waiting {
+                let messages = work.messages.iter();
+                let found = messages.filter(|(_, message)| begins_with(&message.key, prefix));
+                found.fold(Waiting::default(), |waiting, (seq, message)| Waiting {
                     messages: waiting.messages + 1,
                     oldest_ms: waiting.oldest_ms.or(Some(message.time_ms)),
+                    oldest_seq: waiting.oldest_seq.or(Some(*seq)),
                 })
             })
         })

@@ -71,6 +71,7 @@ impl WorkStream for NatsWorkStream {
                 .map_or_else(Waiting::default, |oldest| Waiting {
                     messages: first.pending + 1,
                     oldest_ms: Some(oldest.time_ms),
+                    oldest_seq: Some(oldest.seq),
                 }))
         })
     }

@@ -67,6 +67,9 @@ pub(super) fn app(anonymous: bool) -> AppView {
         user_limited: false,
         max_size: 64,
         rate: 0,
+        overflow: crate::model::Overflow::Reject,
+        schema_compatibility: crate::model::Compatibility::None,
+        schemas: Vec::new(),
     };
     let all = |access| Rule {
         subscribe: access,

@@ -472,3 +472,58 @@ async fn nothing_is_done_while_nats_is_away() {
     );
     assert_eq!(setting.apps.get(&id("shop")).await.unwrap().version, 1);
 }
+
+#[tokio::test]
+async fn a_schema_once_registered_stays_what_it_is() {
+    let setting = setting().await;
+    setting.created("shop").await;
+    let with = |mode: &str, schemas: Value| {
+        let mut settings = settings();
+        settings["namespaces"][0]["schema_compatibility"] = mode.into();
+        settings["namespaces"][0]["schemas"] = schemas;
+        settings
+    };
+    let open = json!({"version": 1, "schema": {"type": "object", "properties": {"price": {"type": "number", "minimum": 0.5}}}});
+    let wider = json!({"version": 3, "schema": "{\"type\": \"object\"}"});
+    let set = async |mode: &str, schemas: Value| match setting.set("shop", with(mode, schemas)).await {
+        Ok(_) => Vec::new(),
+        refused => paths(refused),
+    };
+    let at = |rest: &str| vec![format!("settings.namespaces[0].schemas{rest}")];
+    // What cannot be used is refused before anybody is told.
+    let unusable = json!({"version": 1, "schema": {"pattern": "(a)\\1"}});
+    assert_eq!(set("none", json!([unusable])).await, at(""));
+    let remote = json!({"version": 1, "schema": {"$ref": "https://a.example/"}});
+    assert_eq!(set("none", json!([remote])).await, at("[0].schema"));
+
+    assert!(set("full", json!([open])).await.is_empty());
+    let altered = json!({"version": 1, "schema": {"type": "object"}});
+    assert_eq!(set("full", json!([altered])).await, at("[0].schema"));
+    assert_eq!(set("full", json!([])).await, at(""));
+    // All that was valid stays so, but not the other way.
+    assert_eq!(set("full", json!([open, wider])).await, at("[1].schema"));
+    assert!(set("backward", json!([open, wider])).await.is_empty());
+    let narrow = json!({"version": 4, "schema": {"type": "object", "required": ["id"]}});
+    assert_eq!(
+        set("backward", json!([open, wider, narrow])).await,
+        at("[2].schema")
+    );
+    // A number between is not a later one; an old version may go, the latest may not.
+    let between = json!({"version": 2, "schema": {"type": "object"}});
+    assert_eq!(
+        set("none", json!([open, between, wider])).await,
+        at("[1].version")
+    );
+    assert!(set("backward", json!([wider])).await.is_empty());
+    assert_eq!(
+        set("backward", json!([open])).await,
+        [at("[0].version"), at("")]
+            .concat()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+    );
+    let back = setting.apps.roll_back(&id("shop"), 1, None, "ann").await;
+    assert_eq!(paths(back), at(""));
+    assert!(set("none", json!([wider, narrow])).await.is_empty());
+}
