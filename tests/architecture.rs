@@ -65,7 +65,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "apps auth channel cluster config limits log model presence protocol publish random revocation schema survey task telemetry users",
+        "apps auth channel cluster config limits log model overflow presence protocol publish random revocation schema survey task telemetry users",
     ),
     (
         "bench",
