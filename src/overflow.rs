@@ -95,7 +95,7 @@ impl Overflow {
             metrics,
             tasks: tasks.clone(),
         });
-        overflow.find_unknown().await;
+        overflow.find_at_start().await;
         tasks.spawn(overflow.clone().hear());
         tasks.spawn(overflow.clone().watch());
         overflow

@@ -67,7 +67,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "apps auth channel cluster config control limits log model presence protocol publish quota random revocation schema seal store survey task telemetry usage users",
+        "apps auth channel cluster config control limits log model overflow presence protocol publish quota random revocation schema seal store survey task telemetry usage users",
     ),
     (
         "bench",

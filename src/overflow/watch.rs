@@ -1,8 +1,11 @@
 //! What nodes hear and ask of what waits.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use super::{Notice, Overflow, TOPIC};
 use crate::{
@@ -16,6 +19,10 @@ const ASK: usize = 16;
 const TELL: usize = 256;
 /// So many rounds pass until what nobody told of is looked for.
 const ROUNDS: u32 = 5;
+/// So many, until it is looked for in apps, too, that have no queue any more.
+const ALL_ROUNDS: u32 = 60;
+/// A node that starts looks for it no longer than this.
+const AT_START: Duration = Duration::from_secs(5);
 
 impl Overflow {
     pub(super) async fn hear(self: Arc<Self>) {
@@ -70,7 +77,7 @@ impl Overflow {
             }
             round = round.wrapping_add(1);
             if round.is_multiple_of(ROUNDS) {
-                self.find_unknown().await;
+                self.find_unknown(round.is_multiple_of(ALL_ROUNDS)).await;
             }
         }
     }
@@ -97,14 +104,19 @@ impl Overflow {
         }
     }
 
+    /// What waits when a node starts, as far as there is an answer in time.
+    pub(super) async fn find_at_start(self: &Arc<Self>) {
+        let _ = timeout(AT_START, self.find_unknown(false)).await;
+    }
+
     /// Looks for what waits and nobody has told of: a node has just started, or a notice was lost.
-    pub(super) async fn find_unknown(self: &Arc<Self>) {
+    async fn find_unknown(self: &Arc<Self>, all: bool) {
         match self.stream.waiting(&[]).await {
             Ok(waiting) if waiting.messages > 0 => {}
             _ => return,
         }
         let queues =
-            |app: &crate::apps::App| app.rules.iter().any(|(_, rule)| rule.overflow == Policy::Queue);
+            |app: &crate::apps::App| app.rules.iter().any(|(_, rule)| rule.overflow == Policy::Queue) || all;
         for app in self.apps.all().iter().filter(|app| queues(app)) {
             if self.with(|backlogs| backlogs.has_app(&app.id)) {
                 continue;

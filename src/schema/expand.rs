@@ -20,6 +20,10 @@ const ONE: [&str; 10] = [
     "unevaluatedProperties",
 ];
 
+/// Keywords that ask again what the schemas beside them have found: within each other, that doubles the work
+/// with each level.
+const UNEVALUATED: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
+
 /// Keywords whose value is a list of schemas.
 const MANY: [&str; 4] = ["allOf", "anyOf", "oneOf", "prefixItems"];
 
@@ -98,6 +102,7 @@ pub fn expand(schema: &Value, max_nodes: usize) -> Result<Value, Unusable> {
     let mut expansion = Expansion {
         root: schema,
         following: Vec::new(),
+        unevaluated: 0,
         left: max_nodes,
         most: max_nodes,
     };
@@ -108,6 +113,8 @@ struct Expansion<'a> {
     root: &'a Value,
     /// References that are being replaced.
     following: Vec<String>,
+    /// Schemas around this one that have a keyword of [`UNEVALUATED`].
+    unevaluated: usize,
     left: usize,
     most: usize,
 }
@@ -146,6 +153,14 @@ impl Expansion<'_> {
             Value::Object(entries) => entries,
             _ => return Err(Unusable::new(path, "must be a schema: an object, true or false")),
         };
+        let unevaluated = UNEVALUATED.iter().find(|keyword| entries.contains_key(**keyword));
+        if let Some(keyword) = unevaluated {
+            if self.unevaluated > 0 {
+                let why = "cannot be within another schema with unevaluatedItems or unevaluatedProperties";
+                return Err(Unusable::new(&format!("{path}/{keyword}"), why));
+            }
+            self.unevaluated += 1;
+        }
         let mut expanded = Map::new();
         let mut referred = None;
         for (keyword, value) in entries {
@@ -188,6 +203,7 @@ impl Expansion<'_> {
                 return Err(Unusable::new(&path, "this keyword is not known here"));
             }
         }
+        self.unevaluated -= usize::from(unevaluated.is_some());
         let Some(referred) = referred else {
             return Ok(Value::Object(expanded));
         };
@@ -264,6 +280,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_told_with_its_path() {
+        let beside = json!({"unevaluatedItems": false});
+        assert!(expand(&json!({"prefixItems": [beside, beside]}), 100).is_ok());
         let deep = (0..MAX_DEPTH + 1).fold(json!(true), |inner, _| json!({"items": inner}));
         // Small to write down, two to the twelve when it is done.
         let mut defs = Map::new();
@@ -301,6 +319,14 @@ mod tests {
             (json!({"$id": "http://a.example/"}), "/$id"),
             (json!({"$dynamicRef": "#a"}), "/$dynamicRef"),
             (json!({"propertys": {}}), "/propertys"),
+            (
+                json!({"allOf": [{"items": {"unevaluatedItems": false}}], "unevaluatedProperties": false}),
+                "/allOf/0/items/unevaluatedItems",
+            ),
+            (
+                json!({"unevaluatedItems": {"unevaluatedItems": false}}),
+                "/unevaluatedItems/unevaluatedItems",
+            ),
             (json!({"items": [true]}), "/items"),
             (json!({"allOf": {}}), "/allOf"),
             (json!({"properties": []}), "/properties"),
