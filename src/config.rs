@@ -491,6 +491,8 @@ pub struct TenantsConfig {
     pub max_public_keys: usize,
     /// The most that an app may have for `max_queued`.
     pub max_queued: u64,
+    /// The most bytes of payloads that an app may have waiting.
+    pub max_queued_bytes: u64,
     /// The most that an app may have for `rate_channels` and `rate_users`.
     pub max_rate_keys: usize,
     /// Versions of the schema of a namespace.

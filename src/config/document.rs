@@ -13,7 +13,7 @@ use super::{
     load::DEFAULTS,
     validate,
 };
-use crate::model::AppId;
+use crate::model::{AppId, Overflow};
 
 /// The defaults, read once: there may be many apps. That they are sound a test shows.
 static TEMPLATE: LazyLock<Table> = LazyLock::new(|| layers::parse(None, DEFAULTS, &mut Vec::new()));
@@ -126,6 +126,7 @@ fn bounds(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
             ));
         }
     }
+    queued(node, app, problems);
     let Some(auth) = &app.auth else { return };
     if let Some(url) = &auth.jwks_url
         && !tenants.private_urls
@@ -150,6 +151,22 @@ fn bounds(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
                 &format!("must not be more than {most} (bytes, or keys)"),
             ));
         }
+    }
+}
+
+/// What an app may have waiting in the queue that all apps share.
+fn queued(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
+    let rules = app.namespaces.iter().map(|(_, rule)| rule);
+    let queues = rules.filter(|rule| rule.overflow == Overflow::Queue);
+    let Some(largest) = queues.map(|rule| rule.max_size as u64).max() else {
+        return;
+    };
+    let most = node.tenants.max_queued_bytes / largest.max(1);
+    if !(1..=most).contains(&app.limits.max_queued) {
+        problems.push(problem(
+            &format!("{PATH}.limits.max_queued"),
+            &format!("must be 1 to {most}, where a namespace with a queue takes payloads of {largest} bytes"),
+        ));
     }
 }
 
@@ -309,6 +326,28 @@ mod tests {
             assert!(keys.contains(&key), "{key} is not in {problems:?}");
         }
         assert_eq!(app(&json!([]), false).unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn an_app_cannot_fill_the_queue_of_all() {
+        let settings = |max_queued: u64, max_size: &str| {
+            let namespace =
+                json!({"name": "c", "overflow": "queue", "subscribe": "anyone", "max_size": max_size});
+            json!({"anonymous": true, "limits": {"max_queued": max_queued}, "namespaces": [namespace]})
+        };
+        for (max_queued, max_size, fits) in [
+            (1_024, "64KiB", true),
+            (1_025, "64KiB", false),
+            (0, "64KiB", false),
+            (65_536, "1KiB", true),
+            (100_001, "1B", false),
+        ] {
+            let problems = app(&settings(max_queued, max_size), false)
+                .err()
+                .unwrap_or_default();
+            let refused = problems.iter().any(|(key, _)| key == "limits.max_queued");
+            assert_eq!((problems.is_empty(), refused), (fits, !fits), "{problems:?}");
+        }
     }
 
     #[test]

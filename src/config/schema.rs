@@ -339,6 +339,7 @@ section!(TenantsConfig {
     max_origins: Count,
     max_public_keys: Count,
     max_queued: Count,
+    max_queued_bytes: Size,
     max_rate_keys: Count,
     max_schemas: Count,
     max_schema_bytes: Size,
