@@ -61,7 +61,7 @@ A list replaces the list of the layer before it. Unknown keys are refused, and a
 reported at once. `slipstream config check` looks for problems and does nothing else; `slipstream
 config show` prints what is in effect, with secrets redacted. A secret can stand in a file of its own:
 `hmac_secret_file = \"/run/secrets/hmac\"` instead of `hmac_secret`, and the same for `password`,
-`secret`, `token`, `url` of the store, `sealing_keys`, `session_secret` and `api_keys`.
+`secret`, `token`, `url` of the store, `sealing_keys`, `session_secret`, `operator_key` and `api_keys`.
 ";
 
 #[test]

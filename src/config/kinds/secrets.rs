@@ -60,6 +60,7 @@ fn from_file(fields: &mut Fields<'_>, key: &'static str, alone: bool) -> Option<
         "sealing_keys" => "sealing_keys_file",
         "secret" => "secret_file",
         "session_secret" => "session_secret_file",
+        "operator_key" => "operator_key_file",
         "token" => "token_file",
         "url" => "url_file",
         _ => return None,
