@@ -35,10 +35,16 @@ pub enum TelemetryError {
     Twice,
 }
 
+/// Libraries that log what they send and receive when they are asked for much. Nobody may ask them.
+const TELLS_ALL: [&str; 1] = ["async_nats=warn"];
+
 /// Sends `tracing` events of this process to standard error, as text or as JSON lines. Standard
 /// output is left to what commands print.
 pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&config.filter)?;
+    let mut filter = EnvFilter::try_new(&config.filter)?;
+    for library in TELLS_ALL {
+        filter = filter.add_directive(library.parse()?);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

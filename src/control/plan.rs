@@ -1,5 +1,7 @@
 //! Plans: what the apps of a team may have at most. Pure.
 
+use serde_json::Value;
+
 use super::apps::Reason;
 use crate::{
     config::{AppConfig, Config},
@@ -29,8 +31,15 @@ pub const FLAGS: &[Flag] = &[
     },
 ];
 
-/// Why an app does not fit its plan: everything, at once.
-pub fn check(quotas: &Quotas, flags: &[String], app: &AppConfig, node: &Config) -> Vec<Reason> {
+/// Why an app does not fit its plan: everything, at once. `settings` are what its team has said, `app` is that with
+/// what it has not said. What nobody has said is not above anything: nodes hold the app to its quotas.
+pub fn check(
+    quotas: &Quotas,
+    flags: &[String],
+    settings: &Value,
+    app: &AppConfig,
+    node: &Config,
+) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut within = |path: &str, value: u64, quota: &str| {
         if let Some(most) = quotas.of(quota)
@@ -42,16 +51,20 @@ pub fn check(quotas: &Quotas, flags: &[String], app: &AppConfig, node: &Config) 
             ));
         }
     };
-    // 0 is no limit at all, which no plan that has one allows.
-    let limited = |value: u64| if value == 0 { u64::MAX } else { value };
+    // 0 is no limit of its own: what the plan says counts, on all nodes together.
     let limits = &app.limits;
-    let connections = limited(limits.max_connections as u64);
+    let connections = limits.max_connections as u64;
     within("limits.max_connections", connections, "peak_connections");
-    let rate = limited(limits.publish_rate.into());
-    within("limits.publish_rate", rate, "messages_per_second");
+    within(
+        "limits.publish_rate",
+        limits.publish_rate.into(),
+        "messages_per_second",
+    );
     for (name, rule) in &app.namespaces {
         let path = |key: &str| format!("namespaces[{name}].{key}");
-        within(&path("max_size"), rule.max_size as u64, "message_bytes");
+        if says(settings, name, "max_size") {
+            within(&path("max_size"), rule.max_size as u64, "message_bytes");
+        }
         if let History::Class(class) = &rule.history
             && let Some(class) = node.log.classes.iter().find(|known| known.name == *class)
         {
@@ -77,6 +90,13 @@ pub fn check(quotas: &Quotas, flags: &[String], app: &AppConfig, node: &Config) 
     reasons
 }
 
+/// Whether the settings of a namespace have a key.
+fn says(settings: &Value, namespace: &str, key: &str) -> bool {
+    let namespaces = settings.get("namespaces").and_then(Value::as_array);
+    let mut namespaces = namespaces.into_iter().flatten();
+    namespaces.any(|it| it.get("name").and_then(Value::as_str) == Some(namespace) && it.get(key).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -96,7 +116,7 @@ mod tests {
         });
         let app = AppConfig::from_document(&AppId::new("a").unwrap(), &settings, false, &node).unwrap();
         let flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let reasons = check(quotas, &flags, &app, &node).into_iter();
+        let reasons = check(quotas, &flags, &settings, &app, &node).into_iter();
         reasons.map(|reason| reason.path).collect()
     }
 
@@ -134,15 +154,17 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_above_every_quota() {
+    fn what_nobody_has_said_is_above_nothing() {
         let node = Config::load(&Sources::default()).unwrap();
-        let app = AppConfig::from_document(&AppId::new("a").unwrap(), &json!({}), false, &node).unwrap();
+        let settings = json!({"anonymous": true, "namespaces": [{"name": "a", "subscribe": "anyone"}]});
+        let app = AppConfig::from_document(&AppId::new("a").unwrap(), &settings, false, &node).unwrap();
         let quotas = Quotas {
             peak_connections: Some(5),
             messages_per_second: Some(5),
+            message_bytes: Some(5),
             ..Quotas::default()
         };
-        assert_eq!(check(&quotas, &[], &app, &node).len(), 2);
+        assert_eq!(check(&quotas, &[], &settings, &app, &node), []);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The control plane by its HTTP API, over real stores, with nodes that hear of what it does.
 
 mod isolation;
+mod nodes;
 mod outage;
 mod repeat;
+mod secrets;
 mod story;
 mod usage;
 

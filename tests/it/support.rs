@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod corpus;
 pub(crate) mod edge;
 pub(crate) mod http;
+pub(crate) mod logs;
 pub(crate) mod mongowire;
 pub(crate) mod nats;
 pub(crate) mod people;

@@ -242,7 +242,7 @@ pub(in crate::api) async fn confirm_second_factor(
 ) -> Answer {
     let code = body.code.into_secret();
     let accounts = &state.control()?.accounts;
-    shown(accounts.confirm_second_factor(&actor, &code).await?)
+    shown(&accounts.confirm_second_factor(&actor, &code).await?)
 }
 
 /// Turns the second factor off
@@ -285,7 +285,7 @@ pub(in crate::api) async fn recovery_codes(
 ) -> Answer {
     let (password, code) = (body.password.into_secret(), body.code.into_secret());
     let accounts = &state.control()?.accounts;
-    shown(accounts.renew_recovery_codes(&actor, &password, &code).await?)
+    shown(&accounts.renew_recovery_codes(&actor, &password, &code).await?)
 }
 
 /// Lists the sessions of the account
@@ -321,7 +321,7 @@ pub(in crate::api) async fn end_session(
     done()
 }
 
-fn shown(codes: Vec<Secret>) -> Answer {
+fn shown(codes: &[Secret]) -> Answer {
     let codes = codes.iter().map(|code| code.expose().to_owned());
     let answer = RecoveryCodes {
         recovery_codes: codes.collect(),

@@ -43,7 +43,7 @@ impl Apps {
                 }));
             }
             Ok(config) => {
-                let over = plan::check(&quotas, &app.flags, &config, &self.node);
+                let over = plan::check(&quotas, &app.flags, &app.settings, &config, &self.node);
                 reasons.extend(over);
                 let before = before.map_or(&Value::Null, |before| &before.settings);
                 reasons.extend(schemas::check(before, &config));

@@ -18,7 +18,7 @@ use slipstream::{
 };
 
 pub(crate) use self::process::EdgeProcess;
-use super::within;
+use super::{logs, within};
 
 const CONFIG: &str = include_str!("edge/edge.toml");
 
@@ -158,6 +158,7 @@ impl Builder {
 
     /// Starts it in this process, with an application.
     pub(crate) async fn start_with(self, handler: Arc<dyn Handler>) -> Edge {
+        logs::watch();
         let config = self.config();
         let app = App::new(config, self.roles).with_handler(handler);
         Edge::of(within(app.start()).await.unwrap())
@@ -170,6 +171,7 @@ impl Builder {
 
     /// The same, where it may refuse.
     pub(crate) async fn try_start(self) -> Result<Edge, StartError> {
+        logs::watch();
         let config = self.config();
         let running = within(App::new(config, self.roles).start()).await?;
         Ok(Edge::of(running))
@@ -187,7 +189,7 @@ impl Builder {
 
     /// Starts the real binary.
     pub(crate) async fn spawn(self) -> EdgeProcess {
-        EdgeProcess::spawn(&self.toml(), &self.keys(), self.env.clone()).await
+        EdgeProcess::spawn(&self.toml(), &self.keys(), self.env.clone(), self.roles).await
     }
 
     /// Its configuration file.

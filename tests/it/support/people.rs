@@ -15,6 +15,9 @@ pub(crate) const OPERATOR: &str = "the-operator-key-of-the-tests-of-slipstream";
 /// What everybody's password is.
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
+/// What access tokens are signed with.
+pub(crate) const SESSION_SECRET: &str = "the-session-secret-of-the-tests-of-slipstream";
+
 /// What secrets are sealed with.
 pub(crate) const SEALING: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
@@ -24,10 +27,7 @@ pub(crate) fn with_control(builder: Builder, url: &str) -> Builder {
         .set("store.url", url)
         .set("tenants.sealing_keys", SEALING)
         .set("control.operator_key", OPERATOR)
-        .set(
-            "control.session_secret",
-            "the-session-secret-of-the-tests-of-slipstream",
-        )
+        .set("control.session_secret", SESSION_SECRET)
         .set("control.public_url", "http://console.example")
         .set("control.password_memory", "8KiB")
         .set("control.password_passes", "1")

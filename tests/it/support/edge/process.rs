@@ -11,7 +11,9 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::metric;
-use crate::support::{http, within};
+use slipstream::app::Roles;
+
+use crate::support::{http, logs, within};
 
 /// The real binary as a child process: `slipstream serve`.
 pub(crate) struct EdgeProcess {
@@ -23,7 +25,23 @@ pub(crate) struct EdgeProcess {
 }
 
 impl EdgeProcess {
-    pub(super) async fn spawn(toml: &str, keys: &[(String, String)], env: Vec<(String, String)>) -> Self {
+    pub(super) async fn spawn(
+        toml: &str,
+        keys: &[(String, String)],
+        env: Vec<(String, String)>,
+        roles: Roles,
+    ) -> Self {
+        let all = [
+            (roles.edge, "edge"),
+            (roles.api, "api"),
+            (roles.control, "control"),
+            (roles.worker, "worker"),
+        ];
+        let roles: Vec<_> = all
+            .iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, role)| *role)
+            .collect();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("edge.toml");
         std::fs::write(&file, toml).unwrap();
@@ -35,6 +53,8 @@ impl EdgeProcess {
             .arg("serve")
             .arg("--config")
             .arg(&file)
+            .arg("--role")
+            .arg(roles.join(","))
             .envs(variables)
             .envs(env)
             .stdin(Stdio::null())
@@ -129,5 +149,9 @@ impl Drop for EdgeProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A second panic would hide the first.
+        if !std::thread::panicking() {
+            logs::assert_clean(&self.errors.lock());
+        }
     }
 }
