@@ -94,6 +94,21 @@ pub struct Verifier {
     expected: Expected,
 }
 
+/// Whether a node could verify tokens as `config` says.
+///
+/// # Errors
+///
+/// If a key or the URL of the set is unusable.
+pub fn check(config: &AuthConfig) -> Result<(), AuthError> {
+    KeySet::local(config.hmac_secret.as_ref(), &config.public_keys)?;
+    url_of_set(config).map(|_| ())
+}
+
+fn url_of_set(config: &AuthConfig) -> Result<Option<reqwest::Url>, AuthError> {
+    let url = config.jwks_url.as_deref().map(reqwest::Url::parse);
+    url.transpose().map_err(|_| AuthError::Url)
+}
+
 impl Verifier {
     /// Verifies as `config` says. JWK sets are fetched with `http`, by tasks of `tasks`, when the
     /// first token needs one.
@@ -103,11 +118,8 @@ impl Verifier {
     /// If a key or the URL of the set is unusable.
     pub fn new(config: &AuthConfig, http: &HttpClient, tasks: &Tasks) -> Result<Self, AuthError> {
         let local = KeySet::local(config.hmac_secret.as_ref(), &config.public_keys)?;
-        let jwks = match &config.jwks_url {
-            Some(url) => {
-                let url = reqwest::Url::parse(url).map_err(|_| AuthError::Url)?;
-                Some(Jwks::new(url, config, http.get()?, tasks.clone()))
-            }
+        let jwks = match url_of_set(config)? {
+            Some(url) => Some(Jwks::new(url, config, http.get()?, tasks.clone())),
             None => None,
         };
         let expected = Expected {

@@ -483,6 +483,10 @@ pub struct TenantsConfig {
     pub max_apps: usize,
     /// Keys of an app.
     pub max_keys: usize,
+    /// Earlier versions of an app that are kept.
+    pub max_versions: usize,
+    /// The most that an app may have of settings and keys, bytes as nodes are told of them.
+    pub max_record_bytes: usize,
     /// Namespaces of an app.
     pub max_namespaces: usize,
     /// Allowed origins of an app.

@@ -65,6 +65,9 @@ pub use tokens::{ApiTokens, NewToken, TokenRequest, TokenView};
 
 use self::{guard::Guard, mail::Letters, records::Records, session::Signer};
 
+/// Batches of a kind that are removed at a time.
+const SWEEPS: usize = 100;
+
 /// What the operator is called in the audit log.
 const OPERATOR: &str = "operator";
 
@@ -291,7 +294,7 @@ impl Control {
         self.audit.search(&search).await
     }
 
-    /// Removes a batch of what has expired: accounts that were never verified, links, sessions, tokens,
+    /// Removes what has expired, in batches: accounts that were never verified, links, sessions, tokens,
     /// entries of the audit log. How many there were.
     ///
     /// # Errors
@@ -308,7 +311,15 @@ impl Control {
             Collection::Idempotency,
         ] {
             let (store, now) = (self.core.records.store(), self.core.clock.now_ms());
-            removed += store.sweep(collection, now, self.core.config.sweep_batch).await?;
+            // For as long as there is more, and not for ever.
+            for _ in 0..SWEEPS {
+                let batch = self.core.config.sweep_batch;
+                let swept = store.sweep(collection, now, batch).await?;
+                removed += swept;
+                if swept < batch {
+                    break;
+                }
+            }
         }
         Ok(removed)
     }

@@ -39,6 +39,7 @@ use axum::{
     routing::{MethodRouter, delete, get, patch, post},
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::{
     auth::presented_key,
@@ -190,6 +191,16 @@ impl ControlState {
     }
 }
 
+/// With what somebody has shown who he is: sessions of an account are one, each token is another.
+fn credential_of(actor: &Actor) -> &str {
+    match &actor.who {
+        Who::Token { token, .. } => token,
+        Who::Session { .. } => "session",
+        Who::System(_) => "operator",
+        Who::Anybody => "",
+    }
+}
+
 /// Whom a request counts for.
 fn account_of(actor: &Actor) -> &str {
     match &actor.who {
@@ -210,7 +221,7 @@ async fn signed(State(state): State<ControlState>, mut request: Request, next: N
         Ok(Some(key)) if request.method() == Method::POST => {
             idempotency::answer_once(&state, &actor, &key, request, next).await
         }
-        Ok(_) => return next.run(request).await,
+        Ok(_) => return to_its_end(&state, request, next).await,
         Err(failure) => Err(failure),
     };
     answered.unwrap_or_else(IntoResponse::into_response)
@@ -223,7 +234,22 @@ async fn open(State(state): State<ControlState>, mut request: Request, next: Nex
         return failure.into_response();
     }
     request.extensions_mut().insert(Actor::anybody(origin));
-    next.run(request).await
+    to_its_end(&state, request, next).await
+}
+
+/// Does what changes something to its end, also if the caller goes away: what was stored is told to the nodes and
+/// stands in the audit log.
+async fn to_its_end(state: &ControlState, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let (sender, receiver) = oneshot::channel();
+    state.tasks.spawn(async move {
+        let _ = sender.send(next.run(request).await);
+    });
+    // No answer: the node is going.
+    let answered = receiver.await;
+    answered.unwrap_or_else(|_| Failure::from(ControlError::Unavailable).into_response())
 }
 
 /// The routes, without a fallback of their own.

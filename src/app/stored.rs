@@ -1,7 +1,8 @@
 //! What needs the store: the control plane, and workers that add up what apps use.
 //!
-//! A store that cannot be reached when the node starts is tried again and again: the routes of the control plane
-//! answer 503 until then, and nothing else of the node waits.
+//! The first try is waited for when the node starts, as long as `store.timeout` says for each of its few
+//! operations. A store that cannot be reached then is tried again and again: the routes of the control plane answer
+//! 503 until it can, and nothing else of the node waits.
 
 use std::{
     sync::{Arc, Weak},

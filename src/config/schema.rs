@@ -335,6 +335,8 @@ section!(QueueConfig {
 section!(TenantsConfig {
     max_apps: Count,
     max_keys: Count,
+    max_versions: Count,
+    max_record_bytes: Size,
     max_namespaces: Count,
     max_origins: Count,
     max_public_keys: Count,

@@ -187,7 +187,7 @@ impl Plans {
         Ok((view(stored), true))
     }
 
-    /// Removes a plan that no app is on. `in_use` tells that.
+    /// Removes a plan; what it was. Whether apps are on it is for the caller to know.
     ///
     /// # Errors
     ///
@@ -197,7 +197,7 @@ impl Plans {
         actor: &Actor,
         name: &str,
         seen: Option<u64>,
-    ) -> Result<(), ControlError> {
+    ) -> Result<PlanDraft, ControlError> {
         operator(actor)?;
         let plan = self.records.need::<Plan>(name).await?;
         if seen.is_some_and(|seen| seen != plan.revision) {
@@ -208,7 +208,12 @@ impl Plans {
         }
         let mut deed = Deed::new("plan.delete", "plan", name);
         deed.changes = diff(&shown(&plan.value), &serde_json::Value::Null);
-        self.audit.write(actor, deed).await
+        self.audit.write(actor, deed).await?;
+        Ok(PlanDraft {
+            about: plan.value.about,
+            selectable: plan.value.selectable,
+            quotas: plan.value.quotas,
+        })
     }
 
     /// Whether owners of teams may choose a plan.

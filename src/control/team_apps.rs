@@ -73,10 +73,8 @@ impl TeamApps {
     ) -> Result<(AppId, Settled), AppsError> {
         self.authorize(actor, team, Permission::AppsWrite).await?;
         let settings = request.settings.unwrap_or_else(|| Value::Object(Map::new()));
-        if let Some(other) = settings_permissions(&Value::Object(Map::new()), &settings) {
-            for permission in other {
-                self.authorize(actor, team, permission).await?;
-            }
+        for permission in settings_permissions(&Value::Object(Map::new()), &settings) {
+            self.authorize(actor, team, permission).await?;
         }
         if let Some(plan) = &request.plan {
             self.may_choose(actor, team, Some(plan)).await?;
@@ -170,6 +168,7 @@ impl TeamApps {
         seen: Option<u64>,
     ) -> Result<Settled, AppsError> {
         let before = self.get(actor, id, Permission::AppsRead).await?;
+        is_seen(&before, seen)?;
         let mut edits = Vec::new();
         let mut needed = Vec::new();
         if change.name.is_some() || change.region.is_some() {
@@ -180,23 +179,30 @@ impl TeamApps {
             });
         }
         if let Some(settings) = change.settings {
-            let other = settings_permissions(&before.settings, &settings);
-            needed.extend(other.unwrap_or_else(|| vec![Permission::AppsWrite]));
+            needed.push(Permission::AppsRead);
+            needed.extend(settings_permissions(&before.settings, &settings));
             edits.push(Edit::Settings(settings));
         }
         if let Some(flags) = change.flags {
             needed.push(Permission::AppsWrite);
             edits.push(Edit::Flags(flags));
         }
-        if let Some(plan) = change.plan {
+        if let Some(plan) = change.plan.filter(|plan| *plan != before.plan) {
             self.may_choose(actor, &before.team, plan.as_deref()).await?;
             edits.push(Edit::Plan(plan));
         }
         for permission in needed {
             self.authorize(actor, &before.team, permission).await?;
         }
+        if edits.is_empty() {
+            let published = true;
+            return Ok(Settled {
+                app: before,
+                published,
+            });
+        }
         // What was looked at is what is changed: the permissions that it takes depend on it.
-        let seen = seen.or(Some(before.version));
+        let seen = Some(before.version);
         let edit = Edit::Several(edits);
         self.edit(actor, "app.change", id, edit, seen, &before).await
     }
@@ -208,9 +214,8 @@ impl TeamApps {
     /// [`AppsError`].
     pub async fn delete(&self, actor: &Actor, id: &AppId, seen: Option<u64>) -> Result<(), AppsError> {
         let before = self.get(actor, id, Permission::AppsDelete).await?;
-        self.edit(actor, "app.delete", id, Edit::Delete, seen, &before)
-            .await
-            .map(|_| ())
+        let deleted = self.edit(actor, "app.delete", id, Edit::Delete, seen, &before);
+        is_told(&deleted.await?)
     }
 
     /// Goes back to the settings and features of an earlier version, as a new one.
@@ -226,11 +231,12 @@ impl TeamApps {
         seen: Option<u64>,
     ) -> Result<Settled, AppsError> {
         let before = self.get(actor, id, Permission::AppsWrite).await?;
+        is_seen(&before, seen)?;
         let version = self.apps.version(id, version).await?;
-        for permission in settings_permissions(&before.settings, &version.settings).unwrap_or_default() {
+        for permission in settings_permissions(&before.settings, &version.settings) {
             self.authorize(actor, &before.team, permission).await?;
         }
-        let seen = seen.or(Some(before.version));
+        let seen = Some(before.version);
         let edit = Edit::RollBack(version);
         self.edit(actor, "app.roll_back", id, edit, seen, &before).await
     }
@@ -272,6 +278,9 @@ impl TeamApps {
         let created = self.apps.rotate_key(id, key, overlap_s, author(actor)).await?;
         self.note(actor, "key.rotate", id, &before, &created.settled)
             .await?;
+        if overlap_s == 0 {
+            is_told(&created.settled)?;
+        }
         Ok(created)
     }
 
@@ -293,7 +302,9 @@ impl TeamApps {
             None => ("key.revoke", Edit::RevokeKey(key)),
             Some(until) => ("key.end", Edit::EndKey { id: key, until }),
         };
-        self.edit(actor, action, id, edit, None, &before).await
+        let settled = self.edit(actor, action, id, edit, None, &before).await?;
+        is_told(&settled)?;
+        Ok(settled)
     }
 
     /// The versions of an app before `before`, the newest first, at most `limit`.
@@ -351,10 +362,17 @@ impl TeamApps {
     /// `plan_in_use`, and as [`super::Plans::put`].
     pub async fn remove_plan(&self, actor: &Actor, name: &str, seen: Option<u64>) -> Result<(), AppsError> {
         super::plans::operator(actor)?;
-        if self.apps.has_plan(name).await? {
+        let is_default = self.control.default_plan().as_deref() == Some(name);
+        if is_default || self.apps.has_plan(name).await? {
             return Err(AppsError::PlanInUse);
         }
-        Ok(self.control.plans.remove(actor, name, seen).await?)
+        let removed = self.control.plans.remove(actor, name, seen).await?;
+        // An app that was checked before and stored since has a plan that is there.
+        if self.apps.has_plan(name).await? {
+            self.control.plans.put(actor, name, removed, None).await?;
+            return Err(AppsError::PlanInUse);
+        }
+        Ok(())
     }
 
     async fn authorize(&self, actor: &Actor, team: &str, permission: Permission) -> Result<(), AppsError> {
@@ -413,25 +431,50 @@ impl TeamApps {
     }
 }
 
-/// What a change of settings takes, if there is one.
-fn settings_permissions(old: &Value, new: &Value) -> Option<Vec<Permission>> {
-    let changes = diff(old, new);
-    let mut needed: Vec<_> = changes
-        .iter()
-        .map(|change| {
-            let path = change.path.as_str();
-            if path == "limits" || path.starts_with("limits.") {
-                Permission::LimitsWrite
-            } else if path.contains("].schema") {
-                Permission::SchemasWrite
-            } else {
-                Permission::AppsWrite
-            }
-        })
-        .collect();
-    needed.sort_unstable();
-    needed.dedup();
-    (!needed.is_empty()).then_some(needed)
+/// Whether the caller knows the app as it is.
+fn is_seen(app: &AppDocument, seen: Option<u64>) -> Result<(), AppsError> {
+    match seen {
+        Some(seen) if seen != app.version => Err(AppsError::Stale(app.version)),
+        _ => Ok(()),
+    }
+}
+
+/// What takes something away is done when the nodes know of it.
+fn is_told(settled: &Settled) -> Result<(), AppsError> {
+    match settled.published {
+        true => Ok(()),
+        false => Err(AppsError::NotTold),
+    }
+}
+
+/// What a change of settings takes: limits and schemas have permissions of their own.
+fn settings_permissions(old: &Value, new: &Value) -> Vec<Permission> {
+    let (mut old, mut new) = (old.clone(), new.clone());
+    let (schemas_before, schemas) = (take_schemas(&mut old), take_schemas(&mut new));
+    let take_limits = |settings: &mut Value| settings.as_object_mut().and_then(|all| all.remove("limits"));
+    let (limits_before, limits) = (take_limits(&mut old), take_limits(&mut new));
+    let changes = [
+        (schemas_before != schemas, Permission::SchemasWrite),
+        (limits_before != limits, Permission::LimitsWrite),
+        (old != new, Permission::AppsWrite),
+    ];
+    let needed = changes.into_iter().filter(|(changed, _)| *changed);
+    needed.map(|(_, permission)| permission).collect()
+}
+
+/// Takes what concerns schemas out of the namespaces of settings: by namespace, where there is any.
+fn take_schemas(settings: &mut Value) -> Vec<(Value, Map<String, Value>)> {
+    let namespaces = settings.get_mut("namespaces").and_then(Value::as_array_mut);
+    let namespaces = namespaces.into_iter().flatten().filter_map(Value::as_object_mut);
+    let taken = namespaces.map(|namespace| {
+        let all = std::mem::take(namespace);
+        let (schemas, rest) = all.into_iter().partition(|(key, _)| key.starts_with("schema"));
+        *namespace = rest;
+        (namespace.get("name").cloned().unwrap_or_default(), schemas)
+    });
+    taken
+        .filter(|(_, schemas): &(_, Map<_, _>)| !schemas.is_empty())
+        .collect()
 }
 
 /// Who has made a version.
@@ -459,19 +502,29 @@ mod tests {
     fn what_a_change_of_settings_takes() {
         use Permission::{AppsWrite, LimitsWrite, SchemasWrite};
         let old = json!({"anonymous": true, "namespaces": [{"name": "chat", "rate": 1}]});
+        let with = |namespace: Value| json!({"anonymous": true, "namespaces": [namespace]});
+        let mut limited = old.clone();
+        limited["limits"] = json!({"publish_rate": 1});
         let cases = [
-            (old.clone(), None),
+            (old.clone(), vec![]),
             (
                 json!({"anonymous": false, "namespaces": [{"name": "chat", "rate": 1}]}),
-                Some(vec![AppsWrite]),
+                vec![AppsWrite],
+            ),
+            (limited, vec![LimitsWrite]),
+            (
+                with(json!({"name": "chat", "rate": 1, "schemas": []})),
+                vec![SchemasWrite],
             ),
             (
-                json!({"anonymous": true, "limits": {"publish_rate": 1}, "namespaces": [{"name": "chat", "rate": 1}]}),
-                Some(vec![LimitsWrite]),
+                with(json!({"name": "chat", "rate": 2, "schemas": []})),
+                vec![SchemasWrite, AppsWrite],
             ),
+            // A name is a name, whatever it looks like.
+            (with(json!({"name": "x].schemas"})), vec![AppsWrite]),
             (
-                json!({"anonymous": true, "namespaces": [{"name": "chat", "rate": 2, "schemas": []}]}),
-                Some(vec![AppsWrite, SchemasWrite]),
+                json!({"anonymous": true, "namespaces": [{"schemas": [1]}]}),
+                vec![SchemasWrite, AppsWrite],
             ),
         ];
         for (new, needed) in cases {

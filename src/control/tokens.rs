@@ -138,7 +138,7 @@ impl ApiTokens {
         let latest = now.saturating_add(ms(self.core.config.token_lifetime));
         if !(now + 1..=latest).contains(&request.expires_ms) {
             return Err(ControlError::Invalid {
-                field: "expires",
+                field: "expires_ms",
                 why: "must be in the future, and not too far",
             });
         }

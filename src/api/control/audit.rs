@@ -36,8 +36,8 @@ pub(in crate::api) struct AuditParams {
     target: Option<String>,
     /// `newest` (the default) or `oldest` first.
     order: Option<String>,
-    /// Entries in the page: 1 to 1,000; 100 if absent.
-    #[param(minimum = 1, maximum = 1000)]
+    /// Entries in the page: 1 to 500; 100 if absent.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
     /// `next` of the page before this one.
     cursor: Option<String>,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{
-    ControlServices, ControlState, account_of,
+    ControlServices, ControlState, account_of, credential_of,
     error::{Failure, NothingDone},
 };
 use crate::{
@@ -38,6 +38,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// A request, and its answer once there is one.
 #[derive(Serialize, Deserialize)]
 struct Record {
+    /// What was asked, sealed.
     request: String,
     begun_ms: i64,
     /// Sealed.
@@ -86,23 +87,36 @@ pub(super) async fn answer_once(
     let (parts, body) = request.into_parts();
     let body = collect(body, state.intake()).await?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let id = fingerprint(&[account_of(actor).as_bytes(), key.as_bytes()]);
+    // Of the same credential: another may not be allowed what this one was.
+    let who = [account_of(actor), credential_of(actor), key];
+    let id = fingerprint(&who.map(str::as_bytes));
+    let asked = fingerprint(&[path.as_bytes(), &body]);
     let record = Record {
-        request: fingerprint(&[path.as_bytes(), &body]),
+        // A body may hold a password, which its plain hash would tell.
+        request: seal_text(services, ["request", &id], asked.as_bytes())?,
         begun_ms: Clock::system().now_ms(),
         answer: None,
     };
-    match services
-        .store
-        .insert(Collection::Idempotency, &id, draft(state, &record)?)
-        .await?
-    {
-        Written::Done => {}
-        Written::Conflict | Written::Taken => {
-            let there = services.store.get(Collection::Idempotency, &id).await?;
-            // Removed this very moment: it has done nothing.
-            let there = there.ok_or(Failure::InProgress)?;
-            return again(services, &id, &record, there);
+    let begin = || async {
+        let draft = draft(state, &record)?;
+        let written = services.store.insert(Collection::Idempotency, &id, draft).await?;
+        Ok::<_, Failure>(written == Written::Done)
+    };
+    if !begin().await? {
+        let there = services.store.get(Collection::Idempotency, &id).await?;
+        // Removed this very moment: it has done nothing.
+        let there = there.ok_or(Failure::InProgress)?;
+        let over = there.expires_ms.is_some_and(|until| until <= record.begun_ms);
+        if !over {
+            return again(services, &id, &asked, record.begun_ms, there);
+        }
+        let revision = Some(there.revision);
+        services
+            .store
+            .remove(Collection::Idempotency, &id, revision)
+            .await?;
+        if !begin().await? {
+            return Err(Failure::InProgress);
         }
     }
     let (sender, receiver) = oneshot::channel();
@@ -150,13 +164,20 @@ async fn keep(
 }
 
 /// Answers a request that there was before.
-fn again(services: &ControlServices, id: &str, now: &Record, there: Document) -> Result<Response, Failure> {
+fn again(
+    services: &ControlServices,
+    id: &str,
+    asked: &str,
+    now_ms: i64,
+    there: Document,
+) -> Result<Response, Failure> {
     let before: Record = serde_json::from_value(there.body).map_err(|_| ControlError::Internal)?;
-    if before.request != now.request {
+    let known = services.sealing.open(&["request", id], &before.request);
+    if known.map_err(|_| Failure::OutcomeUnknown)? != asked.as_bytes() {
         return Err(Failure::KeyReused);
     }
     let Some(sealed) = before.answer else {
-        return Err(match now.begun_ms - before.begun_ms < UNDER_WAY_MS {
+        return Err(match now_ms - before.begun_ms < UNDER_WAY_MS {
             true => Failure::InProgress,
             false => Failure::OutcomeUnknown,
         });
@@ -188,7 +209,11 @@ fn seal(services: &ControlServices, id: &str, response: &Response, body: &Bytes)
         body: String::from_utf8(body.to_vec()).map_err(|_| ControlError::Internal)?,
     };
     let kept = serde_json::to_vec(&kept).map_err(|_| ControlError::Internal)?;
-    let sealed = services.sealing.seal(&purpose(id), &kept);
+    seal_text(services, purpose(id), &kept)
+}
+
+fn seal_text(services: &ControlServices, purpose: [&str; 2], text: &[u8]) -> Result<String, Failure> {
+    let sealed = services.sealing.seal(&purpose, text);
     Ok(sealed.map_err(|_| ControlError::Internal)?)
 }
 

@@ -7,15 +7,15 @@ use crate::api::error::ApiError;
 /// Things in a page where the caller does not say.
 const DEFAULT_LIMIT: usize = 100;
 /// The most things in a page. Not a setting: it is part of the documented API.
-const MAX_LIMIT: usize = 1_000;
+const MAX_LIMIT: usize = 500;
 
 /// Which page.
 #[derive(Deserialize, utoipa::IntoParams, Default)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageParams {
-    /// Things in the page: 1 to 1,000; 100 if absent.
-    #[param(minimum = 1, maximum = 1000)]
+    /// Things in the page: 1 to 500; 100 if absent.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
     /// `next` of the page before this one.
     pub cursor: Option<String>,

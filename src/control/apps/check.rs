@@ -7,6 +7,7 @@ use super::{
     service::{MAX_NAME, read},
 };
 use crate::{
+    auth,
     config::AppConfig,
     control::{plan, plan::Quotas},
     model::AppId,
@@ -22,6 +23,23 @@ impl Apps {
         before: Option<&AppDocument>,
         app: &AppDocument,
     ) -> Result<u64, AppsError> {
+        let (config, mut reasons) = self.shape(id, app);
+        let (quotas, revision) = self.quotas(app.plan.as_deref()).await?;
+        if let Some(config) = config {
+            let over = plan::check(&quotas, &app.flags, &app.settings, &config, &self.node);
+            reasons.extend(over);
+            let before = before.map_or(&Value::Null, |before| &before.settings);
+            reasons.extend(schemas::check(before, &config));
+            if reasons.is_empty() {
+                reasons.extend(self.claim(id, &config).await?);
+            }
+        }
+        AppsError::refuse(reasons)?;
+        Ok(revision)
+    }
+
+    /// The app as nodes would read it, and why they, or its name and keys, cannot be so.
+    pub(super) fn shape(&self, id: &AppId, app: &AppDocument) -> (Option<AppConfig>, Vec<Reason>) {
         let mut reasons = Vec::new();
         for (path, text, least) in [("name", &app.name, 1), ("region", &app.region, 0)] {
             if !(least..=MAX_NAME).contains(&text.len()) || text.chars().any(char::is_control) {
@@ -35,27 +53,26 @@ impl Apps {
                 reasons.push(Reason::new(&format!("keys[{index}].name"), why));
             }
         }
-        let (quotas, revision) = self.quotas(app.plan.as_deref()).await?;
+        let record = serde_json::to_vec(&app.record(Quotas::default())).map_or(usize::MAX, |json| json.len());
+        let most = self.node.tenants.max_record_bytes;
+        if record > most {
+            let why = format!("are too much: an app may have {most} bytes with its keys");
+            reasons.push(Reason::new("settings", why));
+        }
         match AppConfig::from_document(id, &app.settings, app.signs(), &self.node) {
             Err(errors) => {
                 reasons.extend(errors.problems().iter().map(|problem| {
                     Reason::new(&format!("settings.{}", problem.key), problem.message.clone())
                 }));
+                (None, reasons)
             }
             Ok(config) => {
-                let over = plan::check(&quotas, &app.flags, &app.settings, &config, &self.node);
-                reasons.extend(over);
-                let before = before.map_or(&Value::Null, |before| &before.settings);
-                reasons.extend(schemas::check(before, &config));
-                if reasons.is_empty() {
-                    reasons.extend(self.claim(id, &config).await?);
+                let usable = config.auth.as_ref().map(auth::check);
+                if let Some(Err(error)) = usable {
+                    reasons.push(Reason::new("settings.auth", error.to_string()));
                 }
+                (Some(config), reasons)
             }
-        }
-        if reasons.is_empty() {
-            Ok(revision)
-        } else {
-            Err(AppsError::Refused(reasons))
         }
     }
 

@@ -116,6 +116,8 @@ pub enum Edit {
     RevokeKey(String),
     /// Its plan allows something else now: the nodes must hear of it.
     Renew {
+        /// The plan. An app that is on another is not changed.
+        plan: String,
         /// The plan's revision.
         revision: u64,
     },
@@ -143,6 +145,16 @@ impl Edit {
             Self::AddKey(_) => true,
             Self::Several(edits) => edits.iter().any(Self::adds_key),
             _ => false,
+        }
+    }
+
+    /// Whether it does nothing but make, end and revoke keys, and makes one.
+    pub(super) fn is_about_keys(&self) -> bool {
+        let about_keys =
+            |edit: &Self| matches!(edit, Self::AddKey(_) | Self::EndKey { .. } | Self::RevokeKey(_));
+        match self {
+            Self::Several(edits) => self.adds_key() && edits.iter().all(about_keys),
+            edit => edit.adds_key(),
         }
     }
 
@@ -205,7 +217,11 @@ impl AppDocument {
             Edit::RevokeKey(id) => {
                 self.keys.remove(place(&self.keys, id)?);
             }
-            Edit::Renew { revision } => self.plan_revision = *revision,
+            Edit::Renew { plan, revision } => {
+                if self.plan.as_ref() == Some(plan) {
+                    self.plan_revision = *revision;
+                }
+            }
             Edit::Several(edits) => edits.iter().try_for_each(|edit| self.apply(edit))?,
             Edit::RollBack(version) => {
                 self.settings.clone_from(&version.settings);

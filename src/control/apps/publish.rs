@@ -5,7 +5,8 @@ use super::{
     service::{PAGE, TRIES, plan_key, read, version_of},
 };
 use crate::{
-    control::plans::MAX_PLANS,
+    apps::AppRecord,
+    control::{OPERATOR, plan::Quotas, plans::MAX_PLANS},
     model::AppId,
     store::{Collection, Query},
 };
@@ -66,13 +67,8 @@ impl Apps {
             };
             after = Some(last.id.clone());
             for document in page {
-                let app: AppDocument = read(document.body)?;
-                if app.plan_revision == revision {
-                    continue;
-                }
-                let id = AppId::new(&document.id).map_err(|_| AppsError::Internal)?;
-                match self.edit(&id, Edit::Renew { revision }, None, &app.author).await {
-                    Ok(_) => done += 1,
+                match self.renew(plan, revision, &document.id, document.body).await {
+                    Ok(renewed) => done += usize::from(renewed),
                     // It was deleted meanwhile.
                     Err(AppsError::NotFound(_)) => {}
                     Err(error) => {
@@ -81,6 +77,23 @@ impl Apps {
                 }
             }
         }
+    }
+
+    async fn renew(
+        &self,
+        plan: &str,
+        revision: u64,
+        id: &str,
+        body: serde_json::Value,
+    ) -> Result<bool, AppsError> {
+        let app: AppDocument = read(body)?;
+        if app.plan_revision == revision {
+            return Ok(false);
+        }
+        let id = AppId::new(id).map_err(|_| AppsError::Internal)?;
+        let plan = plan.to_owned();
+        let edit = Edit::Renew { plan, revision };
+        self.edit(&id, edit, None, OPERATOR).await.map(|_| true)
     }
 
     /// Tells the nodes of all plans that have changed and whose apps have not felt it.
@@ -149,7 +162,7 @@ impl Apps {
         if app.deleted {
             return self.unpublish(id).await;
         }
-        let (quotas, _) = self.quotas(app.plan.as_deref()).await?;
+        let quotas = self.quotas_or_before(id, app).await?;
         let value = serde_json::to_vec(&app.record(quotas)).map_err(|_| AppsError::Internal)?;
         for _ in 0..TRIES {
             let entry = self.bucket.get(id.as_str()).await?;
@@ -164,6 +177,21 @@ impl Apps {
             }
         }
         Err(AppsError::Conflict)
+    }
+
+    /// What the app's plan allows; if there is no such plan any more, what the nodes have of it. A key that has
+    /// leaked must go, whatever has become of the plan.
+    async fn quotas_or_before(&self, id: &AppId, app: &AppDocument) -> Result<Quotas, AppsError> {
+        match self.quotas(app.plan.as_deref()).await {
+            Ok((quotas, _)) => Ok(quotas),
+            Err(AppsError::NotFound(_)) => {
+                let entry = self.bucket.get(id.as_str()).await?;
+                let record = entry.value.as_deref().map(AppRecord::parse);
+                let record = record.and_then(Result::ok);
+                Ok(record.map(|record| record.quotas).unwrap_or_default())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// An app that is deleted stays so in the store, and is taken from the nodes then: if that was before this

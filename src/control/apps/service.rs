@@ -57,6 +57,9 @@ pub enum AppsError {
     /// Who asks may not, or something else went wrong on the way.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// It is stored, and the nodes have not been told yet.
+    #[error("it is stored, and the nodes have not heard of it yet; they will, or sooner if you repeat it")]
+    NotTold,
     /// The store or NATS does not answer: it may be done or not.
     #[error("the store or NATS does not answer")]
     Unavailable,
@@ -66,6 +69,14 @@ pub enum AppsError {
 }
 
 impl AppsError {
+    /// Refuses if there is any reason to.
+    pub(super) fn refuse(reasons: Vec<Reason>) -> Result<(), Self> {
+        match reasons.is_empty() {
+            true => Ok(()),
+            false => Err(Self::Refused(reasons)),
+        }
+    }
+
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
         self.row().0
@@ -79,7 +90,7 @@ impl AppsError {
     /// When to try again, if that can help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Conflict | Self::Unavailable => Some(Duration::from_secs(1)),
+            Self::Conflict | Self::NotTold | Self::Unavailable => Some(Duration::from_secs(1)),
             Self::Control(error) => error.retry_after(),
             _ => None,
         }
@@ -95,6 +106,7 @@ impl AppsError {
             Self::LimitReached(_) => ("limit_reached", Class::Conflict),
             Self::PlanInUse => ("plan_in_use", Class::Conflict),
             Self::Control(error) => (error.code(), error.class()),
+            Self::NotTold => ("not_published", Class::Unavailable),
             Self::Unavailable => ("unavailable", Class::Unavailable),
             Self::Internal => ("internal", Class::Internal),
         }
@@ -297,7 +309,11 @@ impl Apps {
             let version = before.version.max(published) + 1;
             let mut app = match before.edited(&edit, version, author, self.clock.now_ms()) {
                 Ok(app) => app,
-                Err(NoEdit::NoKey) => return Err(AppsError::NotFound("key")),
+                Err(NoEdit::NoKey) => {
+                    // Who repeats that a key is to go has the nodes told, if they were not.
+                    self.publish(id, &before).await?;
+                    return Err(AppsError::NotFound("key"));
+                }
                 Err(NoEdit::Same) if published <= before.version => return Ok(self.settle(id, before).await),
                 // What is here is not what the nodes have.
                 Err(NoEdit::Same) => AppDocument {
@@ -312,7 +328,10 @@ impl Apps {
                 return Err(AppsError::LimitReached("keys"));
             }
             // A key that has leaked must go, whatever else is wrong by now.
-            if !edit.only_takes() {
+            if edit.is_about_keys() {
+                // Keys can be replaced whatever has become of the plan.
+                AppsError::refuse(self.shape(id, &app).1)?;
+            } else if !edit.only_takes() {
                 app.plan_revision = self.check(id, Some(&before), &app).await?;
             }
             self.keep_version(id, &before).await?;
@@ -507,8 +526,13 @@ impl Apps {
             expires_ms: None,
             body: write(&app.as_version())?,
         };
-        let id = version_id(id, app.version);
-        self.store.insert(Collection::AppVersions, &id, draft).await?;
+        let kept = version_id(id, app.version);
+        self.store.insert(Collection::AppVersions, &kept, draft).await?;
+        let most = self.node.tenants.max_versions as u64;
+        if let Some(oldest) = app.version.checked_sub(most) {
+            let oldest = version_id(id, oldest);
+            self.store.remove(Collection::AppVersions, &oldest, None).await?;
+        }
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Deployment;
-use crate::support::{edge::Edge, http::Response, people::Caller};
+use crate::support::{edge::Edge, http::Response, people::Caller, until};
 
 const KEY: (&str, &str) = ("Idempotency-Key", "a-key-of-a-request");
 
@@ -52,6 +52,13 @@ async fn a_request_is_done_once() {
         .expect(201);
     assert!(made["key"].is_string());
     assert_eq!(again, made);
+    // A token of the same account that may not make keys is not told the one that was made.
+    let soon = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 + 60_000;
+    let narrow = json!({"name": "t", "scopes": ["usage.read"], "expires_ms": soon});
+    let narrow = ann.call("POST", "/v1/account/tokens", &narrow).await.expect(201);
+    let narrow = Caller::with(first.addr, narrow["token"].as_str().unwrap());
+    let refused = narrow.call_with("POST", "/v1/apps/shop/keys", &key, &body).await;
+    assert_eq!(refused.error(), (403, "scope_missing"));
     let keys = ann.get("/v1/apps/shop/keys").await.expect(200);
     assert_eq!(keys["items"].as_array().unwrap().len(), 1);
     // The store does not have it in clear.
@@ -99,6 +106,34 @@ async fn of_many_at_once_one_is_done() {
     assert_eq!(teams(&ann).await, 1);
     assert_eq!(create(&ann, "Shop").await.expect(201)["id"], ids[0]);
     stop(nodes).await;
+}
+
+/// Who sends a change and goes away has it done all the same, up to its entry in the audit log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_done_to_its_end_though_the_caller_goes_away() {
+    let deployment = Deployment::start().await;
+    let node = deployment.all().start().await;
+    let ann = Caller::person(node.addr, "ann").await;
+    let team = ann.team("Shop").await;
+    ann.app(&team, "shop").await;
+    const CHANGES: usize = 20;
+    for n in 0..CHANGES {
+        ann.send_and_leave("PATCH", "/v1/apps/shop", &json!({"name": format!("Shop {n}")}))
+            .await;
+    }
+    let audit = format!("/v1/teams/{team}/audit?order=oldest");
+    until("every version that there is has its entry", || async {
+        let version = ann.get("/v1/apps/shop").await.expect(200)["version"]
+            .as_u64()
+            .unwrap();
+        let log = ann.get(&audit).await.expect(200);
+        let entries = log["items"].as_array().unwrap().iter();
+        let changes = entries.filter(|entry| entry["action"] == "app.change").count() as u64;
+        // Of changes at the same moment one may be refused.
+        (version > 1 && changes + 1 == version).then_some(())
+    })
+    .await;
+    stop([node]).await;
 }
 
 async fn create_with(caller: &Caller, key: &str, body: &Value) -> Response {

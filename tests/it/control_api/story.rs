@@ -150,6 +150,16 @@ async fn changes_have_versions_that_can_be_gone_back_to() {
         )
         .await;
     assert_eq!(stale.error(), (412, "stale"));
+    // Nobody knows a version that is not there yet.
+    let early = ann
+        .call_with(
+            "PATCH",
+            "/v1/apps/shop",
+            &[("If-Match", "\"3\"")],
+            &change(settings()),
+        )
+        .await;
+    assert_eq!(early.error(), (412, "stale"));
     // Everything that is wrong is told, and nothing is changed.
     let wrong = json!({"flags": ["push"], "settings": {"limits": {"publish_rate": -1}, "namespaces": [{"name": "a", "history": "nosuch"}]}});
     let refused = ann.call("PATCH", "/v1/apps/shop", &wrong).await;

@@ -3,10 +3,12 @@
 use std::{net::SocketAddr, sync::OnceLock};
 
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     edge::Builder,
     http::{Response, send},
+    within,
 };
 
 /// The operator's key.
@@ -115,6 +117,21 @@ impl Caller {
             answer.body
         );
         answer
+    }
+
+    /// Sends a request, and closes the connection before there is an answer.
+    pub(crate) async fn send_and_leave(&self, method: &str, path: &str, body: &Value) {
+        let body = body.to_string();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.bearer,
+            body.len()
+        );
+        let mut stream = within(TcpStream::connect(self.addr)).await.unwrap();
+        within(stream.write_all(request.as_bytes())).await.unwrap();
+        // Time for it to begin, and to be somewhere in the middle.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
 
     /// A team of one's own; its id.
