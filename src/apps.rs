@@ -383,6 +383,17 @@ impl App {
         tighter(limited, self.meter.messages_allowed(now))
     }
 
+    /// Admits `count` publications of the user `by` (none: a backend) to the queue: neither a user's own rate nor
+    /// the month is cured by waiting.
+    ///
+    /// # Errors
+    ///
+    /// Which of them is exceeded.
+    pub fn admit_to_queue(&self, by: Option<&str>, count: u64, now: Instant) -> Result<(), Throttled> {
+        self.meter.month_allows(count, now)?;
+        self.publishing.lock().admit_user(by, count, now)
+    }
+
     /// Admits a publication of `bytes` that has been queued because of a rate ([`Throttled::can_wait`]), by
     /// the rates of the channel and of the app. To be asked again, with the same `late`, after the time in the
     /// error: then others cannot keep it out.

@@ -363,11 +363,15 @@ impl Publisher {
         let overflow = overflow.filter(|_| rule.overflow == Policy::Queue);
         if let Some(overflow) = overflow.filter(|overflow| overflow.is_waited_for(&app.id, channel)) {
             // Behind what waits already, or it would overtake it.
+            app.admit_to_queue(by, 1, now)?;
             return Ok((route, Some(overflow.clone())));
         }
         match (app.admit(channel, by, 1, bytes, now), overflow) {
             (Ok(()), _) => Ok((route, None)),
-            (Err(throttled), Some(overflow)) if throttled.can_wait() => Ok((route, Some(overflow.clone()))),
+            (Err(throttled), Some(overflow)) if throttled.can_wait() => {
+                app.admit_to_queue(by, 1, now)?;
+                Ok((route, Some(overflow.clone())))
+            }
             (Err(throttled), _) => Err(throttled.into()),
         }
     }

@@ -136,6 +136,20 @@ impl Publishing {
         }
     }
 
+    /// Admits `count` publications by the rate of the user `by` alone.
+    pub(super) fn admit_user(&mut self, by: Option<&str>, count: u64, now: Instant) -> Result<(), Throttled> {
+        let Some((users, by)) = self.users.as_mut().zip(by) else {
+            return Ok(());
+        };
+        let limit = if users.shares(by) {
+            Limit::RateUsers
+        } else {
+            Limit::UserPublishRate
+        };
+        let refused = |retry_after| Throttled { limit, retry_after };
+        users.check(by, now, count).map_err(refused)
+    }
+
     pub(super) fn admit(
         &mut self,
         channel: &ChannelName,

@@ -154,6 +154,9 @@ fn bounds(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
     }
 }
 
+/// What a publication that waits takes beside its payload at most, about: tags, who has sent it, its key.
+const QUEUED_BESIDE: u64 = 8 * 1024;
+
 /// What an app may have waiting in the queue that all apps share.
 fn queued(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
     let rules = app.namespaces.iter().map(|(_, rule)| rule);
@@ -161,7 +164,7 @@ fn queued(node: &Config, app: &AppConfig, problems: &mut Vec<Problem>) {
     let Some(largest) = queues.map(|rule| rule.max_size as u64).max() else {
         return;
     };
-    let most = node.tenants.max_queued_bytes / largest.max(1);
+    let most = node.tenants.max_queued_bytes / (largest + QUEUED_BESIDE);
     if !(1..=most).contains(&app.limits.max_queued) {
         problems.push(problem(
             &format!("{PATH}.limits.max_queued"),

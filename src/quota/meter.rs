@@ -168,11 +168,23 @@ impl Meter {
             rated.peek(1, now, Limit::QuotaMessages)?;
         }
         also()?;
-        rated.charge(1, now);
+        rated.owe(1, now);
         if let Some(month) = month {
             month.charge(1);
         }
         Ok(())
+    }
+
+    /// Whether so many publications may come this month.
+    ///
+    /// # Errors
+    ///
+    /// They may not.
+    pub fn month_allows(&self, count: u64, now: Instant) -> Result<(), Over> {
+        match &self.messages.lock().month {
+            Some(month) => month.peek(count, now),
+            None => Ok(()),
+        }
     }
 
     /// Admits one request of a backend.
@@ -302,6 +314,13 @@ impl Rated {
         if let Some(rate) = &mut self.rate {
             // Under the same lock as the look before.
             let _ = rate.check(now, count);
+        }
+    }
+
+    /// What was admitted whatever the rate says: what comes next waits the longer.
+    fn owe(&mut self, count: u64, now: Instant) {
+        if let Some(rate) = &mut self.rate {
+            rate.charge(now, count);
         }
     }
 

@@ -245,7 +245,8 @@ impl Month {
     /// What is to be stored now: what could not be before, or else all that is not.
     pub fn addition(&mut self) -> Option<Addition> {
         let (month, _) = self.now?;
-        if self.adding.is_none() && self.own > 0 {
+        // Before it is known what this node has added, its numbers could be those of before.
+        if self.adding.is_none() && self.own > 0 && self.known {
             self.additions += 1;
             self.adding = Some(Addition {
                 month,
@@ -260,6 +261,8 @@ impl Month {
     pub fn on_read(&mut self, stored: &Stored, revision: u64, me: NodeId) {
         self.revision = 0;
         self.on_stored(stored, revision, me);
+        // Also that it is of another month.
+        self.known = true;
     }
 
     /// This is stored, by whichever node. It may be told late, and again.
@@ -280,8 +283,11 @@ impl Month {
             self.own = self.own.saturating_sub(added.messages);
             self.adding = None;
         }
-        if mark.is_some() {
+        if let Some(mark) = mark {
             self.marked = Some(month);
+            if self.adding.is_none() {
+                self.additions = self.additions.max(mark);
+            }
         }
         self.stored = stored.messages;
         self.warned = stored.warned;

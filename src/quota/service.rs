@@ -2,7 +2,7 @@
 //! each node may admit is decided and told, and who nears a quota is warned.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -110,6 +110,8 @@ impl Sharing {
 
     /// Stores what the months have come to: the node is stopping.
     pub async fn finish(&self) {
+        // The first may only learn what is stored.
+        self.months.flush().await;
         self.months.flush().await;
     }
 
@@ -139,7 +141,6 @@ impl Sharing {
             if self.log.connected() {
                 self.round();
             }
-            self.warn_of_months().await;
         }
     }
 
@@ -151,6 +152,7 @@ impl Sharing {
             if self.log.connected() {
                 self.months.flush().await;
             }
+            self.warn_of_months().await;
         }
     }
 
@@ -181,9 +183,9 @@ impl Sharing {
                     self.judge(&mut state, key, limit, (now, warns), &mut warnings);
                 }
             }
-            let known = |app: &AppId| limited.iter().any(|(known, _, _)| known == app);
             if state.alarms.len() > limited.len() * Kind::ALL.len() {
-                state.alarms.retain(|(app, _), _| known(app));
+                let known: HashSet<_> = limited.iter().map(|(app, _, _)| app).collect();
+                state.alarms.retain(|(app, _), _| known.contains(app));
             }
             state.table.tell()
         };

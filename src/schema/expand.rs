@@ -92,6 +92,9 @@ impl Unusable {
     }
 }
 
+/// Patterns of a schema, with its references replaced. Each takes up to 128 KiB.
+const MAX_PATTERNS: usize = 100;
+
 /// The schema with every reference replaced by what it refers to, and without what says nothing about
 /// validity. It has at most `max_nodes` values: objects, lists and what is in them.
 ///
@@ -105,6 +108,7 @@ pub fn expand(schema: &Value, max_nodes: usize) -> Result<Value, Unusable> {
         unevaluated: 0,
         left: max_nodes,
         most: max_nodes,
+        patterns: 0,
     };
     expansion.schema(schema, "", 0)
 }
@@ -117,6 +121,8 @@ struct Expansion<'a> {
     unevaluated: usize,
     left: usize,
     most: usize,
+    /// Patterns so far.
+    patterns: usize,
 }
 
 impl Expansion<'_> {
@@ -131,6 +137,15 @@ impl Expansion<'_> {
             )
         })?;
         Ok(())
+    }
+
+    /// Patterns take memory when they are compiled.
+    fn pattern(&mut self, count: usize, path: &str) -> Result<(), Unusable> {
+        self.patterns += count;
+        match self.patterns > MAX_PATTERNS {
+            true => Err(Unusable::new(path, format!("more than {MAX_PATTERNS} patterns"))),
+            false => Ok(()),
+        }
     }
 
     fn charge_all(&mut self, value: &Value, path: &str) -> Result<(), Unusable> {
@@ -190,6 +205,9 @@ impl Expansion<'_> {
                 let Value::Object(named) = value else {
                     return Err(Unusable::new(&path, "must be an object of schemas"));
                 };
+                if keyword == "patternProperties" {
+                    self.pattern(named.len(), &path)?;
+                }
                 let mut schemas = Map::new();
                 for (name, schema) in named {
                     let path = format!("{path}/{}", escaped(name));
@@ -198,6 +216,9 @@ impl Expansion<'_> {
                 expanded.insert(keyword.to_owned(), Value::Object(schemas));
             } else if PLAIN.contains(&keyword) {
                 self.charge_all(value, &path)?;
+                if keyword == "pattern" {
+                    self.pattern(1, &path)?;
+                }
                 expanded.insert(keyword.to_owned(), value.clone());
             } else if !SILENT.contains(&keyword) && !keyword.starts_with("x-") {
                 return Err(Unusable::new(&path, "this keyword is not known here"));

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::telemetry::Label;
+use crate::telemetry::{Limit, PublishOutcome, RecoveryOutcome};
 
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
