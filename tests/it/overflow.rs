@@ -248,3 +248,29 @@ async fn doors_that_cannot_say_so_answer_without_an_offset() {
     assert!(refused);
     edge.stop().await;
 }
+
+/// A user's own rate is there to keep the user from the others: who exceeds it is refused, also where others wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_over_his_own_rate_does_not_fill_the_queue() {
+    let nats = NatsServer::start().await;
+    let edge = edges(&nats, "3")
+        .set("apps.0.limits.user_publish_rate", "2")
+        .start()
+        .await;
+    // A backend has filled the rate, so that all of the channel waits.
+    let queued = publish_all(edge.addr, "late:x", 10).await;
+    assert!(queued > 0);
+    let mut guest = enter(edge.addr, "/connection/websocket", None, None)
+        .await
+        .guest();
+    let mut refused = 0;
+    for n in 0..10 {
+        let publish = json!({"publish": {"channel": "late:x", "data": 100 + n}});
+        let reply = guest.command(publish).await.unwrap();
+        refused += u64::from(reply["error"]["code"] == 111);
+    }
+    assert!(refused >= 5, "{refused}");
+    let expected = usize::try_from(20 - refused).unwrap();
+    assert_eq!(arrived(edge.addr, "late:x", expected).await.len(), expected);
+    edge.stop().await;
+}

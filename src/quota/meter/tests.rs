@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::quota::month::MonthOf;
 
 fn meter(quotas: &Quotas) -> Arc<Meter> {
     let meter = Arc::new(Meter::default());
@@ -118,7 +119,7 @@ fn a_month_is_used_up_until_it_ends() {
         messages_per_second: Some(100),
         ..Quotas::default()
     });
-    let (month, _) = super::super::month::MonthOf::at(0);
+    let (month, _) = MonthOf::at(0);
     let end = Duration::from_secs(1_000);
     meter.month(|known| known.turn(month, now + end));
     assert!(publish(&meter, 1, now).is_ok() && publish(&meter, 1, now).is_ok());
@@ -174,4 +175,26 @@ proptest! {
             prop_assert!(admitted * 1_000 <= limit * (at + 1_000) + 3 * 1_000, "{admitted} in {at} ms");
         }
     }
+}
+
+#[test]
+fn what_was_late_counts_and_what_comes_next_waits_the_longer() {
+    let now = Instant::now();
+    let meter = meter(&Quotas {
+        messages_per_second: Some(10),
+        messages_per_month: Some(20),
+        ..Quotas::default()
+    });
+    let (month, lasts) = MonthOf::at(0);
+    meter.month(|of| of.turn(month, now + lasts));
+    assert_eq!(publish(&meter, 10, now), Ok(()));
+    let late = |waited| meter.publish_late(waited, now, || Ok::<_, Over>(()));
+    assert_eq!(late(false).unwrap_err().limit, Limit::QuotaMessages);
+    for _ in 0..10 {
+        assert_eq!(late(true), Ok(()));
+    }
+    // Twenty have come, of ten a second of which ten may come at once: two seconds until it has its whole burst.
+    assert!(publish(&meter, 1, now + Duration::from_millis(1_000)).is_err());
+    assert!(late(true).is_err_and(|over| over.limit == Limit::QuotaMonth));
+    assert_eq!(meter.month_allows(1, now).unwrap_err().limit, Limit::QuotaMonth);
 }

@@ -37,11 +37,30 @@ fn a_time_has_its_month_and_how_long_it_lasts() {
     assert!(month("2026-12") < month("2027-01"));
 }
 
-/// A node's month in `now`, of which nothing is known.
+/// A node's month in `now`, of which nothing was stored.
 fn node(now: &str) -> Month {
     let mut node = Month::new(100);
     node.turn(month(now), Instant::now());
+    node.on_nothing();
     node
+}
+
+/// A quota that went and came back: the node's numbers go on where the store has them.
+#[test]
+fn a_counter_that_is_made_anew_goes_on_from_its_mark() {
+    let mut before = node("2026-11");
+    before.charge(5);
+    let first = before.addition().unwrap();
+    let stored = Stored::with(None, ME, &first, |_| true).unwrap();
+    let mut again = Month::new(100);
+    again.turn(month("2026-11"), Instant::now());
+    again.charge(3);
+    assert_eq!(again.addition(), None, "nobody has looked yet");
+    again.on_read(&stored, 1, ME);
+    let next = again.addition().unwrap();
+    assert_eq!((next.number, again.used()), (first.number + 1, 8));
+    let stored = Stored::with(Some(&stored), ME, &next, |_| true).unwrap();
+    assert_eq!(stored.messages, 8);
 }
 
 #[test]
