@@ -1,7 +1,9 @@
 //! The commands. Everything that can go wrong at start becomes one line on standard error and an
-//! exit code here: 64 for what the caller must change (arguments, configuration), 1 otherwise.
+//! exit code here: 64 for what the caller must change (arguments, configuration), 2 for what may be otherwise
+//! later (commands over the control API), 1 otherwise.
 
 mod args;
+mod control;
 mod signal;
 mod store;
 
@@ -62,6 +64,8 @@ enum CliError {
     Nodes,
     #[error("bench: {0}")]
     Bench(#[from] BenchError),
+    #[error(transparent)]
+    Control(#[from] control::Error),
 }
 
 /// Runs the command that the process was called with.
@@ -89,6 +93,7 @@ impl CliError {
             Self::Telemetry(_) | Self::File { .. } | Self::Config(_) => USAGE,
             Self::Bench(BenchError::Usage(_)) => USAGE,
             Self::Store(OpenError::None) => USAGE,
+            Self::Control(error) => error.exit_code(),
             Self::Runtime(_)
             | Self::DataDir(_)
             | Self::Dev(_)
@@ -114,6 +119,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Log(command) => run_log(&command),
         Command::Nodes(args) => run_nodes(&args),
         Command::Store(command) => store::run(&command),
+        Command::Control(command) => Ok(runtime()?.block_on(control::run(command))?),
     }
 }
 

@@ -81,7 +81,7 @@ const MODULES: &[(&str, &str)] = &[
     ("dev", "app config model task"),
     (
         "cli",
-        "app bench cluster config dev log model store task telemetry",
+        "app bench cluster config dev log model random store task telemetry",
     ),
     // They name the modules and use none.
     ("lib", ""),

@@ -2,6 +2,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::control::ControlCommand;
 use crate::bench::BenchArgs;
 
 /// A realtime edge with durable history on NATS JetStream.
@@ -29,6 +30,8 @@ pub(super) enum Command {
     Store(StoreCommand),
     /// Measure a server that speaks the Centrifuge protocol.
     Bench(Box<BenchArgs>),
+    #[command(flatten)]
+    Control(ControlCommand),
 }
 
 /// Run everything on this machine, with nothing to set up.
@@ -164,6 +167,8 @@ pub(super) struct ConfigArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -204,5 +209,42 @@ mod tests {
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
+    }
+
+    /// The commands below `command` that do something, each with the words that call it.
+    fn leaves(command: &clap::Command, words: &str) -> Vec<String> {
+        let words = format!("{words} {}", command.get_name());
+        let below: Vec<_> = command
+            .get_subcommands()
+            .flat_map(|command| leaves(command, &words))
+            .collect();
+        if below.is_empty() { vec![words] } else { below }
+    }
+
+    /// The benchmark's are in docs/performance.md.
+    #[test]
+    fn the_page_has_an_example_of_each_command() {
+        let page = include_str!("../../docs/cli.md");
+        let examples: Vec<_> = page
+            .lines()
+            .filter(|line| line.starts_with("slipstream "))
+            .collect();
+        let examples = examples.iter().filter(|line| !line.contains(": "));
+        let all = leaves(&Args::command(), "");
+        let all = all.iter().map(|words| words.trim());
+        let all: BTreeSet<_> = all
+            .filter(|words| !words.starts_with("slipstream bench"))
+            .collect();
+        let mut shown = BTreeSet::new();
+        for example in examples {
+            if let Err(error) = Args::try_parse_from(example.split(' ')) {
+                panic!("{example}: {error}");
+            }
+            let named = all
+                .iter()
+                .filter(|words| format!("{example} ").starts_with(&format!("{words} ")));
+            shown.extend(named);
+        }
+        assert_eq!(shown, all);
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod apps;
+mod cli_control;
 mod commands;
 mod control_api;
 mod doors;
