@@ -339,10 +339,10 @@ mod tests {
             json!({"anonymous": true, "limits": {"max_queued": max_queued}, "namespaces": [namespace]})
         };
         for (max_queued, max_size, fits) in [
-            (1_024, "64KiB", true),
-            (1_025, "64KiB", false),
+            (1_137, "64KiB", true),
+            (1_138, "64KiB", false),
             (0, "64KiB", false),
-            (65_536, "1KiB", true),
+            (9_102, "1KiB", true),
             (100_001, "1B", false),
         ] {
             let problems = app(&settings(max_queued, max_size), false)

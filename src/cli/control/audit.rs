@@ -32,7 +32,7 @@ pub(super) fn parameters(call: Call, args: &AuditArgs) -> Call {
     call.query("from", args.from.map(|from| from.before(now)))
         .query("to", args.to.map(|to| to.before(now)))
         .query("order", args.oldest.then_some("oldest"))
-        .query("limit", Some(args.limit.min(1000)))
+        .query("limit", Some(args.limit.min(500)))
 }
 
 /// Prints entries.

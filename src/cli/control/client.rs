@@ -20,7 +20,7 @@ const KEY_LENGTH: usize = 32;
 const MAX_WAITS: u32 = 30;
 const WAIT: Duration = Duration::from_secs(1);
 /// Things in a page.
-const PAGE: &str = "1000";
+const PAGE: &str = "500";
 
 /// A server.
 #[derive(Debug)]
