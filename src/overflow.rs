@@ -23,7 +23,7 @@ use crate::{
     channel::{Hub, PublishFailure},
     config::QueueConfig,
     log::{Ack, AckFuture, Log, PublishError, ReadError, StreamName, Waiting, WorkStream},
-    model::{AppId, ChannelName, Record},
+    model::{AppId, ChannelName, Offset, Record},
     random,
     task::Tasks,
     telemetry::{Limit, Metrics, PublishOutcome},
@@ -123,10 +123,17 @@ impl Overflow {
             0 => u64::MAX,
             most => most,
         };
-        let begun = self.with(|backlogs| backlogs.begin(&app.id, channel, most, Instant::now()));
-        let Ok(is_new) = begun else {
+        let begun = self.with(|backlogs| {
+            let begun = backlogs.begin(&app.id, channel, most, Instant::now());
+            // Told in the order in which it happens, or another node could take what waits to be published.
+            if begun == Ok(true) {
+                self.log.tell(TOPIC, Notice::queued(&app.id, channel).encode());
+            }
+            begun
+        });
+        if begun.is_err() {
             return Err(full(Limit::Queued).into());
-        };
+        }
         let appending = Appending {
             overflow: self.clone(),
             app: app.id.clone(),
@@ -135,9 +142,6 @@ impl Overflow {
         };
         match self.send(&app.id, channel, record, idempotency_key) {
             Ok(sent) => {
-                if is_new {
-                    self.log.tell(TOPIC, Notice::queued(&app.id, channel).encode());
-                }
                 self.drain(&app.id);
                 Ok(appending.end(sent))
             }
@@ -173,6 +177,12 @@ impl Overflow {
     /// [`ReadError`].
     pub async fn waiting(&self, app: &AppId, channel: &ChannelName) -> Result<Waiting, ReadError> {
         self.stream.waiting(&[app.as_str(), channel.as_str()]).await
+    }
+
+    fn drained(&self, backlogs: &mut Backlogs, app: &AppId, channel: &ChannelName, seq: Offset) {
+        if backlogs.drained(app, channel, seq) {
+            self.log.tell(TOPIC, Notice::idle(app, channel).encode());
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Backlogs) -> T) -> T {
@@ -231,8 +241,11 @@ impl Appending {
 impl Drop for Appending {
     fn drop(&mut self) {
         let (app, channel) = (&self.app, &self.channel);
-        self.overflow
-            .with(|backlogs| backlogs.end(app, channel, self.appended, Instant::now()));
+        self.overflow.with(|backlogs| {
+            if backlogs.end(app, channel, self.appended, Instant::now()) {
+                self.overflow.log.tell(TOPIC, Notice::idle(app, channel).encode());
+            }
+        });
     }
 }
 

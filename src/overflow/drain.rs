@@ -126,7 +126,7 @@ impl Draining {
             }
         };
         if let (Ok(()), Some(channel)) = (settled, channel) {
-            overflow.with(|backlogs| backlogs.drained(&self.app, &channel, message.seq));
+            overflow.with(|backlogs| overflow.drained(backlogs, &self.app, &channel, message.seq));
             let notice = Notice::drained(&self.app, &channel, message.seq);
             overflow.log.tell(TOPIC, notice.encode());
         }
