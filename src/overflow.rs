@@ -10,13 +10,13 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     apps::{App, Apps, Throttled},
@@ -69,6 +69,8 @@ pub struct Overflow {
     places: AtomicUsize,
     /// Apps that this node is publishing for.
     draining: Mutex<Vec<AppId>>,
+    /// The stream refused the last append since it holds as much as it may. Only for the log.
+    is_full: AtomicBool,
     metrics: Arc<Metrics>,
     tasks: Tasks,
 }
@@ -92,6 +94,7 @@ impl Overflow {
             backlogs: Mutex::new(Backlogs::new(config.max_channels, config.check_interval)),
             places: AtomicUsize::new(0),
             draining: Mutex::new(Vec::new()),
+            is_full: AtomicBool::new(false),
             metrics,
             tasks: tasks.clone(),
         });
@@ -225,12 +228,17 @@ impl Appending {
         };
         match ack {
             Ok(ack) => {
+                if !ack.duplicate && self.overflow.is_full.swap(false, Ordering::Relaxed) {
+                    info!("the queue has room again");
+                }
                 let app = self.overflow.metrics.app(&self.app);
                 app.publishes.of(PublishOutcome::Queued).inc();
                 Ok(ack)
             }
             Err(PublishError::Full) => {
-                warn!("the queue is full: log.streams.overflow.max_bytes");
+                if !self.overflow.is_full.swap(true, Ordering::Relaxed) {
+                    warn!("the queue is full: log.streams.overflow.max_bytes");
+                }
                 Err(full(Limit::QueueBytes).into())
             }
             Err(error) => Err(error.into()),
