@@ -222,6 +222,8 @@ impl Appending {
     async fn end(mut self, sent: AckFuture) -> Result<Ack, NotQueued> {
         let ack = sent.await;
         self.appended = match &ack {
+            // Nothing was appended now.
+            Ok(ack) if ack.duplicate => Appended::Refused,
             Ok(ack) => Appended::At(ack.seq),
             Err(PublishError::Unknown) => Appended::Unknown,
             Err(_) => Appended::Refused,

@@ -19,7 +19,7 @@ pub(super) struct Crowded;
 pub(super) enum Appended {
     /// It waits at this place.
     At(Offset),
-    /// It does not wait.
+    /// It does not wait, or did so before already.
     Refused,
     /// Nobody knows.
     Unknown,

@@ -240,6 +240,24 @@ async fn a_full_queue_refuses_and_what_was_taken_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeats_of_what_waits_take_no_room() {
+    let nats = NatsServer::start().await;
+    let edge = edges(&nats, "1")
+        .set("apps.0.limits.max_queued", "5")
+        .start()
+        .await;
+    publish_all(edge.addr, "late:x", 3).await;
+    let body = json!({"data": 3, "idempotency_key": "k"});
+    for n in 0..20 {
+        let answer = publish(edge.addr, "late:x", &body).await.unwrap();
+        assert_eq!(answer.status, 202, "{answer:?}");
+        assert_eq!(answer.body["duplicate"], n > 0, "{answer:?}");
+    }
+    assert_eq!(arrived(edge.addr, "late:x", 4).await, (0..4).collect::<Vec<_>>());
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doors_that_cannot_say_so_answer_without_an_offset() {
     let nats = NatsServer::start().await;
     let edge = edges(&nats, "2").start().await;
