@@ -10,20 +10,20 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     apps::{App, Apps, Throttled},
     channel::{Hub, PublishFailure},
     config::QueueConfig,
     log::{Ack, AckFuture, Log, PublishError, ReadError, StreamName, Waiting, WorkStream},
-    model::{AppId, ChannelName, Record},
+    model::{AppId, ChannelName, Offset, Record},
     random,
     task::Tasks,
     telemetry::{Limit, Metrics, PublishOutcome},
@@ -69,6 +69,8 @@ pub struct Overflow {
     places: AtomicUsize,
     /// Apps that this node is publishing for.
     draining: Mutex<Vec<AppId>>,
+    /// The stream refused the last append since it holds as much as it may. Only for the log.
+    is_full: AtomicBool,
     metrics: Arc<Metrics>,
     tasks: Tasks,
 }
@@ -92,6 +94,7 @@ impl Overflow {
             backlogs: Mutex::new(Backlogs::new(config.max_channels, config.check_interval)),
             places: AtomicUsize::new(0),
             draining: Mutex::new(Vec::new()),
+            is_full: AtomicBool::new(false),
             metrics,
             tasks: tasks.clone(),
         });
@@ -123,10 +126,17 @@ impl Overflow {
             0 => u64::MAX,
             most => most,
         };
-        let begun = self.with(|backlogs| backlogs.begin(&app.id, channel, most, Instant::now()));
-        let Ok(is_new) = begun else {
+        let begun = self.with(|backlogs| {
+            let begun = backlogs.begin(&app.id, channel, most, Instant::now());
+            // Told in the order in which it happens, or another node could take what waits to be published.
+            if begun == Ok(true) {
+                self.log.tell(TOPIC, Notice::queued(&app.id, channel).encode());
+            }
+            begun
+        });
+        if begun.is_err() {
             return Err(full(Limit::Queued).into());
-        };
+        }
         let appending = Appending {
             overflow: self.clone(),
             app: app.id.clone(),
@@ -135,9 +145,6 @@ impl Overflow {
         };
         match self.send(&app.id, channel, record, idempotency_key) {
             Ok(sent) => {
-                if is_new {
-                    self.log.tell(TOPIC, Notice::queued(&app.id, channel).encode());
-                }
                 self.drain(&app.id);
                 Ok(appending.end(sent))
             }
@@ -175,6 +182,12 @@ impl Overflow {
         self.stream.waiting(&[app.as_str(), channel.as_str()]).await
     }
 
+    fn drained(&self, backlogs: &mut Backlogs, app: &AppId, channel: &ChannelName, seq: Offset) {
+        if backlogs.drained(app, channel, seq) {
+            self.log.tell(TOPIC, Notice::idle(app, channel).encode());
+        }
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Backlogs) -> T) -> T {
         let mut backlogs = self.backlogs.lock();
         let result = act(&mut backlogs);
@@ -209,18 +222,25 @@ impl Appending {
     async fn end(mut self, sent: AckFuture) -> Result<Ack, NotQueued> {
         let ack = sent.await;
         self.appended = match &ack {
+            // Nothing was appended now.
+            Ok(ack) if ack.duplicate => Appended::Refused,
             Ok(ack) => Appended::At(ack.seq),
             Err(PublishError::Unknown) => Appended::Unknown,
             Err(_) => Appended::Refused,
         };
         match ack {
             Ok(ack) => {
+                if !ack.duplicate && self.overflow.is_full.swap(false, Ordering::Relaxed) {
+                    info!("the queue has room again");
+                }
                 let app = self.overflow.metrics.app(&self.app);
                 app.publishes.of(PublishOutcome::Queued).inc();
                 Ok(ack)
             }
             Err(PublishError::Full) => {
-                warn!("the queue is full: log.streams.overflow.max_bytes");
+                if !self.overflow.is_full.swap(true, Ordering::Relaxed) {
+                    warn!("the queue is full: log.streams.overflow.max_bytes");
+                }
                 Err(full(Limit::QueueBytes).into())
             }
             Err(error) => Err(error.into()),
@@ -231,8 +251,11 @@ impl Appending {
 impl Drop for Appending {
     fn drop(&mut self) {
         let (app, channel) = (&self.app, &self.channel);
-        self.overflow
-            .with(|backlogs| backlogs.end(app, channel, self.appended, Instant::now()));
+        self.overflow.with(|backlogs| {
+            if backlogs.end(app, channel, self.appended, Instant::now()) {
+                self.overflow.log.tell(TOPIC, Notice::idle(app, channel).encode());
+            }
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::{AppId, ChannelName, Offset};
+use crate::model::{AppId, ChannelName, NodeId, Offset};
 
 /// A channel; `None` = all of the app, where there are too many to tell apart, or which they are is not known.
 pub(super) type Place = Option<ChannelName>;
@@ -19,7 +19,7 @@ pub(super) struct Crowded;
 pub(super) enum Appended {
     /// It waits at this place.
     At(Offset),
-    /// It does not wait.
+    /// It does not wait, or did so before already.
     Refused,
     /// Nobody knows.
     Unknown,
@@ -49,9 +49,16 @@ struct Wait {
     in_flight: u32,
     /// The last append of this node that is.
     last: Offset,
-    /// Others may have appended too, or nobody knows: only the stream can tell when that is over.
-    others: bool,
-    touched: Instant,
+    /// Up to where the place is published. An append may be published before this node knows that it waits.
+    published: Offset,
+    /// Something that this node has appended waits, or may.
+    own: bool,
+    /// When this node's last append began or ended.
+    appended: Instant,
+    /// Nodes of which something waits, by what they said, and when they said so last.
+    others: Vec<(NodeId, Instant)>,
+    /// Since when it is not known whether something waits: only the stream can tell.
+    doubt: Option<Instant>,
     /// Appended to by this node since the others were told last.
     untold: bool,
 }
@@ -61,10 +68,27 @@ impl Wait {
         Self {
             in_flight: 0,
             last: 0,
-            others: false,
-            touched: now,
+            published: 0,
+            own: false,
+            appended: now,
+            others: Vec::new(),
+            doubt: None,
             untold: false,
         }
+    }
+
+    /// True if all that this node has appended is published, and was not before.
+    fn finish(&mut self) -> bool {
+        let done = self.own && self.in_flight == 0 && self.doubt.is_none() && self.last <= self.published;
+        if done {
+            self.own = false;
+            self.untold = false;
+        }
+        done
+    }
+
+    fn is_over(&self) -> bool {
+        self.in_flight == 0 && !self.own && self.others.is_empty() && self.doubt.is_none()
     }
 }
 
@@ -114,62 +138,103 @@ impl Backlogs {
             return Err(Crowded);
         }
         let wait = self.enter(app, channel, now);
+        let is_new = !wait.own;
+        wait.own = true;
         wait.in_flight += 1;
-        wait.touched = now;
+        wait.appended = now;
         wait.untold = true;
-        let is_new = wait.last == 0 && wait.in_flight == 1 && !wait.others;
         if let Some(backlog) = self.apps.get_mut(app) {
             backlog.messages += 1;
         }
         Ok(is_new)
     }
 
-    /// What has become of the append that began.
-    pub(super) fn end(&mut self, app: &AppId, channel: &ChannelName, appended: Appended, now: Instant) {
+    /// What has become of the append that began. True if the others should hear at once that nothing of this
+    /// node waits any more.
+    pub(super) fn end(
+        &mut self,
+        app: &AppId,
+        channel: &ChannelName,
+        appended: Appended,
+        now: Instant,
+    ) -> bool {
         for place in [Some(channel.clone()), None] {
             let Some(backlog) = self.apps.get_mut(app) else {
-                return;
+                return false;
             };
             let Some(wait) = backlog.places.get_mut(&place).filter(|wait| wait.in_flight > 0) else {
                 continue;
             };
             wait.in_flight -= 1;
-            wait.touched = now;
+            wait.appended = now;
             match appended {
                 Appended::At(seq) => wait.last = wait.last.max(seq),
-                Appended::Unknown => wait.others = true,
+                Appended::Unknown => wait.doubt = Some(now),
                 Appended::Refused => backlog.messages = backlog.messages.saturating_sub(1),
             }
-            if wait.in_flight == 0 && wait.last == 0 && !wait.others {
-                self.leave(app, &place);
-            }
-            return;
+            let is_done = wait.finish();
+            self.leave_if_over(app, &place);
+            return is_done && place.is_some();
         }
+        false
     }
 
     /// Another node has appended, or may have.
-    pub(super) fn heard(&mut self, app: &AppId, channel: Option<&ChannelName>, now: Instant) {
-        let wait = match channel {
-            Some(channel) => self.enter(app, channel, now),
-            None => self.place(app, None, now),
-        };
-        wait.others = true;
-        wait.touched = now;
+    pub(super) fn heard(&mut self, app: &AppId, channel: &ChannelName, from: NodeId, now: Instant) {
+        let known = self
+            .apps
+            .get(app)
+            .is_some_and(|it| it.places.contains_key(&Some(channel.clone())));
+        if !known && self.places >= self.max_places {
+            // A place of many channels cannot tell of which of them a node speaks later.
+            return self.suspect(app, now);
+        }
+        let wait = self.enter(app, channel, now);
+        match wait.others.iter_mut().find(|(node, _)| *node == from) {
+            Some((_, heard)) => *heard = now,
+            None => wait.others.push((from, now)),
+        }
     }
 
-    /// What was appended to the channel up to this place is published.
-    pub(super) fn drained(&mut self, app: &AppId, channel: &ChannelName, seq: Offset) {
+    /// Something of the app waits, and nobody knows of which channels.
+    pub(super) fn suspect(&mut self, app: &AppId, now: Instant) {
+        self.place(app, None, now).doubt = Some(now);
+    }
+
+    /// All that another node has appended to the channel is published.
+    pub(super) fn idle(&mut self, app: &AppId, channel: &ChannelName, from: NodeId) {
+        let place = Some(channel.clone());
+        let wait = self
+            .apps
+            .get_mut(app)
+            .and_then(|backlog| backlog.places.get_mut(&place));
+        if let Some(wait) = wait {
+            wait.others.retain(|(node, _)| *node != from);
+            self.leave_if_over(app, &place);
+        }
+    }
+
+    /// What was appended to the channel up to this place is published. True if the others should hear at once
+    /// that nothing of this node waits any more.
+    pub(super) fn drained(&mut self, app: &AppId, channel: &ChannelName, seq: Offset) -> bool {
         let Some(backlog) = self.apps.get_mut(app) else {
-            return;
+            return false;
         };
         backlog.messages = backlog.messages.saturating_sub(1);
+        let mut is_idle = false;
         // What is queued for an app is published in its order, so `None` goes by the same numbers.
         for place in [Some(channel.clone()), None] {
-            let wait = self.apps.get(app).and_then(|backlog| backlog.places.get(&place));
-            if wait.is_some_and(|wait| !wait.others && wait.in_flight == 0 && wait.last <= seq) {
-                self.leave(app, &place);
+            let wait = self
+                .apps
+                .get_mut(app)
+                .and_then(|backlog| backlog.places.get_mut(&place));
+            if let Some(wait) = wait {
+                wait.published = wait.published.max(seq);
+                is_idle |= wait.finish() && place.is_some();
+                self.leave_if_over(app, &place);
             }
         }
+        is_idle
     }
 
     /// How many publications of an app the stream has.
@@ -186,12 +251,25 @@ impl Backlogs {
         settled.map(|(place, _)| place.clone()).take(most).collect()
     }
 
-    /// The stream has nothing of a place, asked at `asked`.
+    /// The stream has nothing of a place, asked at `asked`: so what was said of it long enough before is over.
     pub(super) fn empty(&mut self, app: &AppId, place: &Place, asked: Instant) {
-        let wait = self.apps.get(app).and_then(|backlog| backlog.places.get(place));
-        if wait.is_some_and(|wait| self.is_settled(wait, asked)) {
-            self.leave(app, place);
+        let settle = self.settle;
+        let wait = self
+            .apps
+            .get_mut(app)
+            .and_then(|backlog| backlog.places.get_mut(place));
+        let Some(wait) = wait else {
+            return;
+        };
+        let is_old = |at: Instant| asked.saturating_duration_since(at) >= settle;
+        wait.others.retain(|(_, heard)| !is_old(*heard));
+        wait.doubt = wait.doubt.filter(|since| !is_old(*since));
+        if is_old(wait.appended) {
+            wait.published = wait.published.max(wait.last);
         }
+        // The others find out as this node did, if they still have it.
+        wait.finish();
+        self.leave_if_over(app, place);
     }
 
     /// What the others should be told again.
@@ -210,7 +288,10 @@ impl Backlogs {
     }
 
     fn is_settled(&self, wait: &Wait, at: Instant) -> bool {
-        wait.in_flight == 0 && at.saturating_duration_since(wait.touched) >= self.settle
+        let is_old = |said: Instant| at.saturating_duration_since(said) >= self.settle;
+        wait.others.iter().any(|(_, heard)| is_old(*heard))
+            || wait.doubt.is_some_and(is_old)
+            || (wait.own && wait.in_flight == 0 && is_old(wait.appended))
     }
 
     /// The place of a channel, which is that of all if there are too many.
@@ -232,10 +313,13 @@ impl Backlogs {
         })
     }
 
-    fn leave(&mut self, app: &AppId, place: &Place) {
+    fn leave_if_over(&mut self, app: &AppId, place: &Place) {
         let Some(backlog) = self.apps.get_mut(app) else {
             return;
         };
+        if !backlog.places.get(place).is_some_and(Wait::is_over) {
+            return;
+        }
         if backlog.places.remove(place).is_some() {
             self.places -= 1;
         }
@@ -283,7 +367,7 @@ mod tests {
     fn what_others_have_queued_is_over_when_the_stream_says_so_and_is_settled() {
         let (mut backlogs, now) = (Backlogs::new(10, SETTLE), Instant::now());
         let x = channel("x");
-        backlogs.heard(&app(), Some(&x), now);
+        backlogs.heard(&app(), &x, NodeId::new(1), now);
         backlogs.drained(&app(), &x, u64::MAX);
         assert!(backlogs.has(&app(), &x));
         assert!(backlogs.settled(&app(), now, 9).is_empty());
@@ -292,10 +376,51 @@ mod tests {
         let later = now + SETTLE;
         assert_eq!(backlogs.settled(&app(), later, 9), [Some(x.clone())]);
         // Heard of again while the stream was asked.
-        backlogs.heard(&app(), Some(&x), later + SETTLE / 2);
+        backlogs.heard(&app(), &x, NodeId::new(1), later + SETTLE / 2);
         backlogs.empty(&app(), &Some(x.clone()), later);
         assert!(backlogs.has(&app(), &x));
         backlogs.empty(&app(), &Some(x.clone()), later + 2 * SETTLE);
+        assert!(!backlogs.has(&app(), &x));
+    }
+
+    #[test]
+    fn a_channel_that_two_nodes_publish_to_without_a_pause_leaves_when_nothing_waits() {
+        let (mut backlogs, now) = (Backlogs::new(10, SETTLE), Instant::now());
+        let x = channel("x");
+        assert_eq!(backlogs.begin(&app(), &x, 9, now), Ok(true));
+        backlogs.heard(&app(), &x, NodeId::new(1), now);
+        assert!(!backlogs.end(&app(), &x, Appended::At(1), now));
+        // The other has appended 2, which this node need not know.
+        assert!(backlogs.drained(&app(), &x, 1), "the others must hear of it");
+        assert!(backlogs.untold().is_empty(), "nothing of this node waits");
+        assert!(backlogs.has(&app(), &x), "something of the other node waits");
+        assert_eq!(
+            backlogs.begin(&app(), &x, 9, now),
+            Ok(true),
+            "they must hear again"
+        );
+        // Published before its acknowledgement was here.
+        assert!(!backlogs.drained(&app(), &x, 3));
+        backlogs.idle(&app(), &x, NodeId::new(1));
+        assert!(backlogs.has(&app(), &x));
+        assert!(backlogs.end(&app(), &x, Appended::At(3), now));
+        assert!(!backlogs.has(&app(), &x));
+    }
+
+    #[test]
+    fn a_lost_notice_is_made_up_for_while_this_node_goes_on() {
+        let (mut backlogs, now) = (Backlogs::new(10, SETTLE), Instant::now());
+        let x = channel("x");
+        backlogs.heard(&app(), &x, NodeId::new(1), now);
+        backlogs.heard(&app(), &x, NodeId::new(2), now + SETTLE);
+        let later = now + SETTLE;
+        backlogs.begin(&app(), &x, 9, later).unwrap();
+        backlogs.end(&app(), &x, Appended::At(4), later);
+        assert_eq!(backlogs.settled(&app(), later, 9), [Some(x.clone())]);
+        backlogs.empty(&app(), &Some(x.clone()), later);
+        assert!(backlogs.drained(&app(), &x, 4));
+        assert!(backlogs.has(&app(), &x), "the second node has just spoken");
+        backlogs.idle(&app(), &x, NodeId::new(2));
         assert!(!backlogs.has(&app(), &x));
     }
 
@@ -308,7 +433,10 @@ mod tests {
         assert!(!backlogs.has(&app(), &x));
         assert_eq!(backlogs.begin(&app(), &x, 9, now), Ok(true));
         backlogs.end(&app(), &x, Appended::Unknown, now);
+        assert!(!backlogs.drained(&app(), &x, 9), "it may still come");
         assert!(backlogs.has(&app(), &x));
+        backlogs.empty(&app(), &Some(x.clone()), now + SETTLE);
+        assert!(!backlogs.has(&app(), &x));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use super::{LAST_PART, Notice, Overflow, Queued, TOPIC};
 use crate::{
     apps::{App, Late},
     channel::PublishFailure,
-    log::{ConsumeOptions, Route, WorkMessage},
-    model::{AppId, ChannelName, Record},
+    log::{ConsumeOptions, WorkMessage},
+    model::{AppId, ChannelName},
     telemetry::QueueOutcome,
 };
 
@@ -126,7 +126,7 @@ impl Draining {
             }
         };
         if let (Ok(()), Some(channel)) = (settled, channel) {
-            overflow.with(|backlogs| backlogs.drained(&self.app, &channel, message.seq));
+            overflow.with(|backlogs| overflow.drained(backlogs, &self.app, &channel, message.seq));
             let notice = Notice::drained(&self.app, &channel, message.seq);
             overflow.log.tell(TOPIC, notice.encode());
         }
@@ -152,24 +152,27 @@ impl Draining {
         if let Err(wait) = admitted(app, channel, bytes, until).await {
             return Done::Later(wait.min(LONGEST));
         }
-        self.store(&route, &record, &key, until).await
+        store(until, || async {
+            hub.publish(&route, &record, Some(&key))?.await
+        })
+        .await
     }
+}
 
-    /// With its key a repeat is stored once, so an unknown outcome is tried again.
-    async fn store(&self, route: &Route, record: &Record, key: &str, until: Instant) -> Done {
-        loop {
-            let published = match self.overflow.hub.publish(route, record, Some(key)) {
-                Ok(sent) => sent.await,
-                Err(error) => Err(error),
-            };
-            match published {
-                Ok(_) => return Done::Published,
-                Err(PublishFailure::Refused(_)) => return Done::Never("the log refused it"),
-                Err(_) if Instant::now() + PAUSE > until => return Done::Later(PAUSE),
-                Err(_) => sleep(PAUSE).await,
-            }
+/// With its key a repeat is stored once, so an unknown outcome is tried again. Never after `until`: the message
+/// may be somebody else's then, and those behind it published.
+async fn store<T, F>(until: Instant, attempt: impl Fn() -> F) -> Done
+where
+    F: Future<Output = Result<T, PublishFailure>>,
+{
+    while Instant::now() <= until {
+        match attempt().await {
+            Ok(_) => return Done::Published,
+            Err(PublishFailure::Refused(_)) => return Done::Never("the log refused it"),
+            Err(_) => sleep(PAUSE).await,
         }
     }
+    Done::Later(PAUSE)
 }
 
 /// Waits until the app's rates admit it; or answers how long that would take from now.
@@ -183,4 +186,26 @@ async fn admitted(app: &App, channel: &ChannelName, bytes: u64, until: Instant) 
         sleep(wait).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_given_to_another_node_is_not_published_any_more() {
+        let attempts = AtomicUsize::new(0);
+        let fails = || async {
+            attempts.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(PublishFailure::Unknown)
+        };
+        let until = Instant::now() + 2 * PAUSE;
+        assert!(matches!(store(until, fails).await, Done::Later(_)));
+        assert_eq!(attempts.load(Ordering::Relaxed), 3);
+        // The node stood still between the delivery and the first attempt.
+        assert!(matches!(store(until, fails).await, Done::Later(_)));
+        assert_eq!(attempts.load(Ordering::Relaxed), 3);
+    }
 }

@@ -111,20 +111,30 @@ pub(super) struct Notice {
     /// Channels of which everything up to a place is published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) drained: Vec<(AppId, String, Offset)>,
+    /// Channels of which nothing waits any more that it has queued.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) idle: Vec<(AppId, String)>,
 }
 
 impl Notice {
     pub(super) fn queued(app: &AppId, channel: &ChannelName) -> Self {
         Self {
             queued: vec![(app.clone(), channel.as_str().to_owned())],
-            drained: Vec::new(),
+            ..Self::default()
         }
     }
 
     pub(super) fn drained(app: &AppId, channel: &ChannelName, seq: Offset) -> Self {
         Self {
-            queued: Vec::new(),
             drained: vec![(app.clone(), channel.as_str().to_owned(), seq)],
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn idle(app: &AppId, channel: &ChannelName) -> Self {
+        Self {
+            idle: vec![(app.clone(), channel.as_str().to_owned())],
+            ..Self::default()
         }
     }
 
@@ -187,7 +197,11 @@ mod tests {
     #[test]
     fn a_notice_says_what_it_was_told() {
         let (app, channel) = (AppId::new("a").unwrap(), ChannelName::new("b:c").unwrap());
-        for notice in [Notice::queued(&app, &channel), Notice::drained(&app, &channel, 7)] {
+        for notice in [
+            Notice::queued(&app, &channel),
+            Notice::drained(&app, &channel, 7),
+            Notice::idle(&app, &channel),
+        ] {
             assert_eq!(
                 serde_json::from_slice::<Notice>(&notice.encode()).unwrap(),
                 notice

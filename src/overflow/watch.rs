@@ -33,19 +33,29 @@ impl Overflow {
         if message.from == self.log.node() {
             return;
         }
-        let Ok(Notice { queued, drained }) = serde_json::from_slice(&message.data) else {
+        let Ok(Notice {
+            queued,
+            drained,
+            idle,
+        }) = serde_json::from_slice(&message.data)
+        else {
             return;
         };
         let now = Instant::now();
         self.with(|backlogs| {
+            for (app, channel) in &idle {
+                if let Ok(channel) = ChannelName::new(channel) {
+                    backlogs.idle(app, &channel, message.from);
+                }
+            }
             for (app, channel) in &queued {
                 if let Ok(channel) = ChannelName::new(channel) {
-                    backlogs.heard(app, Some(&channel), now);
+                    backlogs.heard(app, &channel, message.from, now);
                 }
             }
             for (app, channel, seq) in &drained {
                 if let Ok(channel) = ChannelName::new(channel) {
-                    backlogs.drained(app, &channel, *seq);
+                    self.drained(backlogs, app, &channel, *seq);
                 }
             }
         });
@@ -66,7 +76,7 @@ impl Overflow {
                     queued: queued
                         .map(|(app, channel)| (app.clone(), channel.as_str().to_owned()))
                         .collect(),
-                    drained: Vec::new(),
+                    ..Notice::default()
                 };
                 self.log.tell(TOPIC, notice.encode());
             }
@@ -123,7 +133,7 @@ impl Overflow {
             }
             let waiting = self.stream.waiting(&[app.id.as_str()]).await;
             if waiting.is_ok_and(|waiting| waiting.messages > 0) {
-                self.with(|backlogs| backlogs.heard(&app.id, None, Instant::now()));
+                self.with(|backlogs| backlogs.suspect(&app.id, Instant::now()));
                 self.drain(&app.id);
             }
         }

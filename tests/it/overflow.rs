@@ -165,6 +165,28 @@ async fn other_nodes_queue_behind_what_one_has_queued() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_publish_at_once_again_after_a_burst_without_a_pause() {
+    let nats = NatsServer::start().await;
+    let (a, b) = (edges(&nats, "10").start().await, edges(&nats, "10").start().await);
+    assert!(publish_all(a.addr, "late:x", 40).await >= 20);
+    let mut next = 40;
+    until("both are published to at once", || {
+        let n = next;
+        next += 2;
+        let (a, b) = (a.addr, b.addr);
+        async move {
+            let (one, two) = tokio::join!(post(a, "late:x", n), post(b, "late:x", n + 1));
+            // Less than a round apart, so that no node is ever silent for one.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            ((one.status, two.status) == (201, 201)).then_some(())
+        }
+    })
+    .await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_node_has_queued_is_found_by_one_that_starts() {
     let nats = NatsServer::start().await;
     let mut a = edges(&nats, "3").spawn().await;
@@ -214,6 +236,24 @@ async fn a_full_queue_refuses_and_what_was_taken_arrives() {
     assert!(statuses.contains(&202) && statuses.contains(&429), "{statuses:?}");
     let bytes = "slipstream_limits_hit_total{app=\"dev\",limit=\"queue_bytes\"";
     assert!(edge.metric(bytes) >= 1.0);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeats_of_what_waits_take_no_room() {
+    let nats = NatsServer::start().await;
+    let edge = edges(&nats, "1")
+        .set("apps.0.limits.max_queued", "5")
+        .start()
+        .await;
+    publish_all(edge.addr, "late:x", 3).await;
+    let body = json!({"data": 3, "idempotency_key": "k"});
+    for n in 0..20 {
+        let answer = publish(edge.addr, "late:x", &body).await.unwrap();
+        assert_eq!(answer.status, 202, "{answer:?}");
+        assert_eq!(answer.body["duplicate"], n > 0, "{answer:?}");
+    }
+    assert_eq!(arrived(edge.addr, "late:x", 4).await, (0..4).collect::<Vec<_>>());
     edge.stop().await;
 }
 
