@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     args::{Door, SeenArgs},
     caller::{Caller, pretty, read_file},
-    client::{Call, pages},
+    client::Call,
     edit,
     error::Error,
     prompt,
@@ -160,7 +160,7 @@ pub(super) async fn run(args: AppArgs) -> Result<(), Error> {
     let caller = Caller::new(&args.door)?;
     match args.command {
         AppCommand::List { team } => {
-            caller.show_list(&caller.list(&pages(&["teams", &team, "apps"])).await?, APPS)
+            caller.show_list(&caller.list(&Call::get(&["teams", &team, "apps"])).await?, APPS)
         }
         AppCommand::Create(args) => create(&caller, args).await,
         AppCommand::Show { app } => show(&caller, &Call::get(&["apps", &app])).await,
@@ -171,7 +171,7 @@ pub(super) async fn run(args: AppArgs) -> Result<(), Error> {
             caller.act(&call, "the app is deleted").await
         }
         AppCommand::Versions { app } => {
-            let versions = caller.list(&pages(&["apps", &app, "versions"])).await?;
+            let versions = caller.list(&Call::get(&["apps", &app, "versions"])).await?;
             caller.show_items(&versions, |versions| {
                 let mut versions = versions.to_vec();
                 for version in &mut versions {

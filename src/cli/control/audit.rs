@@ -16,6 +16,9 @@ use super::{
     time::now_ms,
 };
 
+/// Entries in a page at most: what a server gives that is not told.
+const PAGE: u32 = 100;
+
 const COLUMNS: &[Column] = &[
     ("time", "at_ms"),
     ("who", "actor"),
@@ -32,7 +35,7 @@ pub(super) fn parameters(call: Call, args: &AuditArgs) -> Call {
     call.query("from", args.from.map(|from| from.before(now)))
         .query("to", args.to.map(|to| to.before(now)))
         .query("order", args.oldest.then_some("oldest"))
-        .query("limit", Some(args.limit.min(500)))
+        .query("limit", Some(args.limit.min(PAGE)))
 }
 
 /// Prints entries.

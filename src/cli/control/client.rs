@@ -19,8 +19,6 @@ const KEY_LENGTH: usize = 32;
 /// How often it is asked what became of a request that is still being done.
 const MAX_WAITS: u32 = 30;
 const WAIT: Duration = Duration::from_secs(1);
-/// Things in a page.
-const PAGE: &str = "500";
 
 /// A server.
 #[derive(Debug)]
@@ -334,11 +332,6 @@ impl Client {
             false => Error::Lost { url, why },
         }
     }
-}
-
-/// A list in pages of the greatest length.
-pub(super) fn pages(path: &[&str]) -> Call {
-    Call::get(path).query("limit", Some(PAGE))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     args::Door,
     caller::Caller,
-    client::{Call, pages},
+    client::Call,
     error::Error,
     table::{Column, cell, fields, plain},
 };
@@ -60,7 +60,7 @@ const PLAN: &[Column] = &[
 pub(super) async fn run(args: PlanArgs) -> Result<(), Error> {
     let caller = Caller::new(&args.door)?;
     match args.command {
-        PlanCommand::List => caller.show_list(&caller.list(&pages(&["plans"])).await?, PLAN),
+        PlanCommand::List => caller.show_list(&caller.list(&Call::get(&["plans"])).await?, PLAN),
         PlanCommand::Show { plan } => show(&caller, &Call::get(&["plans", &plan])).await,
         PlanCommand::Set {
             plan,

@@ -9,7 +9,7 @@ use super::{
     args::{AuditArgs, Door},
     audit,
     caller::Caller,
-    client::{Call, pages},
+    client::Call,
     error::Error,
     prompt,
     table::Column,
@@ -183,7 +183,7 @@ const INVITATION: &[Column] = &[
 pub(super) async fn run(args: TeamArgs) -> Result<(), Error> {
     let caller = Caller::new(&args.door)?;
     match args.command {
-        TeamCommand::List => caller.show_list(&caller.list(&pages(&["teams"])).await?, TEAM),
+        TeamCommand::List => caller.show_list(&caller.list(&Call::get(&["teams"])).await?, TEAM),
         TeamCommand::Create { name } => {
             caller
                 .fetch(&Call::make(&["teams"], json!({ "name": name })), TEAM)

@@ -48,8 +48,9 @@ pub(super) async fn run(args: UsageArgs) -> Result<(), Error> {
     if args.csv {
         return print(&usage.text);
     }
-    caller.show(&usage.body, |usage| {
-        anything(&rows(usage["items"].as_array().map_or(&[], Vec::as_slice)))
+    caller.show(&usage.body, |usage| match usage["items"].as_array() {
+        Some(items) if !items.is_empty() => anything(&rows(items)),
+        _ => "nothing was used\n".to_owned(),
     })
 }
 

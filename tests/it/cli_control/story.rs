@@ -52,6 +52,23 @@ async fn from_signing_in_to_going_back() {
     let apps = ann.tells(&["app", "list", "--team", &team]);
     assert_eq!(cells(&apps)[1][..6], ["shop", "Shop", "-", "-", "-", "1"]);
 
+    // What was used is asked for in the server's own terms; other steps are refused by it.
+    let usage = [
+        "usage",
+        "shop",
+        "--from",
+        "7d",
+        "--step",
+        "day",
+        "--group",
+        "namespace",
+    ];
+    assert_eq!(ann.json(&usage)["items"], json!([]));
+    assert_eq!(ann.tells(&usage), "nothing was used\n");
+    let csv = ann.tells(&[&usage[..], &["--csv"]].concat());
+    assert!(csv.starts_with("start,"), "{csv}");
+    assert_eq!(ann.fails(&["usage", "shop", "--step", "year"]).0, 1);
+
     // Changed twice; what changed is told, and can be taken back.
     let edit = |set: &[&str]| {
         let set = set.iter().flat_map(|set| ["--set", set]);
