@@ -1,6 +1,6 @@
 //! Publishing, live copies, removal.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use slipstream::{
@@ -238,6 +238,8 @@ pub(super) async fn l16_ephemeral_channels_store_nothing(suite: &Suite) {
         duplicate: false,
     };
     assert_eq!(lost, none);
+    // It may be on its way still, on another connection than the subscription will be.
+    tokio::time::sleep(Duration::from_millis(200)).await;
 
     let mut copies = suite.subscribe(&route).await;
     for text in ["1", "2"] {
