@@ -33,7 +33,7 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, HeaderValue, Method, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, patch, post},
@@ -151,13 +151,8 @@ impl ControlState {
     }
 
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let forwarded = headers.get_all("x-forwarded-for");
-        // What is not text is not skipped: nothing before it is believed.
-        let values: Vec<_> = forwarded
-            .iter()
-            .map(|value| value.to_str().unwrap_or("?"))
-            .collect();
-        self.proxies.client(peer, values.into_iter())
+        let forwarded = headers.get_all("x-forwarded-for").iter();
+        self.proxies.client(peer, forwarded.map(HeaderValue::as_bytes))
     }
 
     fn admit(&self, origin: &Origin) -> Result<(), Failure> {
@@ -182,6 +177,16 @@ impl ControlState {
         self.charge(&self.accounts, &actor)?;
         request.extensions_mut().insert(actor.clone());
         Ok(actor)
+    }
+
+    /// What comes of `work`, which goes on though nobody waits for it any more. `None`: the node is going.
+    async fn detached<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.tasks.spawn(async move {
+            // Nobody may be there to hear of it.
+            let _ = sender.send(work.await);
+        });
+        receiver.await.ok()
     }
 
     fn charge(&self, limits: &Mutex<Keyed<String>>, actor: &Actor) -> Result<(), Failure> {
@@ -243,13 +248,8 @@ async fn to_its_end(state: &ControlState, request: Request, next: Next) -> Respo
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    let (sender, receiver) = oneshot::channel();
-    state.tasks.spawn(async move {
-        let _ = sender.send(next.run(request).await);
-    });
-    // No answer: the node is going.
-    let answered = receiver.await;
-    answered.unwrap_or_else(|_| Failure::from(ControlError::Unavailable).into_response())
+    let answered = state.detached(async move { next.run(request).await }).await;
+    answered.unwrap_or_else(|| Failure::from(ControlError::Unavailable).into_response())
 }
 
 /// The routes, without a fallback of their own.

@@ -141,11 +141,7 @@ impl Publishing {
         let Some((users, by)) = self.users.as_mut().zip(by) else {
             return Ok(());
         };
-        let limit = if users.shares(by) {
-            Limit::RateUsers
-        } else {
-            Limit::UserPublishRate
-        };
+        let limit = user_limit(users, by);
         let refused = |retry_after| Throttled { limit, retry_after };
         users.check(by, now, count).map_err(refused)
     }
@@ -171,11 +167,7 @@ impl Publishing {
         }
         let mut user = self.users.as_mut().zip(by);
         if let Some((users, by)) = &user {
-            let limit = if users.shares(*by) {
-                Limit::RateUsers
-            } else {
-                Limit::UserPublishRate
-            };
+            let limit = user_limit(users, by);
             users.peek(*by, now, count).map_err(refused(limit))?;
         }
         self.messages
@@ -198,6 +190,14 @@ impl Publishing {
                 .map_err(refused(Limit::ChannelRate)),
             None => Ok(()),
         }
+    }
+}
+
+/// What a user meets: the own rate, or the one that those beyond the capacity share.
+fn user_limit(users: &Keyed<String>, by: &str) -> Limit {
+    match users.shares(by) {
+        true => Limit::RateUsers,
+        false => Limit::UserPublishRate,
     }
 }
 

@@ -106,7 +106,7 @@ pub struct ControlConfig {
     pub store_retry: Duration,
     /// How often expired documents are removed.
     pub sweep_interval: Duration,
-    /// How many of a kind are removed each time.
+    /// How many of a kind are removed at once.
     pub sweep_batch: usize,
 }
 

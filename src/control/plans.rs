@@ -104,11 +104,7 @@ impl Plans {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<PlanView>, ControlError> {
-        let all = match &actor.who {
-            Who::Anybody => return Err(ControlError::Unauthenticated),
-            Who::System(_) => true,
-            Who::Session { .. } | Who::Token { .. } => false,
-        };
+        let all = sees_all(actor)?;
         let query = Query {
             after: after.map(str::to_owned),
             limit: MAX_PLANS,
@@ -128,11 +124,7 @@ impl Plans {
     ///
     /// `not_found`, `unauthenticated`, `unavailable`.
     pub async fn get(&self, actor: &Actor, name: &str) -> Result<PlanView, ControlError> {
-        let all = match &actor.who {
-            Who::Anybody => return Err(ControlError::Unauthenticated),
-            Who::System(_) => true,
-            Who::Session { .. } | Who::Token { .. } => false,
-        };
+        let all = sees_all(actor)?;
         let plan = self.records.need::<Plan>(name).await?;
         match all || plan.value.selectable {
             true => Ok(view(plan)),
@@ -220,6 +212,15 @@ impl Plans {
     pub(super) async fn is_selectable(&self, name: &str) -> Result<bool, ControlError> {
         let plan = self.records.get::<Plan>(name).await?;
         Ok(plan.is_some_and(|plan| plan.value.selectable))
+    }
+}
+
+/// Whether it is one who sees plans that nobody may choose.
+fn sees_all(actor: &Actor) -> Result<bool, ControlError> {
+    match &actor.who {
+        Who::Anybody => Err(ControlError::Unauthenticated),
+        Who::System(_) => Ok(true),
+        Who::Session { .. } | Who::Token { .. } => Ok(false),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::{
@@ -158,12 +158,7 @@ impl Arrivals {
     }
 
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let forwarded = headers.get_all("x-forwarded-for");
-        // What is not text is not skipped: nothing before it is believed.
-        let values: Vec<_> = forwarded
-            .iter()
-            .map(|value| value.to_str().unwrap_or("?"))
-            .collect();
-        self.proxies.client(peer, values.into_iter())
+        let forwarded = headers.get_all("x-forwarded-for").iter();
+        self.proxies.client(peer, forwarded.map(HeaderValue::as_bytes))
     }
 }

@@ -32,9 +32,11 @@ impl Proxies {
     /// Where a request of `peer` comes from. `forwarded` are the values of `X-Forwarded-For` in their
     /// order. Each proxy appends who asked it, so they are read from the end for as long as who has
     /// written them is trusted: what a client itself has put there is never reached.
-    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
+    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a [u8]>) -> IpAddr {
         let mut known = peer.to_canonical();
-        let hops = forwarded.rev().flat_map(|value| value.rsplit(','));
+        // What is not text is not skipped: nothing before it is believed.
+        let text = forwarded.map(|value| std::str::from_utf8(value).unwrap_or("?"));
+        let hops = text.rev().flat_map(|value| value.rsplit(','));
         for hop in hops {
             if !self.trusts(known) {
                 break;
@@ -139,16 +141,22 @@ mod tests {
             ("10.1.2.3", &["[2001:dead::1]"], "2001:dead::1"),
         ] {
             let proxies = Proxies::new(trusted).unwrap();
-            let found = proxies.client(ip(peer), forwarded.iter().copied());
+            let found = proxies.client(ip(peer), forwarded.iter().map(|value| value.as_bytes()));
             assert_eq!(found, ip(client), "{peer} {forwarded:?}");
         }
         let nobody = Proxies::default();
         assert_eq!(
-            nobody.client(ip("10.1.2.3"), ["1.1.1.1"].into_iter()),
+            nobody.client(ip("10.1.2.3"), [&b"1.1.1.1"[..]].into_iter()),
             ip("10.1.2.3")
         );
         let all = Proxies::new(["0.0.0.0/0", "::/0"]).unwrap();
-        assert_eq!(all.client(ip("9.9.9.9"), ["1.1.1.1"].into_iter()), ip("1.1.1.1"));
+        assert_eq!(
+            all.client(ip("9.9.9.9"), [&b"1.1.1.1"[..]].into_iter()),
+            ip("1.1.1.1")
+        );
+        // What is not text ends the chain.
+        let broken = [&b"1.1.1.1"[..], b"\xff"];
+        assert_eq!(all.client(ip("9.9.9.9"), broken.into_iter()), ip("9.9.9.9"));
     }
 
     #[test]
@@ -175,7 +183,7 @@ mod tests {
             prop_assume!(!matches!(client, IpAddr::V4(v4) if v4.octets()[0] == 10));
             let proxies = Proxies::new(["10.0.0.0/8"]).unwrap();
             let header = format!("{written}, {client}");
-            prop_assert_eq!(proxies.client(ip("10.0.0.1"), [header.as_str()].into_iter()), client);
+            prop_assert_eq!(proxies.client(ip("10.0.0.1"), [header.as_bytes()].into_iter()), client);
         }
     }
 }

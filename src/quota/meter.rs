@@ -127,21 +127,7 @@ impl Meter {
         now: Instant,
         also: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
-        if !self.counts_messages.load(Ordering::Acquire) {
-            return also();
-        }
-        let mut messages = self.messages.lock();
-        let Messages { rated, month } = &mut *messages;
-        if let Some(month) = month {
-            month.peek(count, now)?;
-        }
-        rated.peek(count, now, Limit::QuotaMessages)?;
-        also()?;
-        rated.charge(count, now);
-        if let Some(month) = month {
-            month.charge(count);
-        }
-        Ok(())
+        self.admit(count, true, now, also)
     }
 
     /// Admits a publication that was queued because of a rate, if `also` admits it. Once it has `waited` for the
@@ -156,21 +142,33 @@ impl Meter {
         now: Instant,
         also: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
+        self.admit(1, !waited, now, also)
+    }
+
+    /// All or none: by the month, by the rate if that is `rated`, and if `also` admits them. What is charged to the
+    /// rate without having been looked at makes what comes next wait the longer.
+    fn admit<E: From<Over>>(
+        &self,
+        count: u64,
+        rated: bool,
+        now: Instant,
+        also: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
         if !self.counts_messages.load(Ordering::Acquire) {
             return also();
         }
         let mut messages = self.messages.lock();
-        let Messages { rated, month } = &mut *messages;
+        let Messages { rated: rate, month } = &mut *messages;
         if let Some(month) = month {
-            month.peek(1, now)?;
+            month.peek(count, now)?;
         }
-        if !waited {
-            rated.peek(1, now, Limit::QuotaMessages)?;
+        if rated {
+            rate.peek(count, now, Limit::QuotaMessages)?;
         }
         also()?;
-        rated.owe(1, now);
+        rate.charge(count, now);
         if let Some(month) = month {
-            month.charge(1);
+            month.charge(count);
         }
         Ok(())
     }
@@ -309,16 +307,8 @@ impl Rated {
         })
     }
 
-    /// What was peeked.
+    /// What was admitted, also where the rate was not asked.
     fn charge(&mut self, count: u64, now: Instant) {
-        if let Some(rate) = &mut self.rate {
-            // Under the same lock as the look before.
-            let _ = rate.check(now, count);
-        }
-    }
-
-    /// What was admitted whatever the rate says: what comes next waits the longer.
-    fn owe(&mut self, count: u64, now: Instant) {
         if let Some(rate) = &mut self.rate {
             rate.charge(now, count);
         }

@@ -15,7 +15,7 @@ from server import API_KEY, PATIENCE_S, Server
 
 SCHEMATHESIS = str(pathlib.Path(sys.executable).with_name("schemathesis"))
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-EXAMPLES = "15"
+EXAMPLES = "8"
 # Threads of their own make CPython 3.11 fail now and then: one worker.
 SEED = "20261129"
 # No limits: what is behind them is to be reached.

@@ -14,7 +14,6 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::{
     ControlServices, ControlState, account_of, credential_of,
@@ -119,15 +118,12 @@ pub(super) async fn answer_once(
             return Err(Failure::InProgress);
         }
     }
-    let (sender, receiver) = oneshot::channel();
-    let (state, request) = (state.clone(), Request::from_parts(parts, Body::from(body)));
-    state.clone().tasks.spawn(async move {
+    let (keeping, request) = (state.clone(), Request::from_parts(parts, Body::from(body)));
+    let answered = state.detached(async move {
         let response = next.run(request).await;
-        let answer = keep(&state, &id, record, response).await;
-        let _ = sender.send(answer);
+        keep(&keeping, &id, record, response).await
     });
-    // The node is going.
-    receiver.await.map_err(|_| Failure::OutcomeUnknown)?
+    answered.await.ok_or(Failure::OutcomeUnknown)?
 }
 
 /// Keeps an answer, and gives it.
@@ -139,7 +135,14 @@ async fn keep(
 ) -> Result<Response, Failure> {
     let services = state.services()?;
     if response.extensions().get::<NothingDone>().is_some() {
-        services.store.remove(Collection::Idempotency, id, None).await?;
+        if services
+            .store
+            .remove(Collection::Idempotency, id, None)
+            .await
+            .is_err()
+        {
+            tracing::warn!("a request that has done nothing cannot be sent again with its key");
+        }
         return Ok(response);
     }
     let (parts, body) = response.into_parts();

@@ -72,6 +72,7 @@ impl Apps {
                     // It was deleted meanwhile.
                     Err(AppsError::NotFound(_)) => {}
                     Err(error) => {
+                        tracing::warn!(app = document.id, plan, %error, "an app does not feel a changed plan yet");
                         failed.get_or_insert(error);
                     }
                 }

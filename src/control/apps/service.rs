@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{AppDocument, Edit, KeyDocument, Reason, Version, document::NoEdit};
 use crate::{
     apps::{AppRecord, key_purpose},
     config::{Config, Secret},
-    control::{Class, Clock, ControlError, teams::team_key},
+    control::{Class, Clock, ControlError, hash::hash, teams::team_key},
     log::{Bucket, BucketName, Log, ReadError},
     model::AppId,
     random,
@@ -436,11 +435,10 @@ impl Apps {
         } else {
             None
         };
-        let hash = digest(&SHA256, text.as_bytes());
         let key = KeyDocument {
             id: key_id,
             name: name.to_owned(),
-            hash: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash: hash(&text),
             secret,
             until: None,
             created_ms: self.clock.now_ms(),
