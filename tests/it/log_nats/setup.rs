@@ -15,7 +15,7 @@ use slipstream::{
 
 use super::{publish, route};
 use crate::support::{
-    nats::{NatsServer, TestLog, class, fresh_log, log_config, nats_config},
+    nats::{NatsServer, TestLog, binary, class, fresh_log, log_config, nats_config},
     until, within,
 };
 
@@ -441,4 +441,28 @@ async fn a_consumer_that_is_gone_is_made_again_and_a_foreign_message_is_taken_ou
         assert!(refused < 10);
     };
     assert_eq!(pulled.len(), 1);
+}
+
+/// The configurations that the project gives to nats-servers are ones that they take.
+#[test]
+fn the_servers_configurations_are_valid() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("nats");
+    let store = tempfile::tempdir().unwrap();
+    let variables = [
+        ("NATS_NAME", "n1"),
+        ("NATS_STORE", store.path().to_str().unwrap()),
+        ("NATS_ROUTE_1", "nats://127.0.0.1:6222"),
+        ("NATS_ROUTE_2", "nats://127.0.0.1:6223"),
+        ("NATS_ROUTE_3", "nats://127.0.0.1:6224"),
+        ("SLIPSTREAM_NATS_TOKEN", "a-token-of-nats"),
+    ];
+    for name in ["single.conf", "cluster.conf", "accounts.conf"] {
+        let checked = std::process::Command::new(binary())
+            .args(["-t", "-c"])
+            .arg(folder.join(name))
+            .envs(variables)
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{name}: {checked:?}");
+    }
 }

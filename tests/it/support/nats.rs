@@ -183,7 +183,7 @@ pub(super) fn free_port() -> u16 {
 }
 
 /// The server's binary: from the environment, from this repository's cache, or from PATH.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("SLIPSTREAM_NATS_SERVER") {
         return path.into();
     }
