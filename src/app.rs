@@ -193,7 +193,7 @@ impl App {
         // First of all: a taken port is the most likely mistake, and costs nothing to find.
         let listener = Listener::bind(&config.http)?;
         let sealing = Arc::new(Sealing::new(&config.tenants.sealing_keys)?);
-        let apps = Apps::new(config.apps.clone(), background.clone())?;
+        let apps = Apps::new(config.apps.clone(), &config.tenants, background.clone())?;
         let namespaces: Vec<_> = config
             .apps
             .iter()

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::{
     auth::{ApiKeys, AuthError, HttpClient, KeyHash, PresentedKey, SigningKey, Verifier},
-    config::{AppConfig, AuthConfig, LimitsConfig},
+    config::{AppConfig, AuthConfig, LimitsConfig, TenantsConfig},
     limits::ConductRules,
     model::{AppId, ChannelName, ConnectClaims, Quotas, Rules, SubscribeClaims, TokenError},
     quota::{Allowance, Meter, Meters, tighter},
@@ -64,6 +64,8 @@ pub struct App {
     pub version: u64,
     /// By namespace, of those that have any.
     schemas: HashMap<String, Schemas>,
+    /// The most work that one of its payloads may be to its schema.
+    pub max_schema_work: u64,
     auth: Option<AuthConfig>,
     signing_keys: Vec<SigningKey>,
     /// Keys that it has verified tokens with since this node started, and does so no more.
@@ -108,7 +110,14 @@ pub struct Apps {
     fixed: Arc<HashSet<AppId>>,
     unnamed: Arc<App>,
     meters: Arc<Meters>,
-    http: Arc<HttpClient>,
+    base: Arc<Base>,
+}
+
+/// What apps are made with.
+struct Base {
+    http: HttpClient,
+    max_schema_work: u64,
+    schema_work_rate: u64,
     tasks: Tasks,
 }
 
@@ -156,7 +165,7 @@ impl App {
         version: u64,
         before: Option<&Self>,
         meter: Arc<Meter>,
-        (http, tasks): (&HttpClient, &Tasks),
+        base: &Base,
     ) -> Result<Self, AppError> {
         let Credentials {
             api_keys,
@@ -166,7 +175,7 @@ impl App {
         let verifier = match (&config.auth, same) {
             (_, Some(before)) => before.verifier.clone(),
             (Some(auth), None) => {
-                let verifier = Verifier::new(auth, http, tasks).map_err(|source| AppError {
+                let verifier = Verifier::new(auth, &base.http, &base.tasks).map_err(|source| AppError {
                     app: config.id.clone(),
                     source: source.into(),
                 })?;
@@ -178,7 +187,8 @@ impl App {
         let publishing = match before.filter(|before| before.has_rates(&config)) {
             Some(before) => before.publishing.clone(),
             None => {
-                let publishing = Publishing::new(&config.limits, &config.namespaces);
+                let work = base.schema_work_rate;
+                let publishing = Publishing::new(&config.limits, &config.namespaces, work);
                 Arc::new(Mutex::new(publishing))
             }
         };
@@ -199,6 +209,7 @@ impl App {
             quotas: config.quotas,
             meter,
             schemas,
+            max_schema_work: base.max_schema_work,
             id: config.id,
             rules,
             view: Arc::new(view),
@@ -214,25 +225,23 @@ impl App {
         })
     }
 
-    /// The app as it is, without the keys that are not among these ids and hashes; `None` if it has none to
-    /// lose.
-    fn without_keys(
-        &self,
-        (ids, hashes): (&[&str], &[KeyHash]),
-        http: &HttpClient,
-        tasks: &Tasks,
-    ) -> Option<Self> {
-        let api_keys = self.api_keys.only(hashes);
-        let mut signing_keys = self.signing_keys.clone();
-        signing_keys.retain(|key| ids.contains(&key.id.as_str()));
-        let loses = signing_keys.len() < self.signing_keys.len()
-            || api_keys.hashes().count() < self.api_keys.hashes().count();
-        if !loses {
+    /// The app as it is, with its keys as `record` has them: without those that it does not name, and good as
+    /// long as it says. `None` if that changes nothing.
+    fn with_keys_of(&self, record: &AppRecord, base: &Base) -> Option<Self> {
+        let api_keys = self.api_keys.only(|hash| record.until_of_hash(hash));
+        let signing_keys = self.signing_keys.iter().filter_map(|key| {
+            Some(SigningKey {
+                until: record.until_of(&key.id)?,
+                ..key.clone()
+            })
+        });
+        let signing_keys: Vec<_> = signing_keys.collect();
+        if signing_keys == self.signing_keys && api_keys == self.api_keys {
             return None;
         }
         let verifier = self.auth.as_ref().map(|auth| {
             // Its settings have made one before.
-            let verifier = Verifier::new(auth, http, tasks).ok()?;
+            let verifier = Verifier::new(auth, &base.http, &base.tasks).ok()?;
             Some(Arc::new(verifier.with_keys(&signing_keys).of_app(&self.id)))
         });
         let verifier = verifier.flatten();
@@ -252,6 +261,7 @@ impl App {
             auth: self.auth.clone(),
             signing_keys,
             schemas: self.schemas.clone(),
+            max_schema_work: self.max_schema_work,
             publishing: self.publishing.clone(),
         })
     }
@@ -269,7 +279,7 @@ impl App {
         let id = AppId::unnamed();
         let limits = LimitsConfig::default();
         Self {
-            publishing: Arc::new(Mutex::new(Publishing::new(&limits, &[]))),
+            publishing: Arc::new(Mutex::new(Publishing::new(&limits, &[], 0))),
             rules: Rules::default(),
             view: Arc::new(AppView {
                 id: id.clone(),
@@ -287,6 +297,7 @@ impl App {
             auth: None,
             signing_keys: Vec::new(),
             schemas: HashMap::new(),
+            max_schema_work: 0,
             retired_keys: HashSet::new(),
             allowed_origins: Vec::new(),
             conduct: conduct(&limits),
@@ -377,6 +388,15 @@ impl App {
         self.limits.publish_rate > 0 || any.or(quotas.api_calls_per_second).is_some()
     }
 
+    /// Admits so much work of validating a payload ([`crate::schema::Check::work`]).
+    ///
+    /// # Errors
+    ///
+    /// When to come again.
+    pub fn admit_schema_work(&self, work: u64, now: Instant) -> Result<(), Throttled> {
+        self.publishing.lock().admit_schema_work(work, now)
+    }
+
     /// What it may publish on this node now, if a limit or a quota says that.
     pub fn may_publish(&self, now: Instant) -> Option<Allowance> {
         let limited = (self.limits.publish_rate > 0).then(|| self.publishing.lock().allowance(now));
@@ -454,8 +474,13 @@ impl Apps {
     /// # Errors
     ///
     /// The first app whose tokens cannot be verified as configured.
-    pub fn new(configs: Vec<AppConfig>, tasks: Tasks) -> Result<Self, AppError> {
-        let http = Arc::new(HttpClient::default());
+    pub fn new(configs: Vec<AppConfig>, tenants: &TenantsConfig, tasks: Tasks) -> Result<Self, AppError> {
+        let base = Base {
+            http: HttpClient::default(),
+            max_schema_work: tenants.max_schema_work,
+            schema_work_rate: tenants.schema_work_rate,
+            tasks,
+        };
         let mut registry = Registry::default();
         let meters = Arc::new(Meters::default());
         for config in configs {
@@ -463,7 +488,7 @@ impl Apps {
                 api_keys: ApiKeys::new(&config.api_keys),
                 signing_keys: Vec::new(),
             };
-            let app = App::new(config, credentials, 0, None, Arc::default(), (&http, &tasks))?;
+            let app = App::new(config, credentials, 0, None, Arc::default(), &base)?;
             meters.set(&app.id, &app.quotas, &app.meter);
             registry.insert(Arc::new(app));
         }
@@ -474,8 +499,7 @@ impl Apps {
             generation: Arc::default(),
             unnamed: Arc::new(App::unnamed()),
             meters,
-            http,
-            tasks,
+            base: Arc::new(base),
         })
     }
 
@@ -489,23 +513,15 @@ impl Apps {
         let before = self.get(config.id.as_str());
         let before = before.as_deref();
         let meter = self.meters.get(&config.id).unwrap_or_default();
-        let app = App::new(
-            config,
-            credentials,
-            version,
-            before,
-            meter,
-            (&self.http, &self.tasks),
-        )?;
+        let app = App::new(config, credentials, version, before, meter, &self.base)?;
         Ok(Arc::new(app))
     }
 
-    /// An app that keeps only those of its keys that are among these ids and hashes; `None` if it is not
-    /// served, or has no others.
-    fn narrow(&self, id: &AppId, ids: &[&str], hashes: &[KeyHash]) -> Option<Arc<App>> {
+    /// An app that keeps only those of its keys that `record` has, as long as it has them; `None` if it is not
+    /// served, or that changes nothing.
+    fn narrow(&self, id: &AppId, record: &AppRecord) -> Option<Arc<App>> {
         let app = self.get(id.as_str())?;
-        app.without_keys((ids, hashes), &self.http, &self.tasks)
-            .map(Arc::new)
+        app.with_keys_of(record, &self.base).map(Arc::new)
     }
 
     /// Serves these apps from now on, those without one no more. For one caller at a time.

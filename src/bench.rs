@@ -7,6 +7,7 @@
 //! | `fanout` `idle` `publish` `resume` | the workloads: what the engine is made to do, and when it is measured |
 //! | `limits` | what the limits cost a publication, without a network |
 //! | `noisy` | whether one app delays another |
+//! | `schemas` | what validating payloads takes, without a network |
 //! | `presence` | nodes in this process with nothing but presence |
 //! | `floor`, `floor_nats` | the floors: an epoll broadcaster; raw JetStream |
 //! | `worker` | connections in other processes, where the file limit of one is not enough |
@@ -34,6 +35,7 @@ mod process;
 mod publish;
 mod report;
 mod resume;
+mod schemas;
 mod stats;
 mod suite;
 mod token;
@@ -99,6 +101,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         BenchCommand::Apps(args) => apps::run(&args),
         BenchCommand::Usage(args) => usage::run(&args),
         BenchCommand::Limits(args) => limits::run(&args),
+        BenchCommand::Schemas(args) => schemas::run(&args),
         BenchCommand::Noisy(args) => noisy::run(&args),
         BenchCommand::Suite(args) => suite::run(&args),
     }

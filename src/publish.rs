@@ -24,6 +24,7 @@ use crate::{
     overflow::{NotQueued, Overflow},
     protocol::{ErrorCode, json},
     schema::Invalid,
+    task,
     telemetry::{Limit, Metrics, PublishOutcome},
 };
 
@@ -36,6 +37,8 @@ pub const MAX_TAG_VALUE_BYTES: usize = 256;
 
 /// The tag of publications in a namespace with schemas: the version that they are valid by.
 pub const SCHEMA_TAG: &str = "schema_version";
+/// Units of a payload's work from which on other tasks are moved out of its way: about half a millisecond.
+const LONG_WORK: u64 = 25_000;
 
 /// A channel that exists in an app, with its rule.
 #[derive(Clone, Debug)]
@@ -303,7 +306,16 @@ impl Publisher {
             if record.kind != Kind::Json {
                 return Err(Invalid::NotJson.into());
             }
-            schemas.validate(&record.data, version)?;
+            let check = schemas.read(&record.data, version)?;
+            let (work, most) = (check.work(), app.max_schema_work);
+            if work > most {
+                return Err(Invalid::Work { version, work, most }.into());
+            }
+            app.admit_schema_work(work, Instant::now())?;
+            match work > LONG_WORK {
+                true => task::long(|| check.run())?,
+                false => check.run()?,
+            }
         }
         Ok(match later {
             Some(overflow) => Ready::Later(overflow, record),

@@ -3,7 +3,18 @@
 
 use std::future::Future;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::{future::FutureExt, sync::CancellationToken, task::TaskTracker};
+
+/// Does what takes a thread for milliseconds, here and now: the other tasks of this thread go on elsewhere
+/// meanwhile, if there are other threads.
+pub fn long<T>(work: impl FnOnce() -> T) -> T {
+    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match runtime {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
 
 /// The tasks of one node. Cheap to clone; two nodes in one process have one each.
 #[derive(Clone, Debug, Default)]

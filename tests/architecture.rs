@@ -52,7 +52,7 @@ const MODULES: &[(&str, &str)] = &[
     ("overflow", "apps channel config log model random task telemetry"),
     (
         "publish",
-        "apps channel config log model overflow protocol schema telemetry",
+        "apps channel config log model overflow protocol schema task telemetry",
     ),
     (
         "users",
@@ -71,7 +71,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "bench",
-        "apps cluster config limits log model presence protocol store task telemetry usage",
+        "apps cluster config limits log model presence protocol schema store task telemetry usage",
     ),
     // Knows everything below, and is known by the commands alone.
     (

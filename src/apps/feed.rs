@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     log::{self, BucketEntry, BucketName, Changes, Log},
     model::AppId,
-    task::Tasks,
+    task::{self, Tasks},
     telemetry::Metrics,
 };
 
@@ -111,7 +111,8 @@ impl Feed {
                         warn!(app = %id, "an app of the control plane has the id of one in the configuration file, which stays");
                         continue;
                     }
-                    let reading = self.read(&id, &entry);
+                    // With schemas to be compiled it can take long.
+                    let reading = task::long(|| self.read(&id, &entry));
                     match &mut pass {
                         Some(pass) => drop(pass.insert(id, reading)),
                         None => self.apply(HashMap::from([(id, reading)])),
@@ -151,19 +152,16 @@ impl Feed {
         match built {
             Ok(app) => Reading::App(app),
             Err(why) => {
-                // A key that was revoked must not go on because of something else in the record.
-                let (ids, hashes) = record.key_names();
+                // A key that was revoked or ended must not go on because of something else in the record.
                 let refused = self.refuse(id, &why);
-                self.apps
-                    .narrow(id, &ids, &hashes)
-                    .map_or(refused, Reading::Narrowed)
+                self.apps.narrow(id, &record).map_or(refused, Reading::Narrowed)
             }
         }
     }
 
     fn refuse(&self, id: &AppId, why: &str) -> Reading {
         self.metrics.app_records_refused.inc();
-        warn!(app = %id, why, "what the control plane says of an app cannot be used; it stays as it was, but for keys that are revoked");
+        warn!(app = %id, why, "what the control plane says of an app cannot be used; it stays as it was, but for keys that are revoked or ended");
         Reading::Refused
     }
 

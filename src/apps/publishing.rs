@@ -71,10 +71,11 @@ pub(super) struct Publishing {
     /// By namespace, where a namespace has a rate.
     channels: HashMap<String, Keyed<ChannelName>>,
     users: Option<Keyed<String>>,
+    schema_work: Gcra,
 }
 
 impl Publishing {
-    pub(super) fn new(limits: &LimitsConfig, namespaces: &[(String, Rule)]) -> Self {
+    pub(super) fn new(limits: &LimitsConfig, namespaces: &[(String, Rule)], schema_work: u64) -> Self {
         let limited = namespaces.iter().filter(|(_, rule)| rule.rate > 0);
         let channels = limited.map(|(name, rule)| {
             let quota = Quota::a_second_at_once(rule.rate.into());
@@ -90,10 +91,20 @@ impl Publishing {
         });
         Self {
             users,
+            schema_work: Gcra::new(Quota::a_second_at_once(schema_work)),
             messages: Gcra::new(messages),
             bytes: Gcra::new(Quota::a_second_at_once(limits.publish_bytes)),
             channels: channels.collect(),
         }
+    }
+
+    pub(super) fn admit_schema_work(&mut self, work: u64, now: Instant) -> Result<(), Throttled> {
+        self.schema_work
+            .check(now, work)
+            .map_err(|retry_after| Throttled {
+                limit: Limit::SchemaWork,
+                retry_after,
+            })
     }
 
     /// What the app's rate allows.
@@ -212,7 +223,7 @@ mod tests {
             publish_burst: 1,
             ..LimitsConfig::default()
         };
-        let mut publishing = Publishing::new(&limits, &[]);
+        let mut publishing = Publishing::new(&limits, &[], 0);
         let (channel, start) = (ChannelName::new("x").unwrap(), Instant::now());
         let (mut live, mut queued) = (0, 0);
         let (mut late, mut next) = (Late::default(), start);
@@ -249,7 +260,7 @@ mod tests {
             ..crate::config::Sources::default()
         });
         let namespaces = &rule.unwrap().apps[0].namespaces;
-        let mut publishing = Publishing::new(&limits, namespaces);
+        let mut publishing = Publishing::new(&limits, namespaces, 0);
         let (channel, now) = (ChannelName::new("x").unwrap(), Instant::now());
         let mut late = Late::default();
         for _ in 0..2 {

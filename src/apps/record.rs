@@ -106,11 +106,17 @@ impl AppRecord {
         serde_json::from_slice(json).map_err(|_| RecordError::Unreadable)
     }
 
-    /// What keys it names, whatever else of it cannot be used: their ids, and their hashes.
-    pub fn key_names(&self) -> (Vec<&str>, Vec<KeyHash>) {
-        let ids = self.keys.iter().map(|key| key.id.as_str());
-        let hashes = self.keys.iter().filter_map(|key| hash(&key.hash));
-        (ids.collect(), hashes.collect())
+    /// Until when the key of that id is good; `None` if it names no such key. Whatever else of it cannot be
+    /// used.
+    pub(super) fn until_of(&self, id: &str) -> Option<Option<i64>> {
+        let key = self.keys.iter().find(|key| key.id == id);
+        key.map(|key| key.until)
+    }
+
+    /// The same of the key with that hash.
+    pub(super) fn until_of_hash(&self, wanted: &KeyHash) -> Option<Option<i64>> {
+        let key = self.keys.iter().find(|key| hash(&key.hash) == Some(*wanted));
+        key.map(|key| key.until)
     }
 
     /// The app that it describes, on a node that is configured as `node` is.

@@ -7,18 +7,18 @@ use crate::{
     telemetry::Limit,
 };
 
-fn configs(file: &str) -> Vec<AppConfig> {
+fn config(file: &str) -> Config {
     let file = Some(("s.toml".into(), file.to_owned()));
     Config::load(&Sources {
         file,
         ..Sources::default()
     })
     .unwrap()
-    .apps
 }
 
 fn apps(file: &str) -> Apps {
-    Apps::new(configs(file), Tasks::default()).unwrap()
+    let config = config(file);
+    Apps::new(config.apps, &config.tenants, Tasks::default()).unwrap()
 }
 
 fn channel(name: &str) -> ChannelName {
@@ -86,7 +86,7 @@ async fn an_app_changes_for_who_looks_again() {
     let apps = apps(TWO);
     let (clone, generation) = (apps.clone(), apps.generation());
     let held = apps.get("b").unwrap();
-    let mut bad = configs(TWO).remove(1);
+    let mut bad = config(TWO).apps.remove(1);
     bad.auth = Some(AuthConfig {
         public_keys: vec!["x".to_owned()],
         ..AuthConfig::default()
@@ -103,7 +103,7 @@ async fn an_app_changes_for_who_looks_again() {
         signing_keys: vec![signing("k1")],
     };
     let key = PresentedKey::new;
-    let changed = apply(&apps, configs(TWO).remove(1), credentials, 2);
+    let changed = apply(&apps, config(TWO).apps.remove(1), credentials, 2);
     assert!(clone.generation() != generation && Arc::ptr_eq(&clone.get("b").unwrap(), &changed));
     assert!(clone.by_api_key(&key("new")).is_some() && clone.by_api_key(&key("key-of-b")).is_none());
     assert!(
@@ -116,13 +116,13 @@ async fn an_app_changes_for_who_looks_again() {
         signing_keys: vec![signing("k2")],
         ..Credentials::default()
     };
-    let rotated = apply(&apps, configs(TWO).remove(1), credentials, 3);
+    let rotated = apply(&apps, config(TWO).apps.remove(1), credentials, 3);
     assert!(rotated.has_retired("k1") && !rotated.has_retired("k2"));
     let credentials = Credentials {
         signing_keys: vec![signing("k1")],
         ..Credentials::default()
     };
-    let back = apply(&apps, configs(TWO).remove(1), credentials, 4);
+    let back = apply(&apps, config(TWO).apps.remove(1), credentials, 4);
     assert!(!back.has_retired("k1") && back.has_retired("k2"));
 
     apps.apply(vec![(back.id.clone(), None)]);
@@ -137,7 +137,7 @@ fn rates_go_on_over_a_change_that_is_not_theirs() {
     let (now, x) = (Instant::now(), channel("x"));
     let admit = || apps.get("a").unwrap().admit(&x, None, 1, 1, now).is_ok();
     assert!(admit() && !admit());
-    let mut config = configs(file).remove(0);
+    let mut config = config(file).apps.remove(0);
     config.allowed_origins = vec!["https://a.example".to_owned()];
     apply(&apps, config.clone(), Credentials::default(), 1);
     assert!(!admit());

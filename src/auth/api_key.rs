@@ -7,10 +7,10 @@ use crate::config::Secret;
 
 /// The keys of an app's backends. Only their hashes are kept: a comparison then takes the same time
 /// whatever was presented, its length included.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiKeys(Vec<ApiKey>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct ApiKey {
     hash: KeyHash,
     /// What it is called; a key of the configuration is called nothing.
@@ -28,11 +28,16 @@ impl ApiKeys {
         keys.iter().map(|key| (None, hash(key.expose()), None)).collect()
     }
 
-    /// Those of them whose hash is among `hashes`.
+    /// Those of them that `until` has a time for: until when each is good from now on.
     #[must_use]
-    pub fn only(&self, hashes: &[KeyHash]) -> Self {
-        let kept = self.0.iter().filter(|key| hashes.contains(&key.hash));
-        Self(kept.cloned().collect())
+    pub fn only(&self, until: impl Fn(&KeyHash) -> Option<Option<i64>>) -> Self {
+        let kept = self.0.iter().filter_map(|key| {
+            Some(ApiKey {
+                until: until(&key.hash)?,
+                ..key.clone()
+            })
+        });
+        Self(kept.collect())
     }
 
     /// The hashes of the keys, also of those that are good no more.

@@ -110,7 +110,7 @@ impl Node {
         let tasks = Tasks::default();
         let log = NatsLog::start(&config.nats, &config.log, None, &[], &tasks);
         let log: Arc<dyn Log> = log.await.map_err(failed)?;
-        let apps = Apps::new(Vec::new(), tasks.clone()).map_err(failed)?;
+        let apps = Apps::new(Vec::new(), &config.tenants, tasks.clone()).map_err(failed)?;
         Feed::start(
             &log,
             apps.clone(),

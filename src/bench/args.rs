@@ -31,6 +31,8 @@ pub(crate) enum BenchCommand {
     Usage(UsageArgs),
     /// What the limits cost a publication, in nanoseconds, without a network.
     Limits(LimitsArgs),
+    /// What validating payloads against schemas takes, in nanoseconds a unit of work, without a network.
+    Schemas(SchemasArgs),
     /// Whether an app that sends ten times what it may delays another one. Starts its own servers.
     Noisy(NoisyArgs),
     /// What is possible on this machine: the same work without a product.
@@ -172,6 +174,16 @@ pub(crate) struct LimitsArgs {
     /// Channels, users and connections they are spread over, beside one of each.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
     pub(crate) keys: u32,
+    /// How often; the medians count.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Where the result is written as JSON; standard output if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SchemasArgs {
     /// How often; the medians count.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: u32,

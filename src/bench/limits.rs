@@ -62,7 +62,7 @@ pub(crate) fn run(args: &LimitsArgs) -> Result<(), BenchError> {
             ..Sources::default()
         });
         let config = config.map_err(|error| BenchError::Usage(error.to_string()))?;
-        let apps = Apps::new(config.apps, Tasks::default());
+        let apps = Apps::new(config.apps, &config.tenants, Tasks::default());
         let apps = apps.map_err(|error| BenchError::Usage(error.to_string()))?;
         let app = apps
             .get("a")

@@ -334,6 +334,8 @@ section!(QueueConfig {
 
 section!(TenantsConfig {
     max_apps: Count,
+    max_deleted_apps: Count,
+    max_past_namespaces: Count,
     max_keys: Count,
     max_versions: Count,
     max_record_bytes: Size,
@@ -346,6 +348,8 @@ section!(TenantsConfig {
     max_schemas: Count,
     max_schema_bytes: Size,
     max_schema_nodes: Count,
+    max_schema_work: Count,
+    schema_work_rate: Count,
     sealing_keys: HiddenList,
     private_urls: Flag,
 });

@@ -9,6 +9,10 @@ use super::Secret;
 pub struct TenantsConfig {
     /// Apps of a team.
     pub max_apps: usize,
+    /// Deleted apps that an account has made.
+    pub max_deleted_apps: usize,
+    /// Names that the namespaces of an app have had, those of today included.
+    pub max_past_namespaces: usize,
     /// Keys of an app.
     pub max_keys: usize,
     /// Earlier versions of an app that are kept.
@@ -33,6 +37,10 @@ pub struct TenantsConfig {
     pub max_schema_bytes: usize,
     /// The most values that a schema has, with its references replaced.
     pub max_schema_nodes: usize,
+    /// The most work that a payload may be to its schema, units.
+    pub max_schema_work: u64,
+    /// The same of all payloads of an app on a node, units a second; 0 = unlimited.
+    pub schema_work_rate: u64,
     /// What secrets at rest are sealed with: the first seals, all open.
     pub sealing_keys: Vec<Secret>,
     /// Whether an app may name URLs that are not public.

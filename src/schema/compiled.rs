@@ -1,13 +1,24 @@
 use std::{fmt, sync::Arc};
 
-use jsonschema::{Draft, PatternOptions, Validator};
-use serde_json::Value;
+use jsonschema::{Draft, Keyword, PatternOptions, Regex, ValidationError, Validator, paths::Location};
+use serde_json::{Map, Value, json};
 
-use super::{Unusable, expand};
+use super::{
+    Unusable,
+    cost::{Cost, Payload},
+    expand,
+};
 use crate::model::SchemaVersion;
 
 /// What one pattern may take of memory, as a program and as its cache, bytes.
 const PATTERN_BYTES: usize = 64 * 1024;
+
+/// Of the sizes that patterns are told apart by, 2 to the power of the smallest and of the largest: a byte is held
+/// against each state of a program, in the end.
+const PATTERN_SIZES: [u32; 2] = [10, PATTERN_BYTES.ilog2()];
+
+/// Bytes of a program to which 16 bytes of text are a unit.
+const PATTERN_UNIT: u64 = 8;
 
 /// The longest path that is told, bytes: its names are the publisher's.
 const MAX_POINTER: usize = 200;
@@ -23,7 +34,19 @@ pub struct Schemas {
 struct Compiled {
     version: u32,
     schema: Arc<Value>,
-    validator: Arc<Validator>,
+    ready: Arc<Ready>,
+}
+
+struct Ready {
+    validator: Validator,
+    cost: Cost,
+}
+
+/// A payload that is about to be checked.
+pub struct Check<'a> {
+    compiled: &'a Compiled,
+    payload: Value,
+    work: u64,
 }
 
 /// Why a payload is not valid. Holds none of its values.
@@ -38,6 +61,16 @@ pub enum Invalid {
     /// It is not JSON.
     #[error("a schema wants JSON")]
     NotJson,
+    /// To find out whether it is valid would be too much work.
+    #[error("too much for schema version {version}: up to {work} units of work, {most} at most")]
+    Work {
+        /// The version.
+        version: u32,
+        /// How much.
+        work: u64,
+        /// How much it may be.
+        most: u64,
+    },
     /// It is not as the schema says.
     #[error("not valid by schema version {version}, at '{pointer}': {keyword}")]
     Fault {
@@ -66,11 +99,11 @@ impl Schemas {
                     ..known.clone()
                 });
             }
-            let validator = compile(schema).map_err(|why| (*version, why))?;
+            let ready = compile(schema).map_err(|why| (*version, why))?;
             Ok(Compiled {
                 version: *version,
                 schema: schema.clone(),
-                validator: Arc::new(validator),
+                ready: Arc::new(ready),
             })
         };
         let versions: Arc<[_]> = versions.iter().map(ready).collect::<Result<_, _>>()?;
@@ -94,27 +127,51 @@ impl Schemas {
         found.ok_or(Invalid::Version { version })
     }
 
-    /// Checks a payload of JSON against a version.
+    /// Reads a payload that is to be checked against a version.
     ///
     /// # Errors
     ///
-    /// [`Invalid`].
-    pub fn validate(&self, payload: &[u8], version: u32) -> Result<(), Invalid> {
+    /// [`Invalid::Version`], [`Invalid::NotJson`].
+    pub fn read(&self, payload: &[u8], version: u32) -> Result<Check<'_>, Invalid> {
         let compiled = self.find(version)?;
         let payload = serde_json::from_slice(payload).map_err(|_| Invalid::NotJson)?;
-        compiled.validator.validate(&payload).map_err(|error| {
-            let mut pointer = error.instance_path().as_str().to_owned();
-            if pointer.len() > MAX_POINTER {
-                let end = (0..=MAX_POINTER).rev().find(|end| pointer.is_char_boundary(*end));
-                pointer.truncate(end.unwrap_or_default());
-                pointer.push_str("...");
-            }
-            Invalid::Fault {
-                version: compiled.version,
-                pointer,
-                keyword: error.kind().keyword().to_owned(),
-            }
+        Ok(Check {
+            work: compiled.ready.cost.work(&Payload::of(&payload)),
+            compiled,
+            payload,
         })
+    }
+}
+
+impl Check<'_> {
+    /// What it can cost at most, in units of about 20 ns (`slipstream bench schemas`).
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+
+    /// Checks.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid::Fault`].
+    pub fn run(&self) -> Result<(), Invalid> {
+        self.compiled
+            .ready
+            .validator
+            .validate(&self.payload)
+            .map_err(|error| {
+                let mut pointer = error.instance_path().as_str().to_owned();
+                if pointer.len() > MAX_POINTER {
+                    let end = (0..=MAX_POINTER).rev().find(|end| pointer.is_char_boundary(*end));
+                    pointer.truncate(end.unwrap_or_default());
+                    pointer.push_str("...");
+                }
+                Invalid::Fault {
+                    version: self.compiled.version,
+                    pointer,
+                    keyword: error.kind().keyword().to_owned(),
+                }
+            })
     }
 }
 
@@ -125,21 +182,73 @@ impl fmt::Debug for Schemas {
     }
 }
 
-fn compile(schema: &Value) -> Result<Validator, Unusable> {
+fn compile(schema: &Value) -> Result<Ready, Unusable> {
     let expanded = expand(schema, usize::MAX)?;
+    let validator = options(PATTERN_BYTES)
+        .with_keyword("anyOf", any_of)
+        .with_keyword("oneOf", one_of)
+        .build(&expanded)
+        .map_err(|error| Unusable::new(error.instance_path().as_str(), error.to_string()))?;
+    let cost = Cost::of(&expanded, &mut pattern_units);
+    Ok(Ready { validator, cost })
+}
+
+fn options<'i>(pattern_bytes: usize) -> jsonschema::ValidationOptions<'i> {
     // A tenant writes the patterns, and others the payloads: only the engine without backtracking, whose
     // time is linear, will do.
-    let patterns = PatternOptions::regex()
-        .size_limit(PATTERN_BYTES)
+    let patterns: PatternOptions<Regex> = PatternOptions::regex()
+        .size_limit(pattern_bytes)
         .dfa_size_limit(PATTERN_BYTES);
-    let options = jsonschema::options()
+    jsonschema::options()
         .with_draft(Draft::Draft202012)
         .with_pattern_options(patterns)
-        .should_validate_formats(false);
-    options
+        .should_validate_formats(false)
         .offline()
-        .build(&expanded)
-        .map_err(|error| Unusable::new(error.instance_path().as_str(), error.to_string()))
+}
+
+/// How many units 16 bytes of text are to a pattern: by the size that its program has.
+fn pattern_units(pattern: &str) -> u64 {
+    let schema = json!({ "pattern": pattern });
+    let fits = |power: u32| options(1 << power).build(&schema).is_ok();
+    let [mut least, mut most] = PATTERN_SIZES;
+    while least < most {
+        let middle = u32::midpoint(least, most);
+        match fits(middle) {
+            true => most = middle,
+            false => least = middle + 1,
+        }
+    }
+    (1 << most) / PATTERN_UNIT
+}
+
+/// A keyword that says no more than that it does not hold: of `anyOf` and `oneOf` the library would gather all
+/// that does not hold within them, for every value, though only the first fault is told.
+struct Curt(Validator);
+
+impl<'i> Keyword<'i> for Curt {
+    fn validate(&self, value: &'i Value) -> Result<(), ValidationError<'i>> {
+        let fault = || ValidationError::custom("");
+        self.0.is_valid(value).then_some(()).ok_or_else(fault)
+    }
+
+    fn is_valid(&self, value: &'i Value) -> bool {
+        self.0.is_valid(value)
+    }
+}
+
+type MadeKeyword<'a> = Result<Box<dyn for<'i> Keyword<'i>>, ValidationError<'a>>;
+
+fn any_of<'a>(_: &'a Map<String, Value>, schemas: &'a Value, _: Location) -> MadeKeyword<'a> {
+    curt("anyOf", schemas)
+}
+
+fn one_of<'a>(_: &'a Map<String, Value>, schemas: &'a Value, _: Location) -> MadeKeyword<'a> {
+    curt("oneOf", schemas)
+}
+
+fn curt<'a>(keyword: &str, schemas: &Value) -> MadeKeyword<'a> {
+    let validator = options(PATTERN_BYTES).build(&json!({ keyword: schemas }));
+    Ok(Box::new(Curt(validator.map_err(ValidationError::to_owned)?)))
 }
 
 #[cfg(test)]
@@ -159,6 +268,10 @@ mod tests {
 
     fn schemas(schemas: &[Value]) -> Schemas {
         Schemas::new(&versions(schemas), None).unwrap().unwrap()
+    }
+
+    fn validate(schemas: &Schemas, payload: &[u8], version: u32) -> Result<(), Invalid> {
+        schemas.read(payload, version)?.run()
     }
 
     #[test]
@@ -196,7 +309,7 @@ mod tests {
             (json!({"id": 1, "planted": 1}), Some(("", "additionalProperties"))),
             (json!("planted"), Some(("", "type"))),
         ] {
-            let result = schemas.validate(payload.to_string().as_bytes(), 1);
+            let result = validate(&schemas, payload.to_string().as_bytes(), 1);
             match (fault, result) {
                 (None, result) => assert_eq!(result, Ok(()), "{payload}"),
                 (Some((at, of)), Err(invalid)) => {
@@ -217,7 +330,7 @@ mod tests {
     fn a_long_path_is_cut() {
         let schemas = schemas(&[json!({"additionalProperties": {"type": "string"}})]);
         let payload = json!({"ä".repeat(1_000): 1}).to_string();
-        let invalid = schemas.validate(payload.as_bytes(), 1).unwrap_err();
+        let invalid = validate(&schemas, payload.as_bytes(), 1).unwrap_err();
         assert!(invalid.to_string().len() < MAX_POINTER + 100);
     }
 
@@ -226,10 +339,10 @@ mod tests {
         let schemas = schemas(&[json!({"type": "string"}), json!({"type": "integer"})]);
         assert_eq!((schemas.version(None), schemas.version(Some(1))), (Ok(2), Ok(1)));
         assert_eq!(schemas.version(Some(3)), Err(Invalid::Version { version: 3 }));
-        assert_eq!(schemas.validate(b"1", 2), Ok(()));
-        assert_eq!(schemas.validate(b"\"a\"", 1), Ok(()));
-        assert!(schemas.validate(b"1", 1).is_err());
-        assert_eq!(schemas.validate(b"\xff", 1), Err(Invalid::NotJson));
+        assert_eq!(validate(&schemas, b"1", 2), Ok(()));
+        assert_eq!(validate(&schemas, b"\"a\"", 1), Ok(()));
+        assert!(validate(&schemas, b"1", 1).is_err());
+        assert_eq!(validate(&schemas, b"\xff", 1), Err(Invalid::NotJson));
     }
 
     #[test]
@@ -238,10 +351,7 @@ mod tests {
         let both = versions(&[json!({"type": "string"}), json!({"type": "integer"})]);
         let before = Schemas::new(&first, None).unwrap().unwrap();
         let after = Schemas::new(&both, Some(&before)).unwrap().unwrap();
-        assert!(Arc::ptr_eq(
-            &before.versions[0].validator,
-            &after.versions[0].validator
-        ));
+        assert!(Arc::ptr_eq(&before.versions[0].ready, &after.versions[0].ready));
         assert!(Schemas::new(&[], Some(&before)).unwrap().is_none());
     }
 
@@ -269,12 +379,98 @@ mod tests {
     fn a_pattern_that_others_choke_on_is_linear() {
         let schemas = schemas(&[json!({"pattern": "^(a+)+$"})]);
         let payload = format!("\"{}b\"", "a".repeat(60_000));
-        assert!(schemas.validate(payload.as_bytes(), 1).is_err());
+        assert!(validate(&schemas, payload.as_bytes(), 1).is_err());
     }
 
     #[test]
     fn formats_are_annotations() {
         let schemas = schemas(&[json!({"format": "email", "contentMediaType": "application/json"})]);
-        assert_eq!(schemas.validate(b"\"no\"", 1), Ok(()));
+        assert_eq!(validate(&schemas, b"\"no\"", 1), Ok(()));
+    }
+
+    #[test]
+    fn of_alternatives_only_that_none_holds_is_told() {
+        let (text, number) = (json!({"type": "string"}), json!({"type": "integer"}));
+        let schema = json!({
+            "properties": {
+                "any": {"anyOf": [text, {"items": {"oneOf": [number, {"minimum": 5}]}}]},
+                "one": {"oneOf": [number, {"minimum": 5}]},
+            },
+            // It sees what holds of them.
+            "anyOf": [{"properties": {"a": number}}, {"properties": {"b": true}, "required": ["b"]}],
+            "unevaluatedProperties": false,
+        });
+        let schemas = schemas(&[schema]);
+        for (payload, fault) in [
+            (json!({"any": "x", "one": 1, "a": 1}), None),
+            (json!({"any": [1, 5.5], "a": 1, "b": 1}), None),
+            (json!({"any": 1}), None),
+            (json!({"any": [7]}), Some(("/any", "anyOf"))),
+            (json!({"one": 7}), Some(("/one", "oneOf"))),
+            (json!({"one": 4.5}), Some(("/one", "oneOf"))),
+            (json!({"a": "x"}), Some(("", "unevaluatedProperties"))),
+            (json!({"b": "x", "a": "y"}), Some(("", "unevaluatedProperties"))),
+            (json!({"c": 1}), Some(("", "unevaluatedProperties"))),
+        ] {
+            let fault = fault.map_or(Ok(()), |(pointer, keyword): (&str, &str)| {
+                Err(Invalid::Fault {
+                    version: 1,
+                    pointer: pointer.to_owned(),
+                    keyword: keyword.to_owned(),
+                })
+            });
+            assert_eq!(
+                validate(&schemas, payload.to_string().as_bytes(), 1),
+                fault,
+                "{payload}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_can_cost_much_is_much_work_and_what_is_usual_is_little() {
+        let work = |schema: Value, payload: Value| {
+            let schemas = schemas(&[schema]);
+            schemas.read(payload.to_string().as_bytes(), 1).unwrap().work()
+        };
+        // tenants.max_schema_work
+        let most = 4_000_000;
+        let text = "ab".repeat(32_000);
+        let numbers = json!(vec![1; 30_000]);
+        for (schema, payload) in [
+            // The automaton of such a pattern has as many states as there are texts of that length.
+            (json!({"pattern": "^(a|b)*a(a|b){100}c"}), json!(text)),
+            (
+                json!({"patternProperties": {"(a|b)*a(a|b){100}c": true}}),
+                json!({ text.clone(): 1 }),
+            ),
+            (
+                json!({"items": {"allOf": (0..500).map(|n| json!({"not": {"const": n + 2}})).collect::<Vec<_>>()}}),
+                numbers.clone(),
+            ),
+            (
+                json!({"anyOf": (0..500).map(|_| json!({"items": {"type": "string"}})).collect::<Vec<_>>()}),
+                numbers.clone(),
+            ),
+        ] {
+            assert!(work(schema.clone(), payload) > most, "{schema}");
+        }
+        let message = json!({
+            "type": "object",
+            "required": ["id", "text", "tags"],
+            "properties": {
+                "id": {"type": "string", "pattern": "^[0-9a-f-]{36}$"},
+                "text": {"type": "string", "maxLength": 70_000, "pattern": "\\S"},
+                "tags": {"type": "array", "maxItems": 3_000, "uniqueItems": true, "items": {"enum": ["a", "b", "c"]}},
+                "at": {"oneOf": [{"type": "integer", "minimum": 0}, {"pattern": "^\\d{4}-\\d\\d-\\d\\d"}]},
+            },
+            "additionalProperties": false,
+        });
+        let payload = |text: &str, tags| json!({"id": "0".repeat(36), "text": text, "tags": vec!["a"; tags], "at": "2026-11-29T00:00:00Z"});
+        let small = work(message.clone(), payload("hello", 2));
+        assert!(small < 5_000, "{small}");
+        let large = work(message.clone(), payload(&text, 3_000));
+        assert!(large < most, "{large}");
+        assert!(work(json!({"items": {"type": "integer"}}), numbers) < most / 10);
     }
 }

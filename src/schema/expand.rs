@@ -22,7 +22,7 @@ const ONE: [&str; 10] = [
 
 /// Keywords that ask again what the schemas beside them have found: within each other, that doubles the work
 /// with each level.
-const UNEVALUATED: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
+pub(super) const UNEVALUATED: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
 
 /// Keywords whose value is a list of schemas.
 const MANY: [&str; 4] = ["allOf", "anyOf", "oneOf", "prefixItems"];

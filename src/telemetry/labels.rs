@@ -198,6 +198,8 @@ labels! {
         UserPublishRate = "user_publish_rate",
         /// `apps.limits.rate_users`: the rate that the users beyond it share.
         RateUsers = "rate_users",
+        /// `tenants.schema_work_rate`.
+        SchemaWork = "schema_work_rate",
         /// `apps.limits.max_queued`.
         Queued = "queued",
         /// `log.streams.overflow.max_bytes`.

@@ -201,6 +201,39 @@ async fn keys_are_rotated_with_an_overlap_and_a_revoked_one_ends_its_connections
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_ends_though_the_rest_of_its_record_is_refused() {
+    let nats = NatsServer::start().await;
+    let one = edges(&nats).start().await;
+    let mut closed = settings();
+    closed["anonymous"] = json!(false);
+    let both = [key("k2", NEW_KEY), key("k1", KEY)];
+    say(&one, "shop", &record(1, &closed, &both)).await;
+    version(&one, 1).await;
+    assert_eq!(
+        (publish(&one, KEY).await, publish(&one, NEW_KEY).await),
+        (200, 200)
+    );
+
+    let mut over = key("k1", KEY);
+    over["until"] = json!(1);
+    closed["no_such_setting"] = json!(1);
+    say(&one, "shop", &record(2, &closed, &[key("k2", NEW_KEY), over])).await;
+    until("it is felt", || async {
+        (publish(&one, KEY).await == 401).then_some(())
+    })
+    .await;
+    assert!(matches!(
+        enter(one.addr, SOCKET, None, Some(&signed(KEY))).await,
+        Entered::Closed(3500)
+    ));
+    enter(one.addr, SOCKET, None, Some(&signed(NEW_KEY)))
+        .await
+        .guest();
+    assert_eq!(publish(&one, NEW_KEY).await, 200);
+    assert_eq!(one.app_version("shop"), Some(1), "all else is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_starts_later_comes_up_from_the_bucket() {
     let nats = NatsServer::start().await;
     let one = edges(&nats).start().await;

@@ -21,6 +21,50 @@ schema = {"$defs" = {text = {type = "string", maxLength = 5}}, properties = {tex
 "##;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_work_of_validating_is_bounded_for_a_payload_and_for_an_app() {
+    let nats = NatsServer::start().await;
+    let edge = Edge::builder()
+        .nats(&[nats.url()])
+        .set("tenants.max_schema_work", "3000")
+        .set("tenants.schema_work_rate", "5000")
+        .file(TYPED)
+        .start()
+        .await;
+    let publish = async |items: usize| {
+        let body = json!({"data": vec![0; items]}).to_string();
+        http::request(edge.addr, "POST", "/v1/channels/typed:x/publications", &body)
+            .await
+            .unwrap()
+    };
+    let large = publish(4_000).await;
+    assert_eq!(
+        (large.status, &large.body["error"]["code"]),
+        (422, &json!("invalid_payload"))
+    );
+    let message = large.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("units of work, 3000 at most"), "{message}");
+
+    // As much as a second has: what comes next waits for it.
+    let mut refused = None;
+    for _ in 0..100 {
+        let answer = publish(800).await;
+        if answer.status != 201 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.unwrap();
+    assert_eq!(refused.status, 429, "{}", refused.body);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(edge.metric("slipstream_limits_hit_total{app=\"dev\",limit=\"schema_work_rate\"") >= 1.0);
+    // Others of the app, without a schema, go on.
+    let body = json!({"data": 1}).to_string();
+    let other = http::request(edge.addr, "POST", "/v1/channels/public:x/publications", &body).await;
+    assert_eq!(other.unwrap().status, 201);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_is_told_where_its_payload_is_wrong() {
     let nats = NatsServer::start().await;
     let edge = Edge::builder().nats(&[nats.url()]).file(TYPED).start().await;

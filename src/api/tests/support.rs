@@ -207,7 +207,7 @@ impl Node {
             metrics.clone(),
             &tasks,
         );
-        let apps = Apps::new(config.apps, tasks.clone()).unwrap();
+        let apps = Apps::new(config.apps, &config.tenants, tasks.clone()).unwrap();
         let hub = Hub::start(
             log.clone(),
             &config.log,
