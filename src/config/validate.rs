@@ -148,7 +148,10 @@ fn tenants(config: &Config, checks: &mut Checks<'_>) {
     checks.that((1..=1_000).contains(&most), &["tenants.max_apps"], || {
         "must be 1 to 1000".to_owned()
     });
-    checks.not_zero(&[("tenants.max_versions", config.tenants.max_versions)]);
+    checks.not_zero(&[
+        ("tenants.max_versions", config.tenants.max_versions),
+        ("tenants.max_deleted_apps", config.tenants.max_deleted_apps),
+    ]);
     let most = config.tenants.max_record_bytes;
     checks.that(
         (1_024..=900 * 1024).contains(&most),

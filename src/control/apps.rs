@@ -6,6 +6,7 @@ mod check;
 mod diff;
 mod document;
 mod publish;
+mod room;
 mod schemas;
 mod service;
 

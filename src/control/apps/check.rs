@@ -12,30 +12,36 @@ use crate::{
     control::{plan, plan::Quotas},
     model::AppId,
     store::Collection,
+    task,
 };
 
 impl Apps {
-    /// Checks an app as a whole, and against what it was, and claims its namespaces. By which revision of its
-    /// plan.
+    /// Checks an app as a whole, and against what it was, and claims its namespaces. It has then by which revision
+    /// of its plan, and what names it has claimed so far.
     pub(super) async fn check(
         &self,
         id: &AppId,
         before: Option<&AppDocument>,
-        app: &AppDocument,
-    ) -> Result<u64, AppsError> {
+        app: &mut AppDocument,
+    ) -> Result<(), AppsError> {
         let (config, mut reasons) = self.shape(id, app);
         let (quotas, revision) = self.quotas(app.plan.as_deref()).await?;
         if let Some(config) = config {
             let over = plan::check(&quotas, &app.flags, &app.settings, &config, &self.node);
             reasons.extend(over);
             let before = before.map_or(&Value::Null, |before| &before.settings);
-            reasons.extend(schemas::check(before, &config));
+            // What is compiled can take long.
+            reasons.extend(task::long(|| schemas::check(before, &config)));
+            match self.names_ever(app, &config) {
+                Ok(names) => app.namespaces = names,
+                Err(reason) => reasons.push(reason),
+            }
             if reasons.is_empty() {
                 reasons.extend(self.claim(id, &config).await?);
             }
         }
-        AppsError::refuse(reasons)?;
-        Ok(revision)
+        app.plan_revision = revision;
+        AppsError::refuse(reasons)
     }
 
     /// The app as nodes would read it, and why they, or its name and keys, cannot be so.

@@ -45,6 +45,12 @@ pub struct AppDocument {
     pub changes: Vec<Change>,
     /// When the app was made, ms since 1970.
     pub created_ms: i64,
+    /// Who has made the app.
+    #[serde(default)]
+    pub maker: String,
+    /// All names that its namespaces have had, in their order.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
     /// It is no more. What is left keeps its id from being given to another, who would inherit stored history
     /// and be taken for it by whoever is late.
     #[serde(default)]
@@ -184,6 +190,10 @@ impl AppDocument {
         if next.changes.is_empty() && next.plan_revision == self.plan_revision {
             return Err(NoEdit::Same);
         }
+        if next.deleted {
+            // It is kept for its id.
+            (next.settings, next.namespaces) = (Value::Null, Vec::new());
+        }
         next.version = version;
         author.clone_into(&mut next.author);
         next.changed_ms = now_ms;
@@ -320,6 +330,8 @@ mod tests {
             changed_ms: 1,
             changes: Vec::new(),
             created_ms: 1,
+            maker: "ann".to_owned(),
+            namespaces: Vec::new(),
             deleted: false,
         }
     }
@@ -382,7 +394,7 @@ mod tests {
     #[test]
     fn what_is_deleted_has_no_keys_any_more() {
         let deleted = app().edited(&Edit::Delete, 2, "bob", 9).unwrap();
-        assert!(deleted.deleted && deleted.keys.is_empty());
+        assert!(deleted.deleted && deleted.keys.is_empty() && deleted.settings.is_null());
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Apps {
         let app: AppDocument = read(body)?;
         let published = self.published(&id).await?;
         let behind = if app.deleted {
+            self.forget_versions(&id).await?;
             published > 0
         } else {
             published < app.version

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{AppDocument, Edit, KeyDocument, Reason, Version, document::NoEdit};
+use super::{AppDocument, Edit, KeyDocument, Reason, Version, document::NoEdit, room::deleted_key};
 use crate::{
     apps::{AppRecord, key_purpose},
     config::{Config, Secret},
@@ -210,10 +210,7 @@ impl Apps {
         if taken || self.find(id).await?.is_some() {
             return Err(AppsError::Exists);
         }
-        let most = self.node.tenants.max_apps;
-        if self.list(&new.team, None, most).await?.len() >= most {
-            return Err(AppsError::LimitReached("apps"));
-        }
+        self.room_for_app(&new.team, author).await?;
         let now_ms = self.clock.now_ms();
         let mut app = AppDocument {
             team: new.team,
@@ -230,9 +227,11 @@ impl Apps {
             changed_ms: now_ms,
             changes: Vec::new(),
             created_ms: now_ms,
+            maker: author.to_owned(),
+            namespaces: Vec::new(),
             deleted: false,
         };
-        app.plan_revision = self.check(id, None, &app).await?;
+        self.check(id, None, &mut app).await?;
         match self
             .store
             .insert(Collection::Apps, id.as_str(), draft(&app)?)
@@ -331,13 +330,16 @@ impl Apps {
                 // Keys can be replaced whatever has become of the plan.
                 AppsError::refuse(self.shape(id, &app).1)?;
             } else if !edit.only_takes() {
-                app.plan_revision = self.check(id, Some(&before), &app).await?;
+                self.check(id, Some(&before), &mut app).await?;
             }
             self.keep_version(id, &before).await?;
             let replaced = self
                 .store
                 .replace(Collection::Apps, id.as_str(), revision, draft(&app)?);
             if replaced.await? == Written::Done {
+                if app.deleted {
+                    self.forget_versions(id).await?;
+                }
                 return Ok(self.settle(id, app).await);
             }
         }
@@ -514,25 +516,6 @@ impl Apps {
         let entry = self.bucket.get(id.as_str()).await?;
         Ok(version_of(entry.value.as_deref()))
     }
-
-    /// Keeps an app as it is before it changes. A version never changes, so whoever was here first has
-    /// written the same.
-    async fn keep_version(&self, id: &AppId, app: &AppDocument) -> Result<(), AppsError> {
-        let draft = Draft {
-            unique: None,
-            keys: vec![id.as_str().to_owned()],
-            expires_ms: None,
-            body: write(&app.as_version())?,
-        };
-        let kept = version_id(id, app.version);
-        self.store.insert(Collection::AppVersions, &kept, draft).await?;
-        let most = self.node.tenants.max_versions as u64;
-        if let Some(oldest) = app.version.checked_sub(most) {
-            let oldest = version_id(id, oldest);
-            self.store.remove(Collection::AppVersions, &oldest, None).await?;
-        }
-        Ok(())
-    }
 }
 
 impl std::fmt::Debug for Apps {
@@ -553,7 +536,7 @@ pub(super) fn plan_key(plan: &str) -> String {
 }
 
 /// In the order of versions.
-fn version_id(id: &AppId, version: u64) -> String {
+pub(super) fn version_id(id: &AppId, version: u64) -> String {
     format!("{id}|{version:020}")
 }
 
@@ -561,7 +544,7 @@ fn draft(app: &AppDocument) -> Result<Draft, AppsError> {
     Ok(Draft {
         unique: None,
         keys: if app.deleted {
-            Vec::new()
+            vec![deleted_key(&app.maker)]
         } else {
             let plan = app.plan.as_deref().map(plan_key);
             plan.into_iter().chain([team_key(&app.team)]).collect()
@@ -571,7 +554,7 @@ fn draft(app: &AppDocument) -> Result<Draft, AppsError> {
     })
 }
 
-fn write(value: &impl Serialize) -> Result<serde_json::Value, AppsError> {
+pub(super) fn write(value: &impl Serialize) -> Result<serde_json::Value, AppsError> {
     serde_json::to_value(value).map_err(|_| AppsError::Internal)
 }
 

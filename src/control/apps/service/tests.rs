@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     config::{Secret, Sources},
+    control::OPERATOR,
     log::memory::{ClassSpec, MemoryLog},
     model::{ClassName, Quotas},
     store,
@@ -22,7 +23,7 @@ struct Setting {
 async fn setting() -> Setting {
     let dir = TempDir::new().unwrap();
     let url = format!("sqlite:{}", dir.path().join("store").display());
-    let file = "[[apps]]\nid = \"fixed\"\n[tenants]\nmax_apps = 2\nmax_keys = 2\nsealing_keys = [\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"]\n";
+    let file = "[[apps]]\nid = \"fixed\"\n[tenants]\nmax_apps = 2\nmax_deleted_apps = 3\nmax_past_namespaces = 3\nmax_keys = 2\nsealing_keys = [\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"]\n";
     let sources = Sources {
         file: Some(("s.toml".into(), file.to_owned())),
         overrides: vec![("store.url".to_owned(), url)],
@@ -336,6 +337,36 @@ async fn changes_at_once_all_count_or_say_that_they_do_not() {
 }
 
 #[tokio::test]
+async fn what_apps_leave_behind_is_bounded() {
+    let setting = setting().await;
+    for app in ["one", "two", "three"] {
+        setting.created(app).await;
+        // Whoever deletes it, it was hers.
+        setting
+            .apps
+            .edit(&id(app), Edit::Delete, None, "bob")
+            .await
+            .unwrap();
+    }
+    let made =
+        async |app: &str, author: &str| setting.apps.create(&id(app), new("t"), author).await.map(|_| ());
+    let reached = Err(AppsError::LimitReached("apps after those that were deleted"));
+    assert_eq!(made("four", "ann").await, reached);
+    assert_eq!(made("four", "bob").await, Ok(()));
+    assert_eq!(made("five", OPERATOR).await, Ok(()));
+
+    let named = |name: &str| {
+        let mut settings = settings();
+        settings["namespaces"][0]["name"] = json!(name);
+        setting.set("four", settings)
+    };
+    named("b").await.unwrap();
+    named("c").await.unwrap();
+    assert_eq!(paths(named("d").await), ["settings.namespaces"]);
+    named("chat").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_deleted_app_is_gone_and_its_id_is_given_to_nobody() {
     let setting = setting().await;
     let old = setting.created("shop").await;
@@ -360,7 +391,27 @@ async fn a_deleted_app_is_gone_and_its_id_is_given_to_nobody() {
         .await
         .unwrap()
         .unwrap();
-    assert!(kept.keys.is_empty() && kept.body["keys"] == json!([]), "{kept:?}");
+    assert_eq!(kept.keys, ["deleted:ann"]);
+    assert_eq!(
+        (&kept.body["keys"], &kept.body["settings"]),
+        (&json!([]), &Value::Null)
+    );
+    let versions = async || {
+        let query = Query {
+            limit: 10,
+            ..Query::default()
+        };
+        setting
+            .store
+            .list(Collection::AppVersions, query)
+            .await
+            .unwrap()
+            .len()
+    };
+    assert_eq!(versions().await, 0);
+    // Of one who was just changing it.
+    setting.apps.keep_version(&shop, &old).await.unwrap();
+    assert_eq!((setting.apps.reconcile().await, versions().await), (Ok(0), 0));
     // One that had read it before publishes it late: nobody else would take it away again.
     setting.apps.publish(&shop, &old).await.unwrap();
     assert!(setting.record("shop").await.is_none());
