@@ -14,7 +14,7 @@ pub struct Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Proposed {
     part: u64,
-    /// In which round it was told first.
+    /// In which round it was told first; from then on in each, until all have heard of it.
     round: u64,
 }
 
@@ -23,7 +23,7 @@ struct Proposed {
 pub struct View {
     /// What the part should be, by what all nodes want.
     pub target: u64,
-    /// What the claims of all others leave of the quota.
+    /// What the claims of all others leave of the quota: nothing, if one is not known.
     pub free: u64,
     /// What the node holds, below which it cannot go.
     pub held: u64,
@@ -58,6 +58,15 @@ impl Share {
         self.in_force = self.in_force.max(held);
     }
 
+    /// Nothing was told of it before `round`, beyond what all know who have heard the node up to `known`.
+    pub fn put_off(&mut self, known: u64, round: u64) {
+        if let Some(proposed) = &mut self.proposed
+            && proposed.round > known
+        {
+            proposed.round = round;
+        }
+    }
+
     /// One round.
     pub fn decide(&mut self, view: &View) {
         self.take_effect(view);
@@ -87,6 +96,42 @@ impl Share {
         {
             self.in_force = self.in_force.max(proposed.part.min(view.free));
             self.proposed = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_off_waits_for_those_who_hear_of_it() {
+        // Proposed in round 5. Put off: what all had heard then, and until when. Acknowledged: is it in force?
+        for (put_off, acknowledged, in_force) in [
+            (None, 4, 10),
+            (None, 5, 30),
+            (Some((4, 8)), 5, 10),
+            (Some((4, 8)), 7, 10),
+            (Some((4, 8)), 8, 30),
+            // All had heard of it by then.
+            (Some((5, 8)), 5, 30),
+        ] {
+            let mut share = Share::new(10);
+            let view = |acknowledged, round| View {
+                target: 30,
+                free: 40,
+                held: 0,
+                acknowledged,
+                round,
+            };
+            share.decide(&view(3, 5));
+            assert_eq!((share.in_force(), share.claim()), (10, 30));
+            if let Some((known, round)) = put_off {
+                share.put_off(known, round);
+            }
+            share.decide(&view(acknowledged, 9));
+            assert_eq!(share.in_force(), in_force, "{put_off:?} {acknowledged}");
+            assert_eq!(share.claim(), 30);
         }
     }
 }

@@ -3,6 +3,9 @@
 //!
 //! Each round a node tells all that has changed since everybody has heard of it, and up to which round it has
 //! heard the others: so nothing that is lost is lost for good, and nothing is told again that is known.
+//!
+//! If that is more than there is room for, some waits for its turn and the node says so: what it has told
+//! nothing of yet may all be its own. What waits is not in force.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,8 +17,23 @@ use super::{
 };
 use crate::model::{AppId, Incarnation, NodeId};
 
-/// Quotas remembered of each other node: more than there can be.
-const MAX_TOLD: usize = 1 << 18;
+/// How many quotas there is room for.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// Told in a round.
+    told: usize,
+    /// Remembered of each other node.
+    remembered: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            told: MAX_ENTRIES * usize::from(MAX_MESSAGES),
+            remembered: 1 << 18,
+        }
+    }
+}
 
 /// A quota of an app.
 pub type Key = (AppId, Kind);
@@ -43,20 +61,38 @@ struct Line {
     share: Share,
     limit: u64,
     told: Told,
-    /// The round since which it is told.
+    /// The round since which it is told, in each.
     since: u64,
+    /// While not all know it.
+    turn: Option<Turn>,
     /// What all nodes hold or want, this one included.
     used: u64,
+}
+
+/// When something is told, if there is not room for all: who comes first in this order does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// It is told since this round. That ends when all have heard one that had it, though it has changed since:
+    /// what changes always keeps nobody waiting.
+    Told(u64),
+    /// It waits since this round.
+    Waits(u64),
 }
 
 #[derive(Debug, Default)]
 struct Peer {
     incarnation: Option<Incarnation>,
+    /// The first round of this node that is for it: of earlier ones it may have heard, but they had not all.
+    first: u64,
     /// The last of its rounds that was heard whole; 0 = none.
     heard: u64,
     /// Up to which round it has heard this node.
     acknowledged: u64,
     told: HashMap<Key, Told>,
+    /// Not all that it claims is in `told`: there was more than it had room for, by the last round heard.
+    more: bool,
+    /// The same, for want of room here.
+    forgotten: bool,
     /// A round of which some messages have come.
     arriving: Option<Arriving>,
 }
@@ -72,9 +108,8 @@ struct Arriving {
 pub struct Table {
     me: NodeId,
     incarnation: Incarnation,
+    room: Room,
     round: u64,
-    /// Acknowledgements of earlier rounds are of another life.
-    since: u64,
     peers: BTreeMap<NodeId, Peer>,
     lines: HashMap<Key, Line>,
 }
@@ -85,8 +120,8 @@ impl Table {
         Self {
             me,
             incarnation,
+            room: Room::default(),
             round: 0,
-            since: 0,
             peers: BTreeMap::new(),
             lines: HashMap::new(),
         }
@@ -99,8 +134,11 @@ impl Table {
             now.is_some_and(|(_, now)| peer.incarnation == Some(*now))
         });
         for (id, incarnation) in others.iter().filter(|(id, _)| *id != self.me) {
-            let peer = self.peers.entry(*id).or_default();
-            peer.incarnation = Some(*incarnation);
+            self.peers.entry(*id).or_insert_with(|| Peer {
+                incarnation: Some(*incarnation),
+                first: self.round + 1,
+                ..Peer::default()
+            });
         }
         if incarnation != self.incarnation {
             self.begin_anew(incarnation);
@@ -110,7 +148,10 @@ impl Table {
     /// For the others this node was gone: they have shared what it had.
     fn begin_anew(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
-        self.since = self.round + 1;
+        let next = self.round + 1;
+        for peer in self.peers.values_mut() {
+            peer.first = next;
+        }
         let keys: Vec<_> = self.lines.keys().cloned().collect();
         for key in keys {
             let Some(line) = self.lines.get(&key) else {
@@ -120,7 +161,8 @@ impl Table {
             let first = self.first_part(&key, limit).min(had).max(held);
             if let Some(line) = self.lines.get_mut(&key) {
                 line.share = Share::new(first);
-                line.since = self.since;
+                line.since = next;
+                line.turn = None;
             }
         }
     }
@@ -147,7 +189,9 @@ impl Table {
             return;
         }
         let Some(whole) = peer.arriving.take() else { return };
+        peer.more = false;
         for telling in whole.parts.into_values() {
+            peer.more |= telling.more;
             peer.acknowledged = telling.heard.get(&self.me).copied().unwrap_or(0);
             for Entry(app, kind, claim, held, wanted) in telling.entries {
                 let told = Told {
@@ -157,8 +201,10 @@ impl Table {
                 let key = (app, kind);
                 if told == Told::default() {
                     peer.told.remove(&key);
-                } else if peer.told.len() < MAX_TOLD || peer.told.contains_key(&key) {
+                } else if peer.told.len() < self.room.remembered || peer.told.contains_key(&key) {
                     peer.told.insert(key, told);
+                } else {
+                    peer.forgotten = true;
                 }
             }
         }
@@ -168,7 +214,7 @@ impl Table {
     /// Decides the parts of all quotas of this node anew; those that are not among `quotas` are given up.
     pub fn decide(&mut self, quotas: Vec<Own>) {
         self.round += 1;
-        let acknowledged = self.acknowledged(u64::MAX);
+        let acknowledged = self.acknowledged();
         let mut gone: Vec<_> = self.lines.keys().cloned().collect();
         gone.sort_unstable();
         for own in quotas {
@@ -193,15 +239,17 @@ impl Table {
     fn decide_one(&mut self, own: Own, acknowledged: u64) {
         let Own { key, limit, wish } = own;
         let nodes = self.tolds(&key, limit);
-        let claimed = nodes.iter().map(|(_, told)| told.claim);
-        let free = limit.saturating_sub(claimed.fold(0, u64::saturating_add));
+        let claimed = nodes.iter().map(|node| node.told.claim);
+        let free = if nodes.iter().all(|node| node.known) {
+            limit.saturating_sub(claimed.fold(0, u64::saturating_add))
+        } else {
+            0
+        };
         // What a node wants that was not heard yet nobody knows: it has its part, and the others have the rest.
-        let (heard, unheard): (Vec<_>, Vec<_>) = nodes
-            .into_iter()
-            .partition(|(id, _)| self.peers.get(id).is_some_and(|peer| peer.heard > 0));
-        let apart = unheard.iter().map(|(_, told)| told.claim);
+        let (heard, unheard): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.known);
+        let apart = unheard.iter().map(|node| node.told.claim);
         let shared = limit.saturating_sub(apart.fold(0, u64::saturating_add));
-        let mut wishes: Vec<_> = heard.iter().map(|(id, told)| (*id, told.wish)).collect();
+        let mut wishes: Vec<_> = heard.iter().map(|node| (node.id, node.told.wish)).collect();
         wishes.push((self.me, wish));
         wishes.sort_unstable_by_key(|(id, _)| *id);
         let mine = wishes.iter().position(|(id, _)| *id == self.me).unwrap_or(0);
@@ -217,6 +265,7 @@ impl Table {
                 limit,
                 told: Told::default(),
                 since: round,
+                turn: None,
                 used,
             };
             self.lines.insert(key.clone(), line);
@@ -253,22 +302,28 @@ impl Table {
 
     /// What there is to tell of the last round.
     pub fn tell(&mut self) -> Vec<Telling> {
-        let least = self.peers.values().map(|peer| peer.acknowledged).min();
         // To nobody nothing.
-        let known = least.unwrap_or(u64::MAX);
-        let mut news: Vec<_> = self
-            .lines
-            .iter_mut()
-            .filter(|(_, line)| line.since > known)
-            .collect();
-        // What has waited longest, if it is too much at once.
-        news.sort_unstable_by(|a, b| (a.1.since, a.0).cmp(&(b.1.since, b.0)));
+        let known = self.acknowledged();
+        let round = self.round;
+        let mut news = Vec::new();
+        for (key, line) in &mut self.lines {
+            line.turn = line.turn_at(known, round);
+            if let Some(turn) = line.turn {
+                news.push((turn, key, line));
+            }
+        }
+        news.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        let more = news.len() > self.room.told;
         let mut entries = Vec::new();
-        for ((app, kind), line) in news {
-            if entries.len() == MAX_ENTRIES * usize::from(MAX_MESSAGES) {
+        for (turn, (app, kind), line) in news {
+            if entries.len() == self.room.told {
                 // Who hears this round has not heard of it.
-                line.since = self.round + 1;
+                line.since = round + 1;
+                line.share.put_off(known, round + 1);
                 continue;
+            }
+            if let Turn::Waits(_) = turn {
+                line.turn = Some(Turn::Told(round));
             }
             let Told { claim, wish } = line.told;
             entries.push(Entry(app.clone(), *kind, claim, wish.held, wish.wanted));
@@ -287,6 +342,7 @@ impl Table {
                 part,
                 parts: count,
                 heard: heard.clone(),
+                more,
                 entries,
             })
             .collect()
@@ -302,27 +358,29 @@ impl Table {
         self.lines.get(key).map(|line| line.used)
     }
 
-    /// Up to which round all others have heard this node, in this life; `alone` if there are none.
-    fn acknowledged(&self, alone: u64) -> u64 {
-        let all = self.peers.values().map(|peer| peer.acknowledged);
-        let least = all.min().unwrap_or(alone);
-        if least < self.since { 0 } else { least }
+    /// Up to which round all others have heard this node, in this life; without end if there are none.
+    fn acknowledged(&self) -> u64 {
+        let all = self.peers.values().map(Peer::acknowledged);
+        all.min().unwrap_or(u64::MAX)
     }
 
-    /// What the others have told of a quota. Whoever was not heard yet is taken to have begun with the part
-    /// that is its by then.
-    fn tolds(&self, key: &Key, limit: u64) -> Vec<(NodeId, Told)> {
+    /// What the others have told of a quota. Whoever may not have told of it is taken to have begun with the
+    /// part that is its by then.
+    fn tolds(&self, key: &Key, limit: u64) -> Vec<Seen> {
         let parts = self.equal_parts(limit);
         let of = |(id, peer): (&NodeId, &Peer)| {
-            let told = if peer.heard == 0 {
-                Told {
-                    claim: parts.get(id).copied().unwrap_or(0),
-                    ..Told::default()
-                }
-            } else {
-                peer.told.get(key).copied().unwrap_or_default()
+            let told = peer.told.get(key).copied();
+            let known = told.is_some() || peer.is_whole();
+            let claim = parts.get(id).copied().unwrap_or(0);
+            let begun = Told {
+                claim: if known { 0 } else { claim },
+                ..Told::default()
             };
-            (*id, told)
+            Seen {
+                id: *id,
+                told: told.unwrap_or(begun),
+                known,
+            }
         };
         self.peers.iter().map(of).collect()
     }
@@ -330,7 +388,7 @@ impl Table {
     /// What this node begins with: as much as any other, if that is not known to be taken.
     fn first_part(&self, key: &Key, limit: u64) -> u64 {
         let equal = self.equal_parts(limit).get(&self.me).copied().unwrap_or(0);
-        let claimed = self.tolds(key, limit).into_iter().map(|(_, told)| told.claim);
+        let claimed = self.tolds(key, limit).into_iter().map(|node| node.told.claim);
         equal.min(limit.saturating_sub(claimed.fold(0, u64::saturating_add)))
     }
 
@@ -343,7 +401,42 @@ impl Table {
     }
 }
 
+/// Another node's part of a quota.
+struct Seen {
+    id: NodeId,
+    told: Told,
+    /// Whether it has told that.
+    known: bool,
+}
+
+impl Peer {
+    /// Up to which round it has heard this node, of those that are for it.
+    fn acknowledged(&self) -> u64 {
+        if self.acknowledged < self.first {
+            0
+        } else {
+            self.acknowledged
+        }
+    }
+
+    /// Whether it claims nothing beyond what is remembered.
+    fn is_whole(&self) -> bool {
+        self.heard > 0 && !self.more && !self.forgotten
+    }
+}
+
 impl Line {
+    /// `None` if all know it: they have heard the node up to `known`.
+    fn turn_at(&self, known: u64, round: u64) -> Option<Turn> {
+        if self.since <= known {
+            return None;
+        }
+        match self.turn {
+            Some(Turn::Told(first)) if first <= known => Some(Turn::Waits(round)),
+            turn => Some(turn.unwrap_or(Turn::Waits(round))),
+        }
+    }
+
     fn tell(&mut self, told: Told, round: u64) {
         if self.told != told {
             self.told = told;

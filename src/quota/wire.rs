@@ -31,6 +31,9 @@ pub struct Telling {
     /// Up to which round it has heard each other node.
     #[serde(rename = "h")]
     pub heard: BTreeMap<NodeId, u64>,
+    /// Whether more has changed than this round has room for.
+    #[serde(rename = "m", default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// What has changed since all have heard of it.
     #[serde(rename = "e")]
     pub entries: Vec<Entry>,
@@ -70,6 +73,7 @@ mod tests {
             part: 0,
             parts: 1,
             heard: [(NodeId::new(5), 6)].into(),
+            more: false,
             entries: vec![Entry(AppId::new("a").unwrap(), Kind::Calls, 1, 2, 3)],
         };
         let bytes = telling.encode();
@@ -78,6 +82,12 @@ mod tests {
             r#"{"i":1,"r":7,"p":0,"n":1,"h":{"0000000000000005":6},"e":[["a",3,1,2,3]]}"#
         );
         assert_eq!(Telling::decode(&bytes), Some(telling.clone()));
+        let more = Telling {
+            more: true,
+            ..telling.clone()
+        };
+        assert!(more.encode().ends_with(br#""m":true,"e":[["a",3,1,2,3]]}"#));
+        assert_eq!(Telling::decode(&more.encode()), Some(more));
         for (part, parts) in [(1, 1), (0, 0), (0, MAX_MESSAGES + 1)] {
             let bad = Telling {
                 part,

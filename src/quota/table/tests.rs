@@ -1,3 +1,5 @@
+mod room;
+
 use proptest::prelude::*;
 
 use super::*;
