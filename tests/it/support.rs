@@ -4,6 +4,7 @@ pub(crate) mod checker;
 pub(crate) mod child;
 pub(crate) mod client;
 pub(crate) mod corpus;
+pub(crate) mod dice;
 pub(crate) mod edge;
 pub(crate) mod http;
 pub(crate) mod logs;

@@ -1,5 +1,6 @@
 //! What apps use, from the nodes into the store, with whatever is killed on the way.
 
+mod killed;
 mod support;
 mod whole;
 
@@ -35,13 +36,14 @@ async fn rows(place: &Place, step: Step, group: Group) -> Vec<Row> {
     query(&*place.store, &app(), window, 100_000).await.unwrap()
 }
 
-async fn append(stream: &dyn WorkStream, record: &Record) {
+/// Its place in the stream.
+async fn append(stream: &dyn WorkStream, record: &Record) -> u64 {
     let data = Bytes::from(serde_json::to_vec(record).unwrap());
     let queue = (record.node.number() % 4).to_string();
     let node = record.node.to_string();
     let id = format!("{node}.{}", record.sequence);
     let sent = stream.append(&[&queue, &node], Some(&id), data).unwrap();
-    within(sent).await.unwrap();
+    within(sent).await.unwrap().seq
 }
 
 /// Every sum is right at every step, whatever is folded twice.

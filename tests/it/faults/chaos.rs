@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use crate::support::{
     checker::check_to_end,
     client::Client,
+    dice::Dice,
     edge::Edge,
     nats::NatsServer,
     proxy::{Proxy, Weather},
@@ -17,28 +18,13 @@ use crate::support::{
 const CHANNELS: [&str; 4] = ["public:a", "public:b", "public:c", "public:quiet"];
 const STEPS: u64 = 40;
 
-/// SplitMix64: enough for choosing faults, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % sides as u64) as usize
-    }
-}
-
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_fail_at_random() {
-    let seed = setting("SLIPSTREAM_CHAOS_SEED").unwrap_or_else(|| std::process::id().into());
-    println!("SLIPSTREAM_CHAOS_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::take();
     let mut nats = NatsServer::start().await;
     let roads = [Proxy::nats(&nats.url()).await, Proxy::nats(&nats.url()).await];
     let edges = [

@@ -4,20 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use slipstream::{
     config::{Config, Secret, Sources, StoreConfig, UsageConfig},
-    model::NodeId,
+    model::{AppId, NodeId},
     store::{self, Store},
     task::Tasks,
-    usage::{AppRecord, FORMAT, Record},
+    telemetry::Measure,
+    usage::{AppRecord, FORMAT, Group, Record, Row, Step, Window, query},
 };
 use tempfile::TempDir;
 
-use crate::support::mongowire::Mongowire;
+use crate::support::{mongowire::Mongowire, nats::TestLog};
 
 /// Midnight, UTC.
 pub(super) const START_MS: i64 = 1_795_910_400_000;
 
 /// A store of its own.
 pub(super) struct Place {
+    /// Where it is, for other processes.
+    pub(super) url: String,
     pub(super) store: Arc<dyn Store>,
     pub(super) tasks: Tasks,
     _folder: TempDir,
@@ -36,7 +39,7 @@ impl Place {
 
     async fn at(url: String, folder: TempDir) -> Self {
         let config = StoreConfig {
-            url: Some(Secret::new(url)),
+            url: Some(Secret::new(url.clone())),
             timeout: Duration::from_secs(2),
             queue: 1_000,
             max_in_flight: 16,
@@ -44,6 +47,7 @@ impl Place {
         };
         let tasks = Tasks::default();
         Self {
+            url,
             store: store::open(&config, &tasks).await.unwrap(),
             tasks,
             _folder: folder,
@@ -92,4 +96,33 @@ pub(super) fn app_record(messages: i64, peak: i64, namespaces: &[(&str, i64)]) -
             .collect(),
         keys: [("k".to_owned(), START_MS)].into(),
     }
+}
+
+/// What the app `dev` used in these days.
+pub(super) async fn days(place: &Place, group: Group) -> Vec<Row> {
+    rows_of(place, "dev", Step::Day, group).await
+}
+
+/// What an app used around now.
+pub(super) async fn rows_of(place: &Place, app: &str, step: Step, group: Group) -> Vec<Row> {
+    let now_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let window = Window {
+        from_ms: now_ms - 2 * 86_400_000,
+        to_ms: now_ms + 86_400_000,
+        step,
+        group,
+    };
+    let app = AppId::new(app).unwrap();
+    query(&*place.store, &app, window, 10_000).await.unwrap()
+}
+
+/// The sum over days, in case midnight is near.
+pub(super) async fn sum(place: &Place, measure: Measure) -> i64 {
+    let days = days(place, Group::None).await;
+    days.iter().map(|row| row.get(measure)).sum()
+}
+
+/// The log of nodes with this configuration.
+pub(super) async fn log_of(config: &Config) -> TestLog {
+    TestLog::start_with(&config.nats, &config.log).await.unwrap()
 }

@@ -5,51 +5,28 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use slipstream::{
-    config::Config,
     log::BucketName,
     model::AppId,
     task::Tasks,
     telemetry::{Measure, Metrics},
-    usage::{Group, Namespace, Row, Step, Window, Worker, last_used, query},
+    usage::{Group, Namespace, Worker, last_used},
 };
 
-use super::support::{Place, usage_config};
+use super::support::{Place, days, log_of, sum, usage_config};
 use crate::{
     doors::{enter, http, publications},
     support::{
         edge::{API_KEY, Edge},
-        nats::{NatsServer, TestLog},
+        nats::NatsServer,
         token, until,
     },
 };
-
-async fn days(place: &Place, group: Group) -> Vec<Row> {
-    let now_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
-    let window = Window {
-        from_ms: now_ms - 2 * 86_400_000,
-        to_ms: now_ms + 86_400_000,
-        step: Step::Day,
-        group,
-    };
-    let app = AppId::new("dev").unwrap();
-    query(&*place.store, &app, window, 1_000).await.unwrap()
-}
-
-/// The sum over days, in case midnight is near.
-async fn sum(place: &Place, measure: Measure) -> i64 {
-    let days = days(place, Group::None).await;
-    days.iter().map(|row| row.get(measure)).sum()
-}
 
 async fn publish(addr: std::net::SocketAddr, channel: &str, text: &str) {
     let request = format!("POST {}", publications(channel));
     let key = [("x-api-key", API_KEY)];
     let (status, answer) = http(addr, &request, &key, &json!({ "data": text })).await;
     assert!((200..300).contains(&status), "{status} {answer}");
-}
-
-async fn log_of(config: &Config) -> TestLog {
-    TestLog::start_with(&config.nats, &config.log).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,6 +101,11 @@ impl EdgeProcess {
         self.child.wait().unwrap();
     }
 
+    /// The same while others use it: it is gone at once, or a moment later.
+    pub(crate) fn signal_kill(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::KILL).unwrap();
+    }
+
     /// Stops it in its tracks (SIGSTOP), or lets it go on (SIGCONT).
     pub(crate) fn pause(&self, paused: bool) {
         let signal = if paused { Signal::STOP } else { Signal::CONT };
