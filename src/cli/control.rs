@@ -10,6 +10,7 @@ mod client;
 mod edit;
 mod error;
 mod key;
+mod letters;
 mod plan;
 mod prompt;
 mod session_file;

@@ -1,6 +1,7 @@
 //! `slipstream account`, `team`, `app`, `key`, `plan` and `usage`: the real binary against nodes with a store.
 
 mod doors;
+mod letters;
 mod lost;
 mod sessions;
 mod story;

@@ -9,7 +9,7 @@ use super::{
     caller::Caller,
     client::Call,
     error::Error,
-    prompt,
+    letters, prompt,
     table::{Column, fields},
     time::{When, now_ms},
     tokens,
@@ -38,6 +38,45 @@ enum AccountCommand {
         /// End all sessions of the account.
         #[arg(long)]
         everywhere: bool,
+    },
+    /// Make an account. A letter tells how it goes on; with an invitation it is there at once.
+    SignUp {
+        /// The e-mail address, instead of a question.
+        #[arg(long)]
+        email: Option<String>,
+        /// The name, 1 to 80 characters, instead of a question.
+        #[arg(long)]
+        name: Option<String>,
+        /// You have a letter that invites you.
+        #[arg(long)]
+        invited: bool,
+    },
+    /// Verify the address of an account, by the letter.
+    Verify,
+    /// Have that letter sent again.
+    Resend {
+        /// The e-mail address.
+        email: String,
+    },
+    /// Have a letter sent that resets a password.
+    Forgot {
+        /// The e-mail address.
+        email: String,
+    },
+    /// Set a new password, by that letter.
+    Reset,
+    /// Take another e-mail address; a letter goes there.
+    Email {
+        /// The new address.
+        email: String,
+    },
+    /// Confirm that address, by the letter.
+    ConfirmEmail,
+    /// Delete the account, with its sessions and tokens, and teams that have no other owner.
+    Delete {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Tell who you are.
     Show,
@@ -146,6 +185,16 @@ pub(super) async fn run(args: AccountArgs) -> Result<(), Error> {
     match args.command {
         AccountCommand::Login { email } => login(&caller, email).await,
         AccountCommand::Logout { everywhere } => logout(&caller.with_session(), everywhere).await,
+        AccountCommand::SignUp { email, name, invited } => {
+            letters::sign_up(&caller, email, name, invited).await
+        }
+        AccountCommand::Verify => letters::verify(&caller).await,
+        AccountCommand::Resend { email } => letters::resend(&caller, &email).await,
+        AccountCommand::Forgot { email } => letters::forgot(&caller, &email).await,
+        AccountCommand::Reset => letters::reset(&caller).await,
+        AccountCommand::Email { email } => letters::change_email(&caller, &email).await,
+        AccountCommand::ConfirmEmail => letters::confirm_email(&caller).await,
+        AccountCommand::Delete { yes } => letters::delete(&caller.with_session(), yes).await,
         AccountCommand::Show => {
             let account = caller.send(&Call::get(&["account"])).await?;
             caller.show(&account.body, |account| fields(account, ACCOUNT))
