@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{interval, timeout},
+};
 use tracing::{info, warn};
 
 use super::{App, AppRecord, Apps, Opener};
@@ -20,6 +23,9 @@ use crate::{
     task::{self, Tasks},
     telemetry::Metrics,
 };
+
+/// How often it is looked for metrics of apps that are gone.
+const FORGET_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What connections of an app must feel at once. What else has changed they find when they ask for
 /// something ([`Apps::generation`]).
@@ -92,6 +98,7 @@ impl Feed {
             metrics,
         };
         feed.count();
+        tasks.spawn(forget(feed.apps.clone(), feed.metrics.clone()));
         tasks.spawn(feed.watch(log.bucket(BucketName::Apps).watch()));
         match timeout(patience, is_current.wait_for(|current| *current)).await {
             Ok(Ok(_)) => Ok(()),
@@ -212,6 +219,15 @@ impl Feed {
     fn count(&self) {
         let apps = i64::try_from(self.apps.len()).unwrap_or(i64::MAX);
         self.metrics.apps_served.set(apps);
+    }
+}
+
+/// Lets go of the metrics of apps that were removed: their names would stay as long as the node.
+async fn forget(apps: Apps, metrics: Arc<Metrics>) {
+    let mut rounds = interval(FORGET_INTERVAL);
+    loop {
+        rounds.tick().await;
+        metrics.forget(|id| id.as_str() == AppId::UNNAMED || apps.get(id.as_str()).is_some());
     }
 }
 

@@ -377,7 +377,7 @@ impl Metrics {
     }
 
     /// The metrics of `app`. Look them up once per connection or channel and keep them. Call it
-    /// only with apps that exist, since the label stays as long as the node.
+    /// only with apps that exist, since the label stays until [`Metrics::forget`].
     pub fn app(&self, app: &AppId) -> Arc<AppMetrics> {
         if let Some(known) = self.apps.read().get(app) {
             return Arc::clone(known);
@@ -391,6 +391,19 @@ impl Metrics {
     pub fn apps(&self) -> Vec<(AppId, Arc<AppMetrics>)> {
         let apps = self.apps.read();
         apps.iter().map(|(id, app)| (id.clone(), app.clone())).collect()
+    }
+
+    /// Forgets the metrics of apps that are not there any more, once nobody holds them and all that they have used
+    /// was taken.
+    pub fn forget(&self, is_there: impl Fn(&AppId) -> bool) {
+        // Nobody gets hold of them meanwhile.
+        self.apps.write().retain(|id, app| {
+            let keep = is_there(id) || Arc::strong_count(app) > 1 || !app.usage.is_idle();
+            if !keep {
+                self.app_families.remove(id);
+            }
+            keep
+        });
     }
 
     /// Tells so many namespaces of each app apart in what it uses, from now on.

@@ -93,6 +93,18 @@ where
     })
 }
 
+/// Takes what [`by_label`] has made out of `family` again.
+pub(super) fn remove_by_label<L: Label, M>(family: &Family<Labels, M>, fixed: &Labels)
+where
+    M: Default + Clone,
+{
+    for value in L::ALL {
+        let mut labels = fixed.clone();
+        labels.push((L::NAME, value.as_str().to_owned()));
+        family.remove(&labels);
+    }
+}
+
 /// A finished registry.
 #[derive(Debug)]
 pub(super) struct Exporter {

@@ -226,6 +226,15 @@ impl AppUsage {
             .fetch_max(minute, Ordering::Relaxed);
     }
 
+    /// Whether nothing is used, and nothing was since the last time.
+    pub fn is_idle(&self) -> bool {
+        self.connections.lock().is_idle()
+            && self.own.is_zero()
+            && self.others.is_zero()
+            && self.namespaces.read().is_empty()
+            && self.keys.read().is_empty()
+    }
+
     /// What was used since the last time; `None` if that is nothing.
     pub fn take(&self) -> Option<Used> {
         let (connection_ms, peak_connections) = self.connections.lock().take(Instant::now());
@@ -271,6 +280,11 @@ impl Connections {
             since: now,
             total_us: 0,
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        // What is less than a millisecond is told by nobody.
+        self.open == 0 && self.peak == 0 && self.total_us < 1_000
     }
 
     fn go_on(&mut self, now: Instant) {

@@ -8,7 +8,7 @@ use crate::{
     model::AppId,
     telemetry::{
         labels::{ByLabel, Limit, PublishOutcome, QuotaName, RecoveryOutcome},
-        registry::{Builder, Labels, by_label},
+        registry::{Builder, Labels, by_label, remove_by_label},
         usage::{AppUsage, Limits as UsageLimits},
     },
 };
@@ -144,6 +144,28 @@ impl AppFamilies {
             quota_warnings: by_label(&self.quota_warnings, &labels),
             usage: AppUsage::new(usage.clone()),
         }
+    }
+
+    /// They are not exported any more.
+    pub(super) fn remove(&self, app: &AppId) {
+        let labels = vec![("app", app.to_string())];
+        for gauges in [
+            &self.connections,
+            &self.subscriptions,
+            &self.tails,
+            &self.ring_bytes,
+            &self.slow_readers,
+        ] {
+            gauges.remove(&labels);
+        }
+        for counters in [&self.connections_opened, &self.publish_bytes, &self.deliveries] {
+            counters.remove(&labels);
+        }
+        remove_by_label::<PublishOutcome, _>(&self.publishes, &labels);
+        remove_by_label::<RecoveryOutcome, _>(&self.recoveries, &labels);
+        remove_by_label::<Limit, _>(&self.limits_hit, &labels);
+        remove_by_label::<QuotaName, _>(&self.quota_used, &labels);
+        remove_by_label::<QuotaName, _>(&self.quota_warnings, &labels);
     }
 }
 

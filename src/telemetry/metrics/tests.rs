@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::telemetry::Label;
-use crate::telemetry::{Limit, PublishOutcome, RecoveryOutcome};
+use crate::telemetry::{Limit, Measure, PublishOutcome, RecoveryOutcome};
 
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
@@ -105,4 +105,26 @@ fn what_is_held_is_counted_while_it_lives() {
     assert_eq!(gauge.get(), 1);
     drop(held);
     assert_eq!(gauge.get(), 0);
+}
+
+#[test]
+fn an_app_that_is_gone_is_forgotten_when_nobody_holds_it_and_its_usage_was_taken() {
+    let metrics = Metrics::new();
+    let (gone, stays) = (app("gone"), app("stays"));
+    let held = metrics.app(&gone);
+    metrics.app(&stays).connections_opened.inc();
+    held.publishes.of(PublishOutcome::Limited).inc();
+    held.usage.add(Measure::MessagesIn, 1);
+    let is_exported = || metrics.encode().contains("gone");
+    let forget = || metrics.forget(|id| *id == stays);
+    forget();
+    assert!(is_exported(), "somebody holds it");
+    drop(held);
+    forget();
+    assert!(is_exported(), "what it has used would be lost");
+    assert!(metrics.app(&gone).usage.take().is_some());
+    forget();
+    assert!(!is_exported());
+    assert!(metrics.encode().contains("stays") && metrics.apps().len() == 1);
+    assert_eq!(metrics.app(&gone).publishes.of(PublishOutcome::Limited).get(), 0);
 }
