@@ -18,6 +18,7 @@ pub(super) mod openapi;
 mod operator;
 mod page;
 mod plans;
+mod schemas;
 mod teams;
 mod tokens;
 mod usage;
@@ -363,6 +364,7 @@ fn app_routes() -> Routes {
         ("/v1/apps/{app}/keys/{key}", delete(keys::revoke)),
         ("/v1/apps/{app}/keys/{key}/end", post(keys::end)),
         ("/v1/apps/{app}/keys/{key}/rotate", post(keys::rotate)),
+        ("/v1/apps/{app}/schemas", get(schemas::list)),
         ("/v1/apps/{app}/usage", get(usage::get)),
         ("/v1/apps/{app}/versions", get(versions::list)),
         ("/v1/apps/{app}/versions/{version}", get(versions::get)),

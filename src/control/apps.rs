@@ -12,6 +12,7 @@ mod service;
 
 pub use diff::diff;
 pub use document::{AppDocument, Edit, KeyDocument, Version};
+pub(in crate::control) use schemas::registered;
 pub use service::{Apps, AppsError, Created, NewApp, Settled};
 
 /// One thing that keeps a change from taking effect.

@@ -7,13 +7,17 @@ use serde_json::{Map, Value};
 
 use super::{
     Control, Deed, Permission,
-    apps::{AppDocument, Apps, AppsError, Created, Edit, NewApp, Settled, Version, diff},
+    apps::{AppDocument, Apps, AppsError, Created, Edit, NewApp, Settled, Version, diff, registered},
     context::{Actor, Who},
     error::ControlError,
     plan::Quotas,
     plans::{PlanDraft, PlanView},
 };
-use crate::{model::AppId, random, task::Tasks};
+use crate::{
+    model::{AppId, SchemaVersion},
+    random,
+    task::Tasks,
+};
 
 /// What is to be changed of an app; what is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -331,6 +335,22 @@ impl TeamApps {
     pub async fn version(&self, actor: &Actor, id: &AppId, version: u64) -> Result<Version, AppsError> {
         self.get(actor, id, Permission::AppsRead).await?;
         self.apps.version(id, version).await
+    }
+
+    /// The versions of the schemas of an app, by namespace, of those that have any.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub async fn schemas(
+        &self,
+        actor: &Actor,
+        id: &AppId,
+    ) -> Result<Vec<(String, Vec<SchemaVersion>)>, AppsError> {
+        let app = self.get(actor, id, Permission::SchemasRead).await?;
+        let mut schemas = registered(&app.settings);
+        schemas.retain(|_, versions| !versions.is_empty());
+        Ok(schemas.into_iter().collect())
     }
 
     /// Makes or changes a plan; whether it is new. The apps that are on it feel it soon, by and by.

@@ -3,8 +3,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    account, apps, audit, auth, error, invitations, keys, members, operator, plans, teams, tokens, usage,
-    versions,
+    account, apps, audit, auth, error, invitations, keys, members, operator, plans, schemas, teams, tokens,
+    usage, versions,
 };
 
 /// See the module.
@@ -69,6 +69,7 @@ use super::{
         keys::end,
         keys::rotate,
         usage::get,
+        schemas::list,
         versions::list,
         versions::get,
         versions::roll_back,

@@ -51,6 +51,11 @@ enum AppCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// List the schemas of payloads of an app, by namespace; --json has what they say.
+    Schemas {
+        /// The app's id.
+        app: String,
+    },
     /// List the versions of an app.
     Versions {
         /// Its id.
@@ -169,6 +174,21 @@ pub(super) async fn run(args: AppArgs) -> Result<(), Error> {
             prompt::confirm(&format!("Delete the app {app} for good"), yes)?;
             let call = Call::delete(&["apps", &app]).seen(seen.tag());
             caller.act(&call, "the app is deleted").await
+        }
+        AppCommand::Schemas { app } => {
+            let schemas = caller.send(&Call::get(&["apps", &app, "schemas"])).await?;
+            caller.show(&schemas.body, |schemas| {
+                let mut namespaces = schemas["items"].as_array().cloned().unwrap_or_default();
+                for namespace in &mut namespaces {
+                    let versions = namespace["versions"].as_array().into_iter().flatten();
+                    let numbers: Vec<_> = versions.map(|version| version["version"].clone()).collect();
+                    namespace["versions"] = numbers.into();
+                }
+                table(
+                    &namespaces,
+                    &[("namespace", "namespace"), ("versions", "versions")],
+                )
+            })
         }
         AppCommand::Versions { app } => {
             let versions = caller.list(&Call::get(&["apps", &app, "versions"])).await?;

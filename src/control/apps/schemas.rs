@@ -1,6 +1,6 @@
 //! Versions of schemas as they are registered: what may become of those that are there.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
@@ -84,7 +84,7 @@ fn successors(versions: &[SchemaVersion], at: usize, rule: &Rule, refuse: &mut i
 
 /// The schemas of settings as they are stored, by namespace. They may be of a time when other settings were
 /// good, so nothing else is asked of them.
-fn registered(settings: &Value) -> HashMap<String, Vec<SchemaVersion>> {
+pub(in crate::control) fn registered(settings: &Value) -> BTreeMap<String, Vec<SchemaVersion>> {
     let list = |value: &Value, key: &str| {
         value
             .get(key)

@@ -278,6 +278,40 @@ async fn plans_bind_apps() {
     console.stop().await;
 }
 
+/// What is made from schemas, such as code, needs a token that reads nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_are_read_with_a_permission_of_their_own() {
+    let deployment = Deployment::start().await;
+    let console = deployment.all().start().await;
+    let ann = Caller::person(console.addr, "ann").await;
+    let team = ann.team("Shop").await;
+    ann.app(&team, "shop").await;
+    assert_eq!(
+        ann.get("/v1/apps/shop/schemas").await.expect(200),
+        json!({"items": []})
+    );
+    let price = json!({"properties": {"price": {"type": "number"}}});
+    let mut settings = settings();
+    settings["namespaces"][0]["schemas"] =
+        json!([{"version": 1, "schema": price}, {"version": 2, "schema": "true"}]);
+    ann.call("PATCH", "/v1/apps/shop", &json!({"settings": settings}))
+        .await
+        .expect(200);
+
+    let soon = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 + 600_000;
+    let token = json!({"name": "t", "scopes": ["schemas.read"], "expires_ms": soon});
+    let token = ann.call("POST", "/v1/account/tokens", &token).await.expect(201);
+    let program = Caller::with(console.addr, token["token"].as_str().unwrap());
+    let schemas = program.get("/v1/apps/shop/schemas").await.expect(200);
+    let versions = json!([{"version": 1, "schema": price}, {"version": 2, "schema": true}]);
+    assert_eq!(
+        schemas["items"],
+        json!([{"namespace": settings["namespaces"][0]["name"], "versions": versions}])
+    );
+    assert_eq!(program.get("/v1/apps/shop").await.error(), (403, "scope_missing"));
+    console.stop().await;
+}
+
 /// Members come by invitation, and do what their role allows.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_do_what_their_role_allows() {
