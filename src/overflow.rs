@@ -16,6 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::{
@@ -32,10 +33,13 @@ use crate::{
 mod backlog;
 mod drain;
 mod message;
+mod turns;
 mod watch;
 
 use backlog::{Appended, Backlogs};
+use drain::Held;
 use message::{Notice, Queued};
+use turns::Turns;
 
 /// What nodes tell each other on.
 const TOPIC: &str = "overflow";
@@ -67,8 +71,10 @@ pub struct Overflow {
     backlogs: Mutex<Backlogs>,
     /// [`Backlogs::len`], for who only wants to know that it is 0.
     places: AtomicUsize,
-    /// Apps that this node is publishing for.
-    draining: Mutex<Vec<AppId>>,
+    /// Whose turn it is to be published for. Locked before `backlogs`, where both are.
+    turns: Mutex<Turns<Held>>,
+    /// An app has come to wait for its turn.
+    crowded: Notify,
     /// The stream refused the last append since it holds as much as it may. Only for the log.
     is_full: AtomicBool,
     metrics: Arc<Metrics>,
@@ -93,7 +99,8 @@ impl Overflow {
             config: config.clone(),
             backlogs: Mutex::new(Backlogs::new(config.max_channels, config.check_interval)),
             places: AtomicUsize::new(0),
-            draining: Mutex::new(Vec::new()),
+            turns: Mutex::new(Turns::new(config.max_drains)),
+            crowded: Notify::new(),
             is_full: AtomicBool::new(false),
             metrics,
             tasks: tasks.clone(),

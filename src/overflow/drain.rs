@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
-use super::{LAST_PART, Notice, Overflow, Queued, TOPIC};
+use super::{
+    LAST_PART, Notice, Overflow, Queued, TOPIC,
+    turns::{Next, Turn, Turns},
+};
 use crate::{
     apps::{App, Late},
     channel::PublishFailure,
-    log::{ConsumeOptions, WorkMessage},
+    log::{ConsumeOptions, Consumer, ReadError, WorkMessage},
     model::{AppId, ChannelName},
     telemetry::QueueOutcome,
 };
@@ -21,93 +24,255 @@ const FORGET: Duration = Duration::from_secs(3_600);
 /// The longest that a message is put off at once.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What becomes of a message.
+/// A message that is delivered and not settled, between two attempts to publish it.
+pub(super) struct Held {
+    message: WorkMessage,
+    /// Since when it is known whether it has waited for the rates.
+    late: Late,
+    /// The rates have admitted it.
+    admitted: bool,
+    /// It may be given to somebody else soon after: it is not published any more.
+    until: Instant,
+}
+
+/// What an attempt to publish came to.
 enum Done {
     /// It is in the log.
     Published,
     /// It never will be.
     Never(&'static str),
     /// Not now: after so long.
+    Wait(Duration),
+}
+
+/// What has become of a message.
+enum Settled {
+    /// It is out of the queue.
+    Done,
+    /// It is to be tried again after so long, by whoever has it.
+    Wait(Held, Duration),
+    /// It was given back, and comes again after so long.
     Later(Duration),
 }
 
+/// How a turn ends.
+enum End {
+    /// Nothing waits, as far as is known.
+    Nothing,
+    /// Others wait, and it had its share.
+    Share,
+    /// Until after so long it would be of no use.
+    Rest(Duration, Option<Held>),
+}
+
 impl Overflow {
-    /// Publishes for an app until nothing waits, if this node does not yet, and has the room.
+    /// Publishes for an app until nothing waits, as soon as it is its turn.
     pub(super) fn drain(self: &Arc<Self>, id: &AppId) {
-        let mut draining = self.draining.lock();
-        let known = draining.iter().any(|known| known == id);
-        if known || draining.len() >= self.config.max_drains || self.apps.get(id.as_str()).is_none() {
+        if self.apps.get(id.as_str()).is_none() {
             return;
         }
-        draining.push(id.clone());
-        drop(draining);
+        let (runs, is_crowded) = self.turns(|turns| (turns.ask(id), turns.is_crowded()));
+        if runs {
+            self.run((id.clone(), None));
+        } else if is_crowded {
+            self.crowded.notify_one();
+        }
+    }
+
+    fn run(self: &Arc<Self>, (app, kept): Next<Held>) {
         let draining = Draining {
             overflow: self.clone(),
-            app: id.clone(),
+            app,
+            left: false,
         };
-        self.tasks.spawn(async move { draining.run().await });
+        self.tasks.spawn(draining.run(kept));
+    }
+
+    fn turns<T>(&self, act: impl FnOnce(&mut Turns<Held>) -> T) -> T {
+        let mut turns = self.turns.lock();
+        let result = act(&mut turns);
+        let waiting = i64::try_from(turns.waiting()).unwrap_or(i64::MAX);
+        self.metrics.queue_apps_waiting.set(waiting);
+        result
     }
 }
 
-/// An app that this node publishes for. Dropping it lets another task do that.
+/// An app that this node publishes for, or that rests. Dropping it lets another task do that.
 struct Draining {
     overflow: Arc<Overflow>,
     app: AppId,
+    /// It has given up its place among [`Turns`].
+    left: bool,
 }
 
 impl Drop for Draining {
     fn drop(&mut self) {
-        self.overflow.draining.lock().retain(|app| *app != self.app);
+        if !self.left {
+            let next = self.overflow.turns(|turns| turns.leave(&self.app));
+            self.start(next);
+        }
     }
 }
 
 impl Draining {
-    async fn run(self) {
-        let overflow = &self.overflow;
-        let options = ConsumeOptions {
-            durable: self.app.as_str().to_owned(),
-            prefix: vec![self.app.as_str().to_owned()],
-            // What follows is not even delivered before this one is settled: that makes the order.
-            max_ack_pending: 1,
-            ack_wait: overflow.config.ack_wait,
-            forget_after: Some(FORGET),
-        };
-        let mut consumer = match overflow.stream.consume(options).await {
-            Ok(consumer) => consumer,
-            Err(error) => {
-                debug!(app = %self.app, %error, "what waits cannot be read now");
-                // The next round tries again.
-                return;
-            }
-        };
-        while let Some(app) = overflow.apps.get(self.app.as_str()) {
-            match consumer.pull(1, overflow.config.check_interval).await {
-                Ok(messages) if messages.is_empty() => {
-                    if !overflow.with(|backlogs| backlogs.has_app(&self.app)) {
+    async fn run(mut self, mut kept: Option<Held>) {
+        loop {
+            match self.turn(kept.take()).await {
+                End::Nothing => {
+                    if self.leave() {
                         return;
                     }
                 }
-                Ok(messages) => {
-                    for message in &messages {
-                        self.settle(&app, message).await;
+                End::Share => {
+                    self.left = true;
+                    let next = self.overflow.turns(|turns| turns.again(&self.app, None));
+                    return self.start(next);
+                }
+                End::Rest(after, held) => {
+                    let next = self.overflow.turns(|turns| turns.rest(&self.app));
+                    self.start(next);
+                    sleep(after).await;
+                    match self.overflow.turns(|turns| turns.rested(&self.app, held)) {
+                        Some(held) => kept = held,
+                        None => {
+                            self.left = true;
+                            return self.overflow.crowded.notify_one();
+                        }
                     }
                 }
-                Err(_) => sleep(PAUSE).await,
             }
         }
     }
 
-    async fn settle(&self, app: &App, message: &WorkMessage) {
+    fn start(&self, next: Option<Next<Held>>) {
+        if let Some(next) = next {
+            self.overflow.run(next);
+        }
+    }
+
+    /// Leaves if nothing waits. Whoever queues something meanwhile finds that it is still there, or is gone.
+    fn leave(&mut self) -> bool {
+        let (is_over, next) = self.overflow.turns(|turns| match self.has_backlog() {
+            true => (false, None),
+            false => (true, turns.leave(&self.app)),
+        });
+        self.left = is_over;
+        self.start(next);
+        is_over
+    }
+
+    fn has_backlog(&self) -> bool {
         let overflow = &self.overflow;
-        let channel = match message.key.as_slice() {
+        overflow.apps.get(self.app.as_str()).is_some()
+            && overflow.with(|backlogs| backlogs.has_app(&self.app))
+    }
+
+    /// Publishes until others are to have their turn, or nothing is left.
+    async fn turn(&self, mut held: Option<Held>) -> End {
+        let overflow = &self.overflow;
+        let (began, mut turn) = (Instant::now(), Turn::default());
+        let mut consumer = None;
+        while let Some(app) = overflow.apps.get(self.app.as_str()) {
+            if let Some(message) = held.take() {
+                match self.settle(&app, message).await {
+                    Settled::Done => turn.settled(),
+                    Settled::Later(after) => return End::Rest(after, None),
+                    Settled::Wait(message, after) => {
+                        let again = Instant::now() + after;
+                        if !self.stays_until(again).await {
+                            let rest = again.saturating_duration_since(Instant::now());
+                            return End::Rest(rest, Some(message));
+                        }
+                        held = Some(message);
+                        continue;
+                    }
+                }
+            }
+            let is_crowded = overflow.turns.lock().is_crowded();
+            if is_crowded && turn.is_over(began.elapsed()) {
+                return End::Share;
+            }
+            match self.pull(&mut consumer, is_crowded).await {
+                Ok(Some(message)) => held = Some(message),
+                Ok(None) if !self.has_backlog() => return End::Nothing,
+                // Another node has its first message, or has put it off.
+                Ok(None) if is_crowded => return End::Rest(overflow.config.check_interval, None),
+                Ok(None) => {}
+                Err(error) => {
+                    debug!(app = %self.app, %error, "what waits cannot be read now");
+                    if !self.stays_until(Instant::now() + PAUSE).await {
+                        return End::Rest(PAUSE, None);
+                    }
+                }
+            }
+        }
+        End::Nothing
+    }
+
+    /// Waits in its turn. False as soon as others wait for theirs.
+    async fn stays_until(&self, until: Instant) -> bool {
+        loop {
+            let crowded = self.overflow.crowded.notified();
+            tokio::pin!(crowded);
+            // From here on nobody comes unnoticed.
+            crowded.as_mut().enable();
+            if self.overflow.turns.lock().is_crowded() {
+                return false;
+            }
+            if timeout_at(until, crowded).await.is_err() {
+                return true;
+            }
+        }
+    }
+
+    /// The next message, which is waited for if nobody waits for this app.
+    async fn pull(
+        &self,
+        consumer: &mut Option<Box<dyn Consumer>>,
+        is_crowded: bool,
+    ) -> Result<Option<Held>, ReadError> {
+        let config = &self.overflow.config;
+        let consumer = match consumer {
+            Some(consumer) => consumer,
+            None => {
+                let options = ConsumeOptions {
+                    durable: self.app.as_str().to_owned(),
+                    prefix: vec![self.app.as_str().to_owned()],
+                    // What follows is not even delivered before this one is settled: that makes the order.
+                    max_ack_pending: 1,
+                    ack_wait: config.ack_wait,
+                    forget_after: Some(FORGET),
+                };
+                consumer.insert(self.overflow.stream.consume(options).await?)
+            }
+        };
+        let wait = if is_crowded {
+            Duration::ZERO
+        } else {
+            config.check_interval
+        };
+        let message = consumer.pull(1, wait).await?.pop();
+        Ok(message.map(|message| Held {
+            message,
+            late: Late::default(),
+            admitted: false,
+            // Half the time after which the message is given to somebody else.
+            until: Instant::now() + config.ack_wait / 2,
+        }))
+    }
+
+    async fn settle(&self, app: &App, mut held: Held) -> Settled {
+        let overflow = &self.overflow;
+        let count = |outcome| overflow.metrics.queue.of(outcome).inc();
+        let channel = match held.message.key.as_slice() {
             [_, channel, last] if last == LAST_PART => ChannelName::new(channel).ok(),
             _ => None,
         };
         let done = match &channel {
-            Some(channel) => self.publish(app, channel, message).await,
+            Some(channel) => self.publish(app, channel, &mut held).await,
             None => Done::Never("its key is not one of the queue"),
         };
-        let count = |outcome| overflow.metrics.queue.of(outcome).inc();
+        let message = &held.message;
         let settled = match done {
             Done::Published => {
                 count(QueueOutcome::Published);
@@ -118,11 +283,13 @@ impl Draining {
                 count(QueueOutcome::Dropped);
                 message.term().await
             }
-            Done::Later(after) => {
+            Done::Wait(after) if Instant::now() + after <= held.until => return Settled::Wait(held, after),
+            Done::Wait(after) => {
+                let after = after.min(LONGEST);
                 count(QueueOutcome::Deferred);
                 // If that fails it comes again all the same.
                 let _ = message.nak(after).await;
-                return;
+                return Settled::Later(after);
             }
         };
         if let (Ok(()), Some(channel)) = (settled, channel) {
@@ -130,12 +297,13 @@ impl Draining {
             let notice = Notice::drained(&self.app, &channel, message.seq);
             overflow.log.tell(TOPIC, notice.encode());
         }
+        Settled::Done
     }
 
-    /// Waits for the rate, at most half the time after which the message is given to somebody else.
-    async fn publish(&self, app: &App, channel: &ChannelName, message: &WorkMessage) -> Done {
+    /// Publishes if the rates admit it.
+    async fn publish(&self, app: &App, channel: &ChannelName, held: &mut Held) -> Done {
         let hub = &self.overflow.hub;
-        let Some(Queued { record, key }) = Queued::decode(&message.data) else {
+        let Some(Queued { record, key }) = Queued::decode(&held.message.data) else {
             return Done::Never("it is not in a form that is known here");
         };
         let Some(rule) = app.rules.rule(channel) else {
@@ -147,12 +315,14 @@ impl Draining {
         let Some(route) = hub.route(&app.id, channel, &rule.history) else {
             return Done::Never("its retention class does not exist");
         };
-        let until = Instant::now() + self.overflow.config.ack_wait / 2;
-        let bytes = hub.stored_bytes(&route, &record, Some(&key));
-        if let Err(wait) = admitted(app, channel, bytes, until).await {
-            return Done::Later(wait.min(LONGEST));
+        if !held.admitted {
+            let bytes = hub.stored_bytes(&route, &record, Some(&key));
+            if let Err(throttled) = app.admit_late(channel, bytes, &mut held.late) {
+                return Done::Wait(throttled.retry_after);
+            }
+            held.admitted = true;
         }
-        store(until, || async {
+        store(held.until, || async {
             hub.publish(&route, &record, Some(&key))?.await
         })
         .await
@@ -161,51 +331,34 @@ impl Draining {
 
 /// With its key a repeat is stored once, so an unknown outcome is tried again. Never after `until`: the message
 /// may be somebody else's then, and those behind it published.
-async fn store<T, F>(until: Instant, attempt: impl Fn() -> F) -> Done
+async fn store<T, F>(until: Instant, attempt: impl FnOnce() -> F) -> Done
 where
     F: Future<Output = Result<T, PublishFailure>>,
 {
-    while Instant::now() <= until {
-        match attempt().await {
-            Ok(_) => return Done::Published,
-            Err(PublishFailure::Refused(_)) => return Done::Never("the log refused it"),
-            Err(_) => sleep(PAUSE).await,
-        }
+    if Instant::now() > until {
+        return Done::Wait(PAUSE);
     }
-    Done::Later(PAUSE)
-}
-
-/// Waits until the app's rates admit it; or answers how long that would take from now.
-async fn admitted(app: &App, channel: &ChannelName, bytes: u64, until: Instant) -> Result<(), Duration> {
-    let mut late = Late::default();
-    while let Err(throttled) = app.admit_late(channel, bytes, &mut late) {
-        let wait = throttled.retry_after;
-        if Instant::now() + wait > until {
-            return Err(wait);
-        }
-        sleep(wait).await;
+    match attempt().await {
+        Ok(_) => Done::Published,
+        Err(PublishFailure::Refused(_)) => Done::Never("the log refused it"),
+        Err(_) => Done::Wait(PAUSE),
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn what_may_be_given_to_another_node_is_not_published_any_more() {
-        let attempts = AtomicUsize::new(0);
-        let fails = || async {
-            attempts.fetch_add(1, Ordering::Relaxed);
-            Err::<(), _>(PublishFailure::Unknown)
-        };
-        let until = Instant::now() + 2 * PAUSE;
-        assert!(matches!(store(until, fails).await, Done::Later(_)));
-        assert_eq!(attempts.load(Ordering::Relaxed), 3);
-        // The node stood still between the delivery and the first attempt.
-        assert!(matches!(store(until, fails).await, Done::Later(_)));
-        assert_eq!(attempts.load(Ordering::Relaxed), 3);
+        let until = Instant::now() + PAUSE;
+        let unknown = || async { Err::<(), _>(PublishFailure::Unknown) };
+        assert!(matches!(store(until, unknown).await, Done::Wait(_)));
+        tokio::time::advance(PAUSE).await;
+        let stored = || async { Ok::<_, PublishFailure>(()) };
+        assert!(matches!(store(until, stored).await, Done::Published));
+        // The node stood still between the delivery and the attempt, or others had their turn.
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(matches!(store(until, stored).await, Done::Wait(_)));
     }
 }

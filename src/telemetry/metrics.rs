@@ -132,6 +132,8 @@ pub struct Metrics {
     pub revoked_connections: Counter,
     /// Channels of which publications wait in the queue, as far as this node knows.
     pub queue_channels: Gauge,
+    /// Apps that wait until others have been published for from the queue.
+    pub queue_apps_waiting: Gauge,
     /// Publications that had waited in the queue, by this node.
     pub queue: ByLabel<QueueOutcome, Counter>,
     /// Attempts to sign in.
@@ -338,6 +340,10 @@ impl Metrics {
             queue_channels: b.gauge(
                 "slipstream_queue_channels",
                 "Channels of which publications wait in the queue, as far as the node knows.",
+            ),
+            queue_apps_waiting: b.gauge(
+                "slipstream_queue_apps_waiting",
+                "Apps with publications in the queue that wait until the node has published for others.",
             ),
             queue: b.counters(
                 "slipstream_queue_total",
