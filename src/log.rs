@@ -25,7 +25,7 @@ pub mod memory;
 pub mod nats;
 mod work;
 
-pub use self::work::{ConsumeOptions, Consumer, StreamName, Waiting, WorkMessage, WorkStream};
+pub use self::work::{ConsumeOptions, Consumer, Counts, StreamName, Waiting, WorkMessage, WorkStream};
 
 /// A boxed future: the log is used as `Arc<dyn Log>`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -31,12 +31,14 @@ use crate::{
 };
 
 mod backlog;
+mod census;
 mod drain;
 mod message;
 mod turns;
 mod watch;
 
 use backlog::{Appended, Backlogs};
+use census::Census;
 use drain::Held;
 use message::{Notice, Queued};
 use turns::Turns;
@@ -107,6 +109,7 @@ impl Overflow {
         });
         overflow.find_at_start().await;
         tasks.spawn(overflow.clone().hear());
+        tasks.spawn(overflow.clone().tell_again());
         tasks.spawn(overflow.clone().watch());
         overflow
     }

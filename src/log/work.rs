@@ -66,6 +66,21 @@ pub trait WorkStream: Send + Sync {
     /// What is stored under keys that begin with `prefix` and go on behind it; no parts = everything. It may
     /// be as old as a replica lags. Of a work queue it is what is not settled.
     fn waiting<'a>(&'a self, prefix: &'a [&'a str]) -> BoxFuture<'a, Result<Waiting, ReadError>>;
+
+    /// How many messages are stored under each key that begins with `prefix` and goes on behind it, as the
+    /// leader had them at one moment: nothing that was acknowledged before is missing, and what was settled just
+    /// before may be in it. No parts = everything. It costs the leader and the answer's way as much as
+    /// there are keys, so it is not for every publication.
+    fn counts<'a>(&'a self, prefix: &'a [&'a str]) -> BoxFuture<'a, Result<Counts, ReadError>>;
+}
+
+/// What a stream holds, by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Keys that have messages, and how many; in no order.
+    pub keys: Vec<(Vec<String>, u64)>,
+    /// Whether these are all keys. An answer has at most 100,000.
+    pub is_whole: bool,
 }
 
 /// What a stream holds.

@@ -5,22 +5,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 
-use super::{Notice, Overflow, TOPIC};
+use super::{Census, Notice, Overflow, TOPIC};
 use crate::{
-    log::{NodeMessage, hear},
-    model::{AppId, ChannelName, Overflow as Policy},
+    log::{NodeMessage, Waiting, hear},
+    model::{AppId, ChannelName},
 };
 
-/// Channels of an app that the stream is asked about in one round.
+/// Channels of an app that the stream is asked about in one round, where it is asked app by app.
 const ASK: usize = 16;
+/// Apps, likewise.
+const ASK_APPS: usize = 64;
+/// So many keys of one answer make the next one come an interval later.
+const KEYS: usize = 10_000;
+/// The pause behind a round is at least so many times as long as the round was.
+const EASE: u32 = 4;
 /// Channels that one notice tells of.
 const TELL: usize = 256;
 /// So many rounds pass until what nobody told of is looked for.
-const ROUNDS: u32 = 5;
-/// So many, until it is looked for in apps, too, that have no queue any more.
-const ALL_ROUNDS: u32 = 60;
+const ROUNDS: usize = 5;
 /// A node that starts looks for it no longer than this.
 const AT_START: Duration = Duration::from_secs(5);
 
@@ -64,9 +68,9 @@ impl Overflow {
         }
     }
 
-    pub(super) async fn watch(self: Arc<Self>) {
+    /// Tells the others again of what has been queued meanwhile. Waits for nothing.
+    pub(super) async fn tell_again(self: Arc<Self>) {
         let mut rounds = interval(self.config.check_interval);
-        let mut round = 0_u32;
         loop {
             rounds.tick().await;
             let untold = self.with(super::Backlogs::untold);
@@ -80,20 +84,74 @@ impl Overflow {
                 };
                 self.log.tell(TOPIC, notice.encode());
             }
-            let apps = self.with(|backlogs| backlogs.apps());
-            for app in apps {
-                self.ask(&app).await;
-                self.drain(&app);
-            }
-            round = round.wrapping_add(1);
-            if round.is_multiple_of(ROUNDS) {
-                self.find_unknown(round.is_multiple_of(ALL_ROUNDS)).await;
-            }
         }
     }
 
-    /// Asks the stream what is left of an app.
-    async fn ask(&self, app: &AppId) {
+    /// Asks the stream what is left, and looks for what nobody has told of.
+    pub(super) async fn watch(self: Arc<Self>) {
+        // The one before was at the start.
+        let mut round = 1_usize;
+        loop {
+            let began = Instant::now();
+            let keys = self.ask(round, round.is_multiple_of(ROUNDS)).await;
+            round = round.wrapping_add(1);
+            sleep(pause(self.config.check_interval, keys, began.elapsed())).await;
+        }
+    }
+
+    /// One round: one question about all apps, or a few about some of them if that has too long an answer. How
+    /// many keys the stream had. `all`: also of apps of which this node knows nothing.
+    async fn ask(self: &Arc<Self>, round: usize, all: bool) -> usize {
+        let mut apps = self.with(|backlogs| backlogs.apps());
+        if apps.is_empty() {
+            let nothing = |waiting: Waiting| waiting.messages == 0;
+            if !all || self.stream.waiting(&[]).await.is_ok_and(nothing) {
+                return 0;
+            }
+        }
+        let asked = Instant::now();
+        let Ok(counts) = self.stream.counts(&[]).await else {
+            apps.iter().for_each(|app| self.drain(app));
+            return 0;
+        };
+        let census = Census::new(counts);
+        if census.is_whole() {
+            // The lock is taken for each app: publishers want it, too.
+            for app in &apps {
+                self.with(|backlogs| {
+                    backlogs.counted(app, census.messages(app).unwrap_or_default());
+                    for place in backlogs.settled(app, asked, usize::MAX) {
+                        if census.is_empty(app, &place) {
+                            backlogs.empty(app, &place, asked);
+                        }
+                    }
+                });
+            }
+        } else {
+            apps.sort();
+            let begin = (round * ASK_APPS) % apps.len().max(1);
+            for app in apps.iter().cycle().skip(begin).take(ASK_APPS.min(apps.len())) {
+                self.ask_of(app).await;
+            }
+        }
+        if all {
+            for app in census.apps() {
+                if self.apps.get(app.as_str()).is_some() && !self.with(|backlogs| backlogs.has_app(app)) {
+                    self.with(|backlogs| backlogs.suspect(app, Instant::now()));
+                    self.drain(app);
+                }
+            }
+        }
+        for app in &apps {
+            if self.with(|backlogs| backlogs.has_app(app)) {
+                self.drain(app);
+            }
+        }
+        census.keys()
+    }
+
+    /// Asks the stream what is left of one app.
+    async fn ask_of(&self, app: &AppId) {
         let asked = Instant::now();
         let Ok(waiting) = self.stream.waiting(&[app.as_str()]).await else {
             return;
@@ -116,26 +174,32 @@ impl Overflow {
 
     /// What waits when a node starts, as far as there is an answer in time.
     pub(super) async fn find_at_start(self: &Arc<Self>) {
-        let _ = timeout(AT_START, self.find_unknown(false)).await;
+        let _ = timeout(AT_START, self.ask(0, true)).await;
     }
+}
 
-    /// Looks for what waits and nobody has told of: a node has just started, or a notice was lost.
-    async fn find_unknown(self: &Arc<Self>, all: bool) {
-        match self.stream.waiting(&[]).await {
-            Ok(waiting) if waiting.messages > 0 => {}
-            _ => return,
-        }
-        let queues =
-            |app: &crate::apps::App| app.rules.iter().any(|(_, rule)| rule.overflow == Policy::Queue) || all;
-        for app in self.apps.all().iter().filter(|app| queues(app)) {
-            if self.with(|backlogs| backlogs.has_app(&app.id)) {
-                continue;
-            }
-            let waiting = self.stream.waiting(&[app.id.as_str()]).await;
-            if waiting.is_ok_and(|waiting| waiting.messages > 0) {
-                self.with(|backlogs| backlogs.suspect(&app.id, Instant::now()));
-                self.drain(&app.id);
-            }
+/// Until the next round: the longer, the more this one has cost.
+fn pause(interval: Duration, keys: usize, took: Duration) -> Duration {
+    let rounds = u32::try_from(1 + keys / KEYS).unwrap_or(u32::MAX);
+    interval.saturating_mul(rounds).max(took.saturating_mul(EASE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_is_asked_the_more_seldom_the_more_it_has() {
+        let second = Duration::from_secs(1);
+        for (keys, took, expected) in [
+            (0, Duration::ZERO, second),
+            (KEYS - 1, second / 10, second),
+            (KEYS, Duration::ZERO, 2 * second),
+            (10 * KEYS, Duration::ZERO, 11 * second),
+            (0, second, 4 * second),
+            (10 * KEYS, 10 * second, 40 * second),
+        ] {
+            assert_eq!(pause(second, keys, took), expected, "{keys} {took:?}");
         }
     }
 }

@@ -79,6 +79,7 @@ pub(crate) async fn conformance(log: Arc<dyn Log>, class: ClassName) {
         work::no_key_reaches_another_apps_messages,
         work::events_stay_when_they_are_settled,
         work::what_waits_is_counted_with_its_oldest,
+        work::what_waits_is_counted_by_key,
         work::consumers_of_a_work_queue_do_not_overlap,
         work::a_full_work_queue_refuses_and_keeps_what_it_has,
     ];

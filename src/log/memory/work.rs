@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     log::{
-        Ack, AckFuture, BoxFuture, ConsumeOptions, Consumer, PublishError, ReadError, StreamName, Waiting,
-        WorkMessage, WorkStream,
+        Ack, AckFuture, BoxFuture, ConsumeOptions, Consumer, Counts, PublishError, ReadError, StreamName,
+        Waiting, WorkMessage, WorkStream,
         work::{Settle, Verdict, check_key},
     },
     model::Offset,
@@ -28,6 +28,8 @@ use crate::{
 
 /// What a message costs besides its key, data and id.
 const OVERHEAD_BYTES: u64 = 34;
+/// The keys of one answer.
+const MAX_COUNTS: usize = 100_000;
 /// How long the id of an append is remembered.
 const WINDOW_MS: i64 = 120_000;
 
@@ -271,6 +273,22 @@ impl WorkStream for MemoryWorkStream {
                     oldest_ms: waiting.oldest_ms.or(Some(message.time_ms)),
                     oldest_seq: waiting.oldest_seq.or(Some(*seq)),
                 })
+            })
+        })
+    }
+
+    fn counts<'a>(&'a self, prefix: &'a [&'a str]) -> BoxFuture<'a, Result<Counts, ReadError>> {
+        Box::pin(async move {
+            self.with(|work| {
+                let messages = work.messages.values();
+                let mut counts = BTreeMap::<_, u64>::new();
+                for message in messages.filter(|message| begins_with(&message.key, prefix)) {
+                    *counts.entry(message.key.clone()).or_default() += 1;
+                }
+                Counts {
+                    is_whole: counts.len() <= MAX_COUNTS,
+                    keys: counts.into_iter().take(MAX_COUNTS).collect(),
+                }
             })
         })
     }

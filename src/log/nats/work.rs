@@ -1,16 +1,18 @@
 //! The deployment's own streams: pull consumers over the node's connection, appends like publications.
 
 mod consumer;
+mod subjects;
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, HeaderValue, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
+use serde_json::json;
 
-use self::consumer::NatsConsumer;
+use self::{consumer::NatsConsumer, subjects::Subjects};
 use super::{api::Api, format::join, inbox::Inbox, publish::Publisher, read::Reads, subject};
 use crate::log::{
-    AckFuture, BoxFuture, ConsumeOptions, Consumer, PublishError, ReadError, Waiting, WorkStream,
+    AckFuture, BoxFuture, ConsumeOptions, Consumer, Counts, PublishError, ReadError, Waiting, WorkStream,
     work::check_key,
 };
 
@@ -73,6 +75,15 @@ impl WorkStream for NatsWorkStream {
                     oldest_ms: Some(oldest.time_ms),
                     oldest_seq: Some(oldest.seq),
                 }))
+        })
+    }
+
+    fn counts<'a>(&'a self, prefix: &'a [&'a str]) -> BoxFuture<'a, Result<Counts, ReadError>> {
+        Box::pin(async move {
+            let what = format!("STREAM.INFO.{}", self.stream);
+            let request = json!({ "subjects_filter": self.below(prefix) });
+            let subjects: Subjects = self.api.call(&what, &request).await?;
+            subjects.accept(&self.root)
         })
     }
 }

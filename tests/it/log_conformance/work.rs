@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipstream::{
     log::{
-        Ack, ConsumeOptions, Consumer, PublishError, ReadError, StreamName, Waiting, WorkMessage, WorkStream,
+        Ack, ConsumeOptions, Consumer, Counts, PublishError, ReadError, StreamName, Waiting, WorkMessage,
+        WorkStream,
     },
     model::AppId,
 };
@@ -273,6 +274,50 @@ pub(super) async fn what_waits_is_counted_with_its_oldest(suite: &Suite) {
     let rest = pull(&mut *consumer, 9).await;
     assert_eq!(texts(&rest), ["2"]);
     soon(rest[0].ack()).await.unwrap();
+}
+
+pub(super) async fn what_waits_is_counted_by_key(suite: &Suite) {
+    let stream = suite.log.work_stream(StreamName::Usage);
+    let app = format!("{}-keys", suite.app);
+    let counted = async |prefix: &[&str]| {
+        let mut counts = soon(stream.counts(prefix)).await.unwrap();
+        assert!(counts.is_whole);
+        counts.keys.sort();
+        counts.keys
+    };
+    let key = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>();
+    assert_eq!(counted(&[&app]).await, []);
+    for (channel, text) in [("x", "1"), ("a.b > *", "2"), ("x", "3")] {
+        append(&*stream, &[&app, channel, "q"], None, text).await;
+    }
+    append(&*stream, &["another", &app], None, "4").await;
+    let (odd, x) = (key(&[&app, "a.b > *", "q"]), key(&[&app, "x", "q"]));
+    assert_eq!(counted(&[&app]).await, [(odd.clone(), 1), (x.clone(), 2)]);
+    assert_eq!(counted(&[&app, "x"]).await, [(x.clone(), 2)]);
+    assert_eq!(counted(&[&app, "x", "q"]).await, [], "nothing goes on behind it");
+    let all = counted(&[]).await;
+    assert!(all.contains(&(x.clone(), 2)) && all.contains(&(key(&["another", &app]), 1)));
+
+    let mut consumer = soon(stream.consume(ConsumeOptions {
+        durable: app.clone(),
+        prefix: vec![app.clone()],
+        ..options(&suite.app)
+    }))
+    .await
+    .unwrap();
+    let pulled = pull(&mut *consumer, 3).await;
+    assert_eq!(
+        counted(&[&app]).await.len(),
+        2,
+        "what is delivered is not settled"
+    );
+    soon(pulled[0].ack()).await.unwrap();
+    soon(pulled[1].ack()).await.unwrap();
+    let left = |count: usize| move |counts: &Counts| counts.keys.len() == count;
+    let one = settled(async || stream.counts(&[&app]).await, left(1)).await;
+    assert_eq!(one.keys, [(x, 1)]);
+    soon(pulled[2].ack()).await.unwrap();
+    settled(async || stream.counts(&[&app]).await, left(0)).await;
 }
 
 pub(super) async fn consumers_of_a_work_queue_do_not_overlap(suite: &Suite) {
