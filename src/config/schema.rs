@@ -328,6 +328,7 @@ section!(TelemetryConfig {
 section!(QueueConfig {
     check_interval: Time,
     ack_wait: Time,
+    max_age: Time,
     max_drains: Count,
     max_channels: Count,
 });

@@ -67,6 +67,8 @@ pub struct QueueConfig {
     pub check_interval: Duration,
     /// After this time without being done a publication is given to another node.
     pub ack_wait: Duration,
+    /// How long a publication waits at most.
+    pub max_age: Duration,
     /// Apps that a node publishes for at once.
     pub max_drains: usize,
     /// Channels whose backlog a node tells apart.

@@ -181,7 +181,14 @@ fn queue(config: &Config, checks: &mut Checks<'_>) {
     checks.not_zero(&[
         ("queue.check_interval", queue.check_interval),
         ("queue.ack_wait", queue.ack_wait),
+        ("queue.max_age", queue.max_age),
     ]);
+    // Until NATS removes it somebody has the time to look at it.
+    checks.that(
+        queue.max_age <= config.log.streams.overflow.max_age / 2,
+        &["queue.max_age", "log.streams.overflow.max_age"],
+        || "must be at most half the max_age of log.streams.overflow".to_owned(),
+    );
     checks.not_zero(&[
         ("queue.max_drains", queue.max_drains),
         ("queue.max_channels", queue.max_channels),

@@ -41,6 +41,8 @@ enum Done {
     Published,
     /// It never will be.
     Never(&'static str),
+    /// It has waited for too long.
+    Expired,
     /// Not now: after so long.
     Wait(Duration),
 }
@@ -68,9 +70,23 @@ enum End {
 impl Overflow {
     /// Publishes for an app until nothing waits, as soon as it is its turn.
     pub(super) fn drain(self: &Arc<Self>, id: &AppId) {
-        if self.apps.get(id.as_str()).is_none() {
-            return;
+        if self.apps.get(id.as_str()).is_some() {
+            self.ask_for_turn(id);
         }
+    }
+
+    /// Takes out what is too old, of an app that is deleted.
+    pub(super) fn drain_deleted(self: &Arc<Self>, id: &AppId) {
+        self.ask_for_turn(id);
+    }
+
+    /// Whether what was queued then, ms since 1970, has waited for too long.
+    pub(super) fn is_expired(&self, time_ms: i64) -> bool {
+        let age = u64::try_from(self.log.now_ms() - time_ms).unwrap_or(0);
+        Duration::from_millis(age) > self.config.max_age
+    }
+
+    fn ask_for_turn(self: &Arc<Self>, id: &AppId) {
         let (runs, is_crowded) = self.turns(|turns| (turns.ask(id), turns.is_crowded()));
         if runs {
             self.run((id.clone(), None));
@@ -171,11 +187,15 @@ impl Draining {
     async fn turn(&self, mut held: Option<Held>) -> End {
         let overflow = &self.overflow;
         let (began, mut turn) = (Instant::now(), Turn::default());
+        let mut expired = Expired::new(&self.app);
         let mut consumer = None;
-        while let Some(app) = overflow.apps.get(self.app.as_str()) {
+        loop {
+            let app = overflow.apps.get(self.app.as_str());
             if let Some(message) = held.take() {
-                match self.settle(&app, message).await {
+                match self.settle(app.as_deref(), message, &mut expired).await {
                     Settled::Done => turn.settled(),
+                    // Nobody publishes what is left.
+                    Settled::Later(_) if app.is_none() => return End::Nothing,
                     Settled::Later(after) => return End::Rest(after, None),
                     Settled::Wait(message, after) => {
                         let again = Instant::now() + after;
@@ -195,18 +215,21 @@ impl Draining {
             match self.pull(&mut consumer, is_crowded).await {
                 Ok(Some(message)) => held = Some(message),
                 Ok(None) if !self.has_backlog() => return End::Nothing,
+                Ok(None) if expired.count > 0 => expired.tell(),
                 // Another node has its first message, or has put it off.
                 Ok(None) if is_crowded => return End::Rest(overflow.config.check_interval, None),
                 Ok(None) => {}
                 Err(error) => {
                     debug!(app = %self.app, %error, "what waits cannot be read now");
+                    if app.is_none() {
+                        return End::Nothing;
+                    }
                     if !self.stays_until(Instant::now() + PAUSE).await {
                         return End::Rest(PAUSE, None);
                     }
                 }
             }
         }
-        End::Nothing
     }
 
     /// Waits in its turn. False as soon as others wait for theirs.
@@ -261,17 +284,24 @@ impl Draining {
         }))
     }
 
-    async fn settle(&self, app: &App, mut held: Held) -> Settled {
+    async fn settle(&self, app: Option<&App>, mut held: Held, expired: &mut Expired) -> Settled {
         let overflow = &self.overflow;
         let count = |outcome| overflow.metrics.queue.of(outcome).inc();
         let channel = match held.message.key.as_slice() {
             [_, channel, last] if last == LAST_PART => ChannelName::new(channel).ok(),
             _ => None,
         };
-        let done = match &channel {
-            Some(channel) => self.publish(app, channel, &mut held).await,
-            None => Done::Never("its key is not one of the queue"),
+        let done = match (&channel, app) {
+            // Once it is admitted it may have been stored.
+            _ if !held.admitted && overflow.is_expired(held.message.time_ms) => Done::Expired,
+            (None, _) => Done::Never("its key is not one of the queue"),
+            // It may come again, if this node has been told late; or it will be too old.
+            (Some(_), None) => Done::Wait(LONGEST),
+            (Some(channel), Some(app)) => self.publish(app, channel, &mut held).await,
         };
+        if !matches!(done, Done::Expired) {
+            expired.tell();
+        }
         let message = &held.message;
         let settled = match done {
             Done::Published => {
@@ -283,7 +313,14 @@ impl Draining {
                 count(QueueOutcome::Dropped);
                 message.term().await
             }
-            Done::Wait(after) if Instant::now() + after <= held.until => return Settled::Wait(held, after),
+            Done::Expired => {
+                count(QueueOutcome::Expired);
+                expired.count += 1;
+                message.term().await
+            }
+            Done::Wait(after) if app.is_some() && Instant::now() + after <= held.until => {
+                return Settled::Wait(held, after);
+            }
             Done::Wait(after) => {
                 let after = after.min(LONGEST);
                 count(QueueOutcome::Deferred);
@@ -326,6 +363,34 @@ impl Draining {
             hub.publish(&route, &record, Some(&key))?.await
         })
         .await
+    }
+}
+
+/// What was too old of an app, told together: there may be very many.
+struct Expired {
+    app: AppId,
+    count: u64,
+}
+
+impl Expired {
+    fn new(app: &AppId) -> Self {
+        Self {
+            app: app.clone(),
+            count: 0,
+        }
+    }
+
+    fn tell(&mut self) {
+        let count = std::mem::take(&mut self.count);
+        if count > 0 {
+            warn!(app = %self.app, count, "publications waited for longer than queue.max_age and were dropped");
+        }
+    }
+}
+
+impl Drop for Expired {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 

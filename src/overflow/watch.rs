@@ -135,6 +135,14 @@ impl Overflow {
             }
         }
         if all {
+            let deleted = census.apps().filter(|app| self.apps.get(app.as_str()).is_none());
+            for app in deleted.take(ASK_APPS) {
+                let oldest = self.stream.waiting(&[app.as_str()]).await;
+                let oldest_ms = oldest.ok().and_then(|waiting| waiting.oldest_ms);
+                if oldest_ms.is_some_and(|oldest| self.is_expired(oldest)) {
+                    self.drain_deleted(app);
+                }
+            }
             for app in census.apps() {
                 if self.apps.get(app.as_str()).is_some() && !self.with(|backlogs| backlogs.has_app(app)) {
                     self.with(|backlogs| backlogs.suspect(app, Instant::now()));

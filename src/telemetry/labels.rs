@@ -84,6 +84,8 @@ labels! {
         Published = "published",
         /// It can never be published.
         Dropped = "dropped",
+        /// It has waited longer than `queue.max_age`.
+        Expired = "expired",
         /// It waits on: for its rate, or because the log did not take it.
         Deferred = "deferred",
     }

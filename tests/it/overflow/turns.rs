@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde_json::Value;
+use slipstream::log::StreamName;
 
 use crate::support::{
     edge::{Builder, Edge},
@@ -158,5 +159,42 @@ async fn an_app_whose_month_is_used_up_takes_no_turns() {
     assert_eq!(edge.metric("slipstream_queue_apps_waiting"), 0.0);
     let (_, queue) = ask(edge.addr, "poor", "GET", "queue", "").await;
     assert!(queue["waiting"].as_u64() >= Some(4), "{queue}");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_too_long_is_dropped_and_counted_of_deleted_apps_too() {
+    let nats = NatsServer::start().await;
+    let slow = "limits.publish_rate = 1";
+    let mut before = edge(&nats, &[("stays", slow), ("goes", slow)]).spawn().await;
+    publish(before.addr, "stays", 20).await;
+    publish(before.addr, "goes", 20).await;
+    before.kill();
+    // What it had taken is free again, and all of it is too old.
+    tokio::time::sleep(ACK_WAIT).await;
+    let edge = edge(&nats, &[("stays", "limits.publish_rate = 5")])
+        .set("queue.max_age", "2s")
+        .start()
+        .await;
+    let waiting = || async {
+        let stream = edge.log().work_stream(StreamName::Overflow);
+        stream.waiting(&[]).await.unwrap().messages
+    };
+    until("nothing of any app is left", || async {
+        (waiting().await == 0).then_some(())
+    })
+    .await;
+    let outcome = |name: &str| edge.metric(&format!("slipstream_queue_total{{outcome=\"{name}\"}}"));
+    let stored = published(edge.addr, "stays").await.len();
+    assert!(outcome("expired") >= 20.0, "{}", outcome("expired"));
+    // What was published of the other one before, nobody can ask for any more.
+    assert!(stored < 20 && outcome("expired") >= (20 - stored) as f64);
+    assert_eq!((outcome("published"), outcome("dropped")), (0.0, 0.0));
+    // It goes on.
+    assert!(publish(edge.addr, "stays", 8).await > 0);
+    until("what waits for less is published", || async {
+        (published(edge.addr, "stays").await.len() == stored + 8).then_some(())
+    })
+    .await;
     edge.stop().await;
 }

@@ -258,3 +258,14 @@ fn all_problems_at_once() {
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
+
+#[test]
+fn what_waits_is_too_old_for_us_long_before_it_is_for_nats() {
+    let with = |queue, stream| {
+        format!("[queue]\nmax_age = \"{queue}\"\n[log.streams.overflow]\nmax_age = \"{stream}\"\n")
+    };
+    assert_eq!(problems(load(&with("12h", "1d"))), [] as [String; 0]);
+    for (queue, stream) in [("13h", "1d"), ("1d", "1d"), ("0s", "1d")] {
+        assert_eq!(problems(load(&with(queue, stream))).len(), 1, "{queue} {stream}");
+    }
+}
