@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    log::{Ack, PublishError, Route},
+    log::{Ack, PublishError, ReadError, Route},
     model::{AppId, ChannelKey, ChannelName, Offset, Position, Record},
     telemetry::{AppMetrics, Held, Limit, Measure, PublishOutcome},
 };
@@ -45,6 +45,20 @@ impl Hub {
             name: channel.clone(),
         };
         dedup_id(&channel, idempotency_key)
+    }
+
+    /// Whether the last that the channel has stored was published with this key, however long ago. False on an
+    /// ephemeral channel.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub async fn is_last(&self, route: &Route, idempotency_key: &str) -> Result<bool, ReadError> {
+        if route.shard().is_none() {
+            return Ok(false);
+        }
+        let last = self.log.last_id(route).await?;
+        Ok(last.is_some_and(|last| last == dedup_id(route.key(), idempotency_key)))
     }
 
     /// Publishes. The publication has its place in the order when this returns; the future tells

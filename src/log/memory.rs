@@ -220,6 +220,15 @@ impl Log for MemoryLog {
         })
     }
 
+    fn last_id<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Option<String>, ReadError>> {
+        self.request(Request::ReadLeader, Some(route.key()), move |state| {
+            let (shard, now_ms) = state.shard(durable(route)?)?;
+            let leader = shard.leader(now_ms);
+            let last = leader.last_of(route.address()).and_then(|seq| leader.at(seq));
+            Ok(last.and_then(|message| message.dedup_id.as_deref().map(str::to_owned)))
+        })
+    }
+
     fn time_at(&self, shard: ShardId, seq: Offset) -> BoxFuture<'_, Result<Option<i64>, ReadError>> {
         self.request(Request::TimeAt, None, move |state| {
             let (shard, now_ms) = state.shard(shard)?;

@@ -272,6 +272,13 @@ impl Log for NatsLog {
         })
     }
 
+    fn last_id<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Option<String>, ReadError>> {
+        Box::pin(async move {
+            let stream = &self.spec_of(route)?.stream;
+            self.reads.last_id(stream, &self.stored_subject(route)).await
+        })
+    }
+
     fn time_at(&self, shard: ShardId, seq: Offset) -> BoxFuture<'_, Result<Option<i64>, ReadError>> {
         Box::pin(async move { self.reads.time_at(&self.spec(shard)?.stream, seq).await })
     }

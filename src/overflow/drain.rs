@@ -31,6 +31,8 @@ pub(super) struct Held {
     late: Late,
     /// The rates have admitted it.
     admitted: bool,
+    /// Another node may have stored it and not said so.
+    maybe_stored: bool,
     /// It may be given to somebody else soon after: it is not published any more.
     until: Instant,
 }
@@ -255,6 +257,7 @@ impl Draining {
         is_crowded: bool,
     ) -> Result<Option<Held>, ReadError> {
         let config = &self.overflow.config;
+        let is_first = consumer.is_none();
         let consumer = match consumer {
             Some(consumer) => consumer,
             None => {
@@ -276,6 +279,9 @@ impl Draining {
         };
         let message = consumer.pull(1, wait).await?.pop();
         Ok(message.map(|message| Held {
+            // The first of a turn may be what another node has left; if that was long ago, the consumer is gone
+            // that has counted.
+            maybe_stored: is_first || message.delivered > 1,
             message,
             late: Late::default(),
             admitted: false,
@@ -352,6 +358,15 @@ impl Draining {
         let Some(route) = hub.route(&app.id, channel, &rule.history) else {
             return Done::Never("its retention class does not exist");
         };
+        if held.maybe_stored {
+            match hub.is_last(&route, &key).await {
+                Ok(false) => held.maybe_stored = false,
+                // By a node that died before it could say so. All else that is published to the channel waits
+                // behind it.
+                Ok(true) => return Done::Published,
+                Err(_) => return Done::Wait(PAUSE),
+            }
+        }
         if !held.admitted {
             let bytes = hub.stored_bytes(&route, &record, Some(&key));
             if let Err(throttled) = app.admit_late(channel, bytes, &mut held.late) {

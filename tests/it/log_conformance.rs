@@ -59,6 +59,7 @@ pub(crate) async fn conformance(log: Arc<dyn Log>, class: ClassName) {
         reading::a_page_ends_by_messages,
         reading::a_page_ends_by_bytes,
         reading::the_leader_reads_the_next,
+        reading::the_leader_knows_the_last_id,
         reading::times_are_those_of_the_messages,
         reading::last_of_a_thousand_channels,
         reading::l12_a_sweep_sees_everything_in_order,

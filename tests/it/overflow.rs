@@ -5,6 +5,7 @@ mod turns;
 use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
+use slipstream::log::StreamName;
 
 use crate::{
     doors::enter,
@@ -137,6 +138,42 @@ async fn what_is_over_the_rate_arrives_in_order_and_once_though_a_node_is_killed
     .await;
     a.stop().await;
     b.stop().await;
+}
+
+/// Longer ago than NATS knows repeats by their ids: nobody was there to take it over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_has_stored_that_died_is_not_stored_again() {
+    let nats = NatsServer::start().await;
+    let edge = edges(&nats, "1000")
+        .set("log.classes.0.duplicate_window", "1s")
+        .set("queue.ack_wait", "400ms")
+        .set("queue.check_interval", "100ms")
+        .start()
+        .await;
+    let publish = async |channel: &str, n: u64, key: &str| {
+        let path = format!("/v1/channels/{channel}/publications");
+        let body = json!({"data": n, "idempotency_key": key}).to_string();
+        request(edge.addr, "POST", &path, &body).await.unwrap()
+    };
+    assert_eq!(publish("late:x", 1, "left").await.status, 201);
+    publish("late:y", 0, "later").await;
+    until("NATS has forgotten the ids", || async {
+        let answer = publish("late:y", 0, "later").await;
+        (answer.body["duplicate"] != true).then_some(())
+    })
+    .await;
+    // As the queue has what it is asked to publish late.
+    let stream = edge.log().work_stream(StreamName::Overflow);
+    let leave = async |n: u64, key: &str| {
+        let message = format!("{{\"format\":1,\"kind\":\"j\",\"key\":\"{key}\"}}\n{n}");
+        let appended = stream.append(&["dev", "late:x", "q"], None, message.into());
+        appended.unwrap().await.unwrap();
+    };
+    leave(1, "left").await;
+    leave(2, "new").await;
+    holds("both are taken out", || edge.metric(PUBLISHED) == 2.0).await;
+    assert_eq!(history(edge.addr, "late:x").await, [1, 2]);
+    edge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,7 +25,7 @@ pub(super) const INFO: &str = "Slip-Info";
 pub(super) const TAGS: &str = "Slip-Tags";
 
 /// NATS's own, which carries the id of an idempotency key.
-const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 
 const SLIP_NAME: HeaderName = HeaderName::from_static(SLIP);
 const INFO_NAME: HeaderName = HeaderName::from_static(INFO);

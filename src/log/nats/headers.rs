@@ -16,6 +16,8 @@ pub(super) struct Headers<'a> {
     pub(super) info: Option<&'a str>,
     /// [`envelope::TAGS`].
     pub(super) tags: Option<&'a str>,
+    /// [`envelope::MESSAGE_ID`].
+    pub(super) message_id: Option<&'a str>,
     /// The message's own sequence.
     sequence: Option<&'a str>,
     /// On a copy: the last stored sequence of the subject before it. In a batch: the sequence of
@@ -52,6 +54,7 @@ impl<'a> Headers<'a> {
             envelope::SLIP => &mut self.slip,
             envelope::INFO => &mut self.info,
             envelope::TAGS => &mut self.tags,
+            envelope::MESSAGE_ID => &mut self.message_id,
             "Nats-Sequence" => &mut self.sequence,
             "Nats-Last-Sequence" => &mut self.last_sequence,
             "Nats-Time-Stamp" => &mut self.time_stamp,

@@ -184,6 +184,15 @@ impl Reads {
         message.map(|message| message.time_ms()).transpose()
     }
 
+    /// The id of the last message of a subject, from the leader.
+    pub(super) async fn last_id(&self, stream: &str, subject: &str) -> Result<Option<String>, ReadError> {
+        let Some(message) = self.leader(stream, &json!({ "last_by_subj": subject })).await? else {
+            return Ok(None);
+        };
+        let headers = decode(&message.hdrs)?;
+        Ok(Headers::parse(&headers).message_id.map(str::to_owned))
+    }
+
     async fn leader(&self, stream: &str, request: &Value) -> Result<Option<LeaderMessage>, ReadError> {
         #[derive(Deserialize)]
         struct Answer {
@@ -254,17 +263,17 @@ struct LeaderMessage {
     time: String,
 }
 
+fn decode(text: &str) -> Result<Vec<u8>, ReadError> {
+    let decoded = STANDARD.decode(text);
+    decoded.map_err(|error| ReadError::Failed(error.to_string()))
+}
+
 impl LeaderMessage {
     fn time_ms(&self) -> Result<i64, ReadError> {
         stamp::parse_ms(&self.time).ok_or_else(unusable)
     }
 
     fn stored(self) -> Result<Stored, ReadError> {
-        let decode = |text: &str| {
-            STANDARD
-                .decode(text)
-                .map_err(|error| ReadError::Failed(error.to_string()))
-        };
         let headers = decode(&self.hdrs)?;
         let data = Bytes::from(decode(&self.data)?);
         Ok(Stored {

@@ -112,6 +112,19 @@ pub(super) async fn the_leader_reads_the_next(suite: &Suite) {
     }
 }
 
+pub(super) async fn the_leader_knows_the_last_id(suite: &Suite) {
+    let shard = suite.route("ids").shard().unwrap();
+    let routes = suite.routes_in(shard, &suite.app, "ids", 2);
+    let last_id = async || soon(suite.log.last_id(&routes[0])).await.unwrap();
+    assert_eq!(last_id().await, None, "nothing is stored");
+    for id in [Some("first"), Some("second"), None, Some("third")] {
+        suite.publish_with(&routes[0], "x", id).await;
+        assert_eq!(last_id().await.as_deref(), id);
+    }
+    suite.publish_with(&routes[1], "x", Some("other")).await;
+    assert_eq!(last_id().await.as_deref(), Some("third"), "of another channel");
+}
+
 pub(super) async fn times_are_those_of_the_messages(suite: &Suite) {
     let route = suite.route("times");
     let shard = route.shard().unwrap();

@@ -107,8 +107,12 @@ pub(super) async fn what_nobody_settles_comes_again_to_whoever_pulls(suite: &Sui
     for text in ["1", "2", "3"] {
         append(&*stream, &[app, "x"], None, text).await;
     }
-    let pulled = pull(&mut *first, 10).await;
-    assert_eq!(texts(&pulled), ["1", "2"], "no more may be open");
+    // A pull answers with what is there: two may come by two of them.
+    let mut pulled = pull(&mut *first, 10).await;
+    while !texts(&pulled).contains(&"2") {
+        pulled.extend(pull(&mut *first, 10).await);
+    }
+    assert!(!texts(&pulled).contains(&"3"), "no more may be open");
     drop((pulled, first));
     let mut taken = Vec::new();
     while taken.len() < 3 {
