@@ -151,6 +151,8 @@ pub struct NatsConfig {
     pub request_timeout_max: Duration,
     /// Live copies buffered per channel before they are dropped (and read from the log).
     pub subscription_capacity: usize,
+    /// Entries of a bucket that are buffered for the one that watches it.
+    pub watch_capacity: usize,
     /// Bytes that the answer to a question about many channels may hold.
     pub answer_bytes: u32,
     /// Commands buffered towards the server.

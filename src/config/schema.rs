@@ -93,6 +93,7 @@ section!(NatsConfig {
     request_timeout: Time,
     request_timeout_max: Time,
     subscription_capacity: Count,
+    watch_capacity: Count,
     answer_bytes: Size,
     command_capacity: Count,
 });

@@ -150,8 +150,12 @@ fn tenants(config: &Config, checks: &mut Checks<'_>) {
     });
     checks.not_zero(&[
         ("tenants.max_versions", config.tenants.max_versions),
-        ("tenants.max_deleted_apps", config.tenants.max_deleted_apps),
+        ("tenants.max_past_namespaces", config.tenants.max_past_namespaces),
     ]);
+    let most = config.tenants.max_deleted_apps;
+    checks.that((1..=1_000).contains(&most), &["tenants.max_deleted_apps"], || {
+        "must be 1 to 1000".to_owned()
+    });
     let most = config.tenants.max_record_bytes;
     checks.that(
         (1_024..=900 * 1024).contains(&most),
@@ -287,6 +291,7 @@ fn nats(config: &Config, checks: &mut Checks<'_>) {
     });
     checks.not_zero(&[
         ("nats.subscription_capacity", nats.subscription_capacity),
+        ("nats.watch_capacity", nats.watch_capacity),
         ("nats.command_capacity", nats.command_capacity),
     ]);
     checks.not_zero(&[

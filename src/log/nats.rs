@@ -86,6 +86,7 @@ pub struct NatsLog {
     /// A handful: searched, not hashed.
     classes: Vec<Class>,
     control: Client,
+    watches: Client,
     link: Link,
     api: Api,
     registry: Registry,
@@ -125,7 +126,9 @@ impl NatsLog {
     pub async fn close(&self) {
         self.flush().await;
         // It fails if the connection is closed already.
-        let _ = timeout(self.request_timeout, self.control.drain()).await;
+        for client in [&self.control, &self.watches] {
+            let _ = timeout(self.request_timeout, client.drain()).await;
+        }
     }
 
     /// When a shard's anchor was written, by the leader.
@@ -272,7 +275,7 @@ impl Log for NatsLog {
         })
     }
 
-    fn last_id<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Option<String>, ReadError>> {
+    fn last_id<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Option<(String, i64)>, ReadError>> {
         Box::pin(async move {
             let stream = &self.spec_of(route)?.stream;
             self.reads.last_id(stream, &self.stored_subject(route)).await

@@ -1,8 +1,8 @@
-//! The node's connection to NATS by async-nats, and how it is kept.
+//! The node's connections to NATS by async-nats, and how they are kept.
 //!
-//! It is called `control`, and carries the registry, what nodes tell each other and what JetStream is
-//! told to do. What there is much of has connections of another kind, apart from each other so that
-//! a burst of one does not stand in the way of another: [`super::link`].
+//! `control` carries the registry, what nodes tell each other and what JetStream is told to do; `watches` what
+//! buckets hold and how it changes. What there is much of has connections of another kind, apart from each other
+//! so that a burst of one does not stand in the way of another: [`super::link`].
 
 use std::{
     future::{Ready, ready},
@@ -16,16 +16,34 @@ use tokio::sync::Notify;
 use super::{error::StartError, events::Events};
 use crate::{config::NatsConfig, log::LogEvent, task::Tasks};
 
-const ROLE: &str = "control";
+const CONTROL: &str = "control";
+const WATCHES: &str = "watches";
 
-/// Connects; fails if a server cannot be reached now.
+/// Connects `control`; fails if a server cannot be reached now.
 pub(super) async fn connect(nats: &NatsConfig, events: &Events, tasks: &Tasks) -> Result<Client, StartError> {
+    let capacity = nats.subscription_capacity;
+    connect_as(CONTROL, capacity, nats, Some(events.clone()), tasks).await
+}
+
+/// Connects `watches`. NATS sends megabytes of a bucket ahead, and what one subscription does not hold of that is
+/// dropped: the watch begins anew then, for ever if the reader is slow enough.
+pub(super) async fn connect_watches(nats: &NatsConfig, tasks: &Tasks) -> Result<Client, StartError> {
+    connect_as(WATCHES, nats.watch_capacity, nats, None, tasks).await
+}
+
+async fn connect_as(
+    role: &'static str,
+    capacity: usize,
+    nats: &NatsConfig,
+    events: Option<Events>,
+    tasks: &Tasks,
+) -> Result<Client, StartError> {
     let lame_duck = Arc::new(Notify::new());
-    let client = options(nats)
+    let client = options(nats, role)
         .await?
-        .subscription_capacity(nats.subscription_capacity.max(1))
+        .subscription_capacity(capacity.max(1))
         .client_capacity(nats.command_capacity.max(1))
-        .event_callback(on_event(events.clone(), lame_duck.clone()))
+        .event_callback(on_event(role, events, lame_duck.clone()))
         .connect(servers(nats)?.as_slice())
         .await
         .map_err(|error| StartError::connect(nats, &error))?;
@@ -41,9 +59,9 @@ pub(super) fn servers(nats: &NatsConfig) -> Result<Vec<ServerAddr>, StartError> 
         .map_err(|error| StartError::connect(nats, &error))
 }
 
-async fn options(nats: &NatsConfig) -> Result<ConnectOptions, StartError> {
+async fn options(nats: &NatsConfig, role: &str) -> Result<ConnectOptions, StartError> {
     let mut options = ConnectOptions::new()
-        .name(format!("slipstream {ROLE}"))
+        .name(format!("slipstream {role}"))
         .ping_interval(nats.ping_interval)
         .connection_timeout(nats.connect_timeout)
         .request_timeout(Some(nats.request_timeout))
@@ -86,19 +104,28 @@ pub(super) fn reconnect_delay(attempts: usize, most: Duration) -> Duration {
     delay * (67 + spread * 2 / 3) / 100
 }
 
-fn on_event(events: Events, lame_duck: Arc<Notify>) -> impl Fn(Event) -> Ready<()> + Send + Sync {
+fn on_event(
+    role: &'static str,
+    events: Option<Events>,
+    lame_duck: Arc<Notify>,
+) -> impl Fn(Event) -> Ready<()> + Send + Sync {
+    let tell = move |event| {
+        if let Some(events) = &events {
+            events.send(event);
+        }
+    };
     move |event| {
         match event {
             Event::Connected => {
-                tracing::info!(connection = ROLE, "connected to NATS");
-                events.send(LogEvent::Connected);
+                tracing::info!(connection = role, "connected to NATS");
+                tell(LogEvent::Connected);
             }
             Event::Disconnected => {
-                tracing::warn!(connection = ROLE, "the connection to NATS was lost");
-                events.send(LogEvent::Disconnected);
+                tracing::warn!(connection = role, "the connection to NATS was lost");
+                tell(LogEvent::Disconnected);
             }
-            Event::Closed => events.send(LogEvent::Disconnected),
-            Event::SlowConsumer(_) => events.send(LogEvent::SlowConsumer),
+            Event::Closed => tell(LogEvent::Disconnected),
+            Event::SlowConsumer(_) => tell(LogEvent::SlowConsumer),
             Event::LameDuckMode => lame_duck.notify_one(),
             _ => {}
         }

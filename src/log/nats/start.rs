@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{
     Class, NatsLog, anchor,
     api::{Api, ApiError, Refusal},
-    connect::connect,
+    connect::{connect, connect_watches},
     error::StartError,
     events::{self, Events},
     format::Names,
@@ -50,6 +50,7 @@ impl NatsLog {
         check_classes(log, namespaces)?;
         let events = Events::new();
         let control = connect(nats, &events, tasks).await?;
+        let watches = connect_watches(nats, tasks).await?;
         let inbox = Inbox::start(control.clone(), nats, tasks).await;
         let inbox = Arc::new(inbox.map_err(|error| StartError::connect(nats, &error))?);
         let api = Api::new(inbox.clone());
@@ -70,7 +71,7 @@ impl NatsLog {
         events::watch_elections(&control, streams.clone(), events.clone(), tasks)
             .await
             .map_err(subscribed)?;
-        registry.watch_epochs(control.clone(), streams, events.clone(), tasks);
+        registry.watch_epochs(watches.clone(), streams, events.clone(), tasks);
         let link = Link::start(nats, &names, Purpose::Live(events.clone()), tasks).await?;
         let read = Link::start(nats, &names, Purpose::Read, tasks).await?;
         let log = Arc::new(Self {
@@ -84,6 +85,7 @@ impl NatsLog {
             peers: Arc::new(Peers::new(control.clone(), seal)),
             tasks: tasks.clone(),
             control,
+            watches,
             api,
             registry,
             publisher: Arc::new(publisher),

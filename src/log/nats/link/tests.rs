@@ -82,6 +82,7 @@ impl Stage {
             request_timeout: SOON,
             request_timeout_max: SOON,
             subscription_capacity: 2,
+            watch_capacity: 2,
             answer_bytes: 1_024,
             command_capacity: 8,
         };

@@ -81,6 +81,7 @@ pub(crate) fn nats_config(urls: &[String]) -> NatsConfig {
         request_timeout: Duration::from_secs(2),
         request_timeout_max: Duration::from_secs(5),
         subscription_capacity: 512,
+        watch_capacity: 131_072,
         answer_bytes: 4 << 20,
         command_capacity: 2_048,
     }
