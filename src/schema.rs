@@ -9,6 +9,7 @@ mod compat;
 mod compiled;
 mod cost;
 mod expand;
+mod unique;
 
 pub use compat::{Incompatible, check};
 pub use compiled::{Check, Invalid, Schemas};

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use jsonschema::{Draft, Keyword, PatternOptions, Regex, ValidationError, Validator, paths::Location};
 use serde_json::{Map, Value, json};
@@ -7,6 +7,7 @@ use super::{
     Unusable,
     cost::{Cost, Payload},
     expand,
+    unique::is_unique,
 };
 use crate::model::SchemaVersion;
 
@@ -189,7 +190,12 @@ fn compile(schema: &Value) -> Result<Ready, Unusable> {
         .with_keyword("oneOf", one_of)
         .build(&expanded)
         .map_err(|error| Unusable::new(error.instance_path().as_str(), error.to_string()))?;
-    let cost = Cost::of(&expanded, &mut pattern_units);
+    // One that is referred to stands there many times.
+    let mut known = HashMap::new();
+    let cost = Cost::of(&expanded, &mut |pattern| match known.get(pattern) {
+        Some(units) => *units,
+        None => *known.entry(pattern.to_owned()).or_insert(pattern_units(pattern)),
+    });
     Ok(Ready { validator, cost })
 }
 
@@ -203,6 +209,7 @@ fn options<'i>(pattern_bytes: usize) -> jsonschema::ValidationOptions<'i> {
         .with_draft(Draft::Draft202012)
         .with_pattern_options(patterns)
         .should_validate_formats(false)
+        .with_keyword("uniqueItems", unique_items)
         .offline()
 }
 
@@ -234,6 +241,24 @@ impl<'i> Keyword<'i> for Curt {
     fn is_valid(&self, value: &'i Value) -> bool {
         self.0.is_valid(value)
     }
+}
+
+/// `uniqueItems`, if it is true. The library's own is quadratic for values that were chosen to have one hash.
+struct Unique(bool);
+
+impl<'i> Keyword<'i> for Unique {
+    fn validate(&self, value: &'i Value) -> Result<(), ValidationError<'i>> {
+        let fault = || ValidationError::custom("");
+        Keyword::is_valid(self, value).then_some(()).ok_or_else(fault)
+    }
+
+    fn is_valid(&self, value: &'i Value) -> bool {
+        !self.0 || value.as_array().is_none_or(|items| is_unique(items))
+    }
+}
+
+fn unique_items<'a>(_: &'a Map<String, Value>, wanted: &'a Value, _: Location) -> MadeKeyword<'a> {
+    Ok(Box::new(Unique(*wanted == Value::Bool(true))))
 }
 
 type MadeKeyword<'a> = Result<Box<dyn for<'i> Keyword<'i>>, ValidationError<'a>>;

@@ -12,13 +12,13 @@ use super::expand::UNEVALUATED;
 /// Bytes of text that a keyword goes through for a unit.
 const BYTES: u64 = 16;
 
-/// Values of a list are compared in pairs if there are few, and hashed if not: units of each, with all that is
-/// within it.
-const UNIQUE: u64 = 4;
+/// Items of a list are written down and hashed: units of each value that is within it.
+const UNIQUE: u64 = 8;
 
-/// `unevaluatedItems` and `unevaluatedProperties` ask again what all beside them has found, and what holds of
-/// it.
-const AGAIN: u64 = 3;
+/// Numbers that are not whole are divided without loss, by numbers of any length if need be.
+const DIVISION: u64 = 250;
+/// The greatest number that a `multipleOf` divides by as a whole one.
+const MAX_WHOLE: u64 = 1 << 53;
 
 /// What is asked of what lies at one depth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,11 +67,22 @@ impl Cost {
         }
         cost.add(&Self::of_children(keywords, pattern).below());
         if UNEVALUATED.iter().any(|keyword| keywords.contains_key(*keyword)) {
-            for level in &mut cost.levels {
-                *level = level.each(Level::default(), |units, _| units.saturating_mul(AGAIN));
-            }
+            cost.ask_again(in_place(schema));
         }
         cost
+    }
+
+    /// `unevaluatedItems` and `unevaluatedProperties` ask again what all schemas beside them hold of the same value,
+    /// once for each that they stand within and for each condition that depends on them, and go through all
+    /// items and members for each.
+    fn ask_again(&mut self, schemas: u64) {
+        let below = self.at(1);
+        below.value += schemas;
+        below.name += schemas;
+        let times = schemas.saturating_add(2);
+        for level in &mut self.levels {
+            *level = level.each(*level, |units, _| units.saturating_mul(times));
+        }
     }
 
     /// What a keyword asks of the value itself, and of the names in it.
@@ -83,6 +94,10 @@ impl Cost {
                 self.at(0).value += count(value) + texts;
             }
             ("required" | "dependentRequired", value) => self.at(0).value += count(value),
+            ("multipleOf", Value::Number(by)) => {
+                let whole = by.as_u64().is_some_and(|by| by <= MAX_WHOLE);
+                self.at(0).value += if whole { 0 } else { DIVISION };
+            }
             ("minLength" | "maxLength", _) => self.at(0).text += 1,
             ("pattern", Value::String(text)) => self.at(0).text += pattern(text),
             ("uniqueItems", Value::Bool(true)) => self.at(0).whole += UNIQUE,
@@ -241,6 +256,18 @@ impl Payload {
     }
 }
 
+/// Schemas that look at the same value as this one, itself included.
+fn in_place(schema: &Value) -> u64 {
+    let Value::Object(keywords) = schema else { return 1 };
+    let of = |(keyword, value): (&String, &Value)| match (keyword.as_str(), value) {
+        ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => schemas.iter().map(in_place).sum(),
+        ("dependentSchemas", Value::Object(schemas)) => schemas.values().map(in_place).sum(),
+        ("not" | "if" | "then" | "else", schema) => in_place(schema),
+        _ => 0,
+    };
+    1 + keywords.iter().map(of).sum::<u64>()
+}
+
 /// Values in a value, itself included.
 fn count(value: &Value) -> u64 {
     1 + match value {
@@ -280,14 +307,16 @@ mod tests {
             ),
             (
                 json!({"items": {"enum": (0..500).collect::<Vec<_>>()}}),
-                500_000,
+                600_000,
                 700_000,
             ),
-            (json!({"uniqueItems": true}), 4_000, 4_100),
+            (json!({"uniqueItems": true}), 8_000, 8_100),
+            (json!({"items": {"multipleOf": 2}}), 2_000, 2_100),
+            (json!({"items": {"multipleOf": 0.1}}), 250_000, 260_000),
             (
                 json!({"allOf": vec![json!({"contains": {"const": 1}}); 10], "unevaluatedItems": false}),
-                60_000,
-                130_000,
+                400_000,
+                600_000,
             ),
         ] {
             let work = work(&schema, &numbers);

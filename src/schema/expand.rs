@@ -92,6 +92,9 @@ impl Unusable {
     }
 }
 
+/// Bytes of a pattern: reading one takes time that its program does not show.
+const MAX_PATTERN: usize = 1_024;
+
 /// Patterns of a schema, with its references replaced. Each takes up to 128 KiB.
 const MAX_PATTERNS: usize = 100;
 
@@ -140,12 +143,18 @@ impl Expansion<'_> {
     }
 
     /// Patterns take memory when they are compiled.
-    fn pattern(&mut self, count: usize, path: &str) -> Result<(), Unusable> {
-        self.patterns += count;
-        match self.patterns > MAX_PATTERNS {
-            true => Err(Unusable::new(path, format!("more than {MAX_PATTERNS} patterns"))),
-            false => Ok(()),
+    fn pattern(&mut self, pattern: &str, path: &str) -> Result<(), Unusable> {
+        self.patterns += 1;
+        if self.patterns > MAX_PATTERNS {
+            return Err(Unusable::new(path, format!("more than {MAX_PATTERNS} patterns")));
         }
+        if pattern.len() > MAX_PATTERN {
+            return Err(Unusable::new(
+                path,
+                format!("a pattern of more than {MAX_PATTERN} bytes"),
+            ));
+        }
+        Ok(())
     }
 
     fn charge_all(&mut self, value: &Value, path: &str) -> Result<(), Unusable> {
@@ -205,11 +214,11 @@ impl Expansion<'_> {
                 let Value::Object(named) = value else {
                     return Err(Unusable::new(&path, "must be an object of schemas"));
                 };
-                if keyword == "patternProperties" {
-                    self.pattern(named.len(), &path)?;
-                }
                 let mut schemas = Map::new();
                 for (name, schema) in named {
+                    if keyword == "patternProperties" {
+                        self.pattern(name, &path)?;
+                    }
                     let path = format!("{path}/{}", escaped(name));
                     schemas.insert(name.clone(), self.schema(schema, &path, depth + 1)?);
                 }
@@ -217,7 +226,7 @@ impl Expansion<'_> {
             } else if PLAIN.contains(&keyword) {
                 self.charge_all(value, &path)?;
                 if keyword == "pattern" {
-                    self.pattern(1, &path)?;
+                    self.pattern(value.as_str().unwrap_or_default(), &path)?;
                 }
                 expanded.insert(keyword.to_owned(), value.clone());
             } else if !SILENT.contains(&keyword) && !keyword.starts_with("x-") {
