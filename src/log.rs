@@ -448,9 +448,9 @@ pub trait Log: Send + Sync + 'static {
         from: Offset,
     ) -> BoxFuture<'a, Result<Option<Stored>, ReadError>>;
 
-    /// The id that the last message of a channel was published with, from the leader; `None` if there is no
-    /// message, or it has none.
-    fn last_id<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Option<String>, ReadError>>;
+    /// The id that the last message of a channel was published with, and when it was stored (ms), from the
+    /// leader; `None` if there is no message, or it has no id.
+    fn last_id<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Option<(String, i64)>, ReadError>>;
 
     /// The time stamp (ms) of the message at `seq`, from the leader; `None` if none is stored there.
     fn time_at(&self, shard: ShardId, seq: Offset) -> BoxFuture<'_, Result<Option<i64>, ReadError>>;

@@ -47,18 +47,25 @@ impl Hub {
         dedup_id(&channel, idempotency_key)
     }
 
-    /// Whether the last that the channel has stored was published with this key, however long ago. False on an
-    /// ephemeral channel.
+    /// Whether the last that the channel has stored was published with this key, not before `since_ms`. False on
+    /// an ephemeral channel.
     ///
     /// # Errors
     ///
     /// [`ReadError`].
-    pub async fn is_last(&self, route: &Route, idempotency_key: &str) -> Result<bool, ReadError> {
+    pub async fn is_last(
+        &self,
+        route: &Route,
+        idempotency_key: &str,
+        since_ms: i64,
+    ) -> Result<bool, ReadError> {
         if route.shard().is_none() {
             return Ok(false);
         }
-        let last = self.log.last_id(route).await?;
-        Ok(last.is_some_and(|last| last == dedup_id(route.key(), idempotency_key)))
+        let Some((id, time_ms)) = self.log.last_id(route).await? else {
+            return Ok(false);
+        };
+        Ok(time_ms >= since_ms && id == dedup_id(route.key(), idempotency_key))
     }
 
     /// Publishes. The publication has its place in the order when this returns; the future tells

@@ -220,12 +220,12 @@ impl Log for MemoryLog {
         })
     }
 
-    fn last_id<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Option<String>, ReadError>> {
+    fn last_id<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<Option<(String, i64)>, ReadError>> {
         self.request(Request::ReadLeader, Some(route.key()), move |state| {
             let (shard, now_ms) = state.shard(durable(route)?)?;
             let leader = shard.leader(now_ms);
             let last = leader.last_of(route.address()).and_then(|seq| leader.at(seq));
-            Ok(last.and_then(|message| message.dedup_id.as_deref().map(str::to_owned)))
+            Ok(last.and_then(|message| Some((message.dedup_id.as_deref()?.to_owned(), message.time_ms))))
         })
     }
 

@@ -393,7 +393,7 @@ impl Log for NatsLog {
         Arc::new(NatsBucket {
             values: Registry::new(self.api.clone(), &name),
             name,
-            client: self.control.clone(),
+            client: self.watches.clone(),
             tasks: self.tasks.clone(),
         })
     }

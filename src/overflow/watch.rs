@@ -1,6 +1,7 @@
 //! What nodes hear and ask of what waits.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,8 +10,9 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::{Census, Notice, Overflow, TOPIC};
 use crate::{
+    apps::App,
     log::{NodeMessage, Waiting, hear},
-    model::{AppId, ChannelName},
+    model::{AppId, ChannelName, Overflow as Policy},
 };
 
 /// Channels of an app that the stream is asked about in one round, where it is asked app by app.
@@ -110,28 +112,23 @@ impl Overflow {
             }
         }
         let asked = Instant::now();
-        let Ok(counts) = self.stream.counts(&[]).await else {
-            apps.iter().for_each(|app| self.drain(app));
-            return 0;
+        let census = match self.stream.counts(&[]).await {
+            Ok(counts) => Census::new(counts),
+            Err(_) if !self.log.connected() => {
+                apps.iter().for_each(|app| self.drain(app));
+                return 0;
+            }
+            // It says nothing of anybody.
+            Err(_) => Census::default(),
         };
-        let census = Census::new(counts);
         if census.is_whole() {
-            // The lock is taken for each app: publishers want it, too.
             for app in &apps {
-                self.with(|backlogs| {
-                    backlogs.counted(app, census.messages(app).unwrap_or_default());
-                    for place in backlogs.settled(app, asked, usize::MAX) {
-                        if census.is_empty(app, &place) {
-                            backlogs.empty(app, &place, asked);
-                        }
-                    }
-                });
+                self.compare(app, &census, asked);
             }
         } else {
             apps.sort();
-            let begin = (round * ASK_APPS) % apps.len().max(1);
-            for app in apps.iter().cycle().skip(begin).take(ASK_APPS.min(apps.len())) {
-                self.ask_of(app).await;
+            for app in some(&apps, round) {
+                self.ask_of(&app).await;
             }
         }
         if all {
@@ -150,12 +147,49 @@ impl Overflow {
                 }
             }
         }
+        if all && !census.is_whole() {
+            self.find_beyond(&census, round).await;
+        }
         for app in &apps {
             if self.with(|backlogs| backlogs.has_app(app)) {
                 self.drain(app);
             }
         }
         census.keys()
+    }
+
+    /// What the stream has of an app by an answer that is whole. The lock is taken again and again: publishers want
+    /// it, too.
+    fn compare(&self, app: &AppId, census: &Census, asked: Instant) {
+        self.with(|backlogs| backlogs.counted(app, census.messages(app).unwrap_or_default()));
+        let mut places = self.with(|backlogs| backlogs.settled(app, asked, usize::MAX));
+        places.retain(|place| census.is_empty(app, place));
+        for some in places.chunks(ASK) {
+            self.with(|backlogs| some.iter().for_each(|place| backlogs.empty(app, place, asked)));
+        }
+    }
+
+    /// Looks for what waits of apps that an answer which is not whole did not name: of some of them in each round, of
+    /// as many as there is time for at the start.
+    async fn find_beyond(self: &Arc<Self>, census: &Census, round: usize) {
+        let named: HashSet<_> = census.apps().collect();
+        let queues = |app: &App| app.rules.iter().any(|(_, rule)| rule.overflow == Policy::Queue);
+        let apps = self.apps.all();
+        let apps = apps.iter().filter(|app| queues(app) && !named.contains(&app.id));
+        let mut apps: Vec<_> = apps.map(|app| app.id.clone()).collect();
+        apps.retain(|app| !self.with(|backlogs| backlogs.has_app(app)));
+        apps.sort();
+        let asked = match round {
+            0 => apps,
+            round => some(&apps, round / ROUNDS),
+        };
+        for app in &asked {
+            let waiting = self.stream.waiting(&[app.as_str()]).await;
+            if waiting.is_ok_and(|waiting| waiting.messages > 0) {
+                self.with(|backlogs| backlogs.suspect(app, Instant::now()));
+                self.drain(app);
+            }
+        }
     }
 
     /// Asks the stream what is left of one app.
@@ -184,6 +218,13 @@ impl Overflow {
     pub(super) async fn find_at_start(self: &Arc<Self>) {
         let _ = timeout(AT_START, self.ask(0, true)).await;
     }
+}
+
+/// As many apps as are asked about one by one in a round, others in each.
+fn some(apps: &[AppId], round: usize) -> Vec<AppId> {
+    let begin = (round * ASK_APPS) % apps.len().max(1);
+    let some = apps.iter().cycle().skip(begin).take(ASK_APPS.min(apps.len()));
+    some.cloned().collect()
 }
 
 /// Until the next round: the longer, the more this one has cost.

@@ -5,7 +5,11 @@ mod turns;
 use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
-use slipstream::log::StreamName;
+use slipstream::{
+    channel::Hub,
+    log::StreamName,
+    model::{AppId, ChannelKey, ChannelName, ClassName, Kind, Record},
+};
 
 use crate::{
     doors::enter,
@@ -140,40 +144,81 @@ async fn what_is_over_the_rate_arrives_in_order_and_once_though_a_node_is_killed
     b.stop().await;
 }
 
-/// Longer ago than NATS knows repeats by their ids: nobody was there to take it over.
+/// Longer ago than NATS knows repeats by their ids: nobody was there to take it over. What was published with the
+/// same key before is another publication by then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_has_stored_that_died_is_not_stored_again() {
-    let nats = NatsServer::start().await;
-    let edge = edges(&nats, "1000")
-        .set("log.classes.0.duplicate_window", "1s")
-        .set("queue.ack_wait", "400ms")
-        .set("queue.check_interval", "100ms")
-        .start()
-        .await;
-    let publish = async |channel: &str, n: u64, key: &str| {
-        let path = format!("/v1/channels/{channel}/publications");
-        let body = json!({"data": n, "idempotency_key": key}).to_string();
-        request(edge.addr, "POST", &path, &body).await.unwrap()
+    let app = |id: &str| {
+        format!(
+            "[[apps]]\nid = \"{id}\"\nanonymous = true\napi_keys = [\"the-api-key-of-the-app-{id}-of-tests\"]\n\
+             namespaces = [{{ name = \"\", history = \"std\", subscribe = \"anyone\", overflow = \"queue\" }}]\n"
+        )
     };
-    assert_eq!(publish("late:x", 1, "left").await.status, 201);
-    publish("late:y", 0, "later").await;
-    until("NATS has forgotten the ids", || async {
-        let answer = publish("late:y", 0, "later").await;
-        (answer.body["duplicate"] != true).then_some(())
-    })
-    .await;
-    // As the queue has what it is asked to publish late.
-    let stream = edge.log().work_stream(StreamName::Overflow);
-    let leave = async |n: u64, key: &str| {
+    let nats = NatsServer::start().await;
+    let edge = |file: &str| {
+        Edge::builder()
+            .nats(&[nats.url()])
+            .file(file)
+            .set("log.classes.0.duplicate_window", "1s")
+            .set("queue.ack_wait", "400ms")
+    };
+    // It does not know the apps, so that what waits stays.
+    let first = edge(LATE).start().await;
+    let log = first.log();
+    let stream = log.work_stream(StreamName::Overflow);
+    let store = async |app: &str, n: u64, key: &str| {
+        let key_of = ChannelKey {
+            app: AppId::new(app).unwrap(),
+            name: ChannelName::new("x").unwrap(),
+        };
+        let id = Hub::dedup_id(&key_of.app, &key_of.name, key);
+        let route = log.route(&key_of, Some(&ClassName::new("std").unwrap())).unwrap();
+        let record = Record {
+            kind: Kind::Json,
+            data: n.to_string().into(),
+            info: None,
+            tags: Vec::new(),
+        };
+        log.publish(&route, &record, Some(&id)).unwrap().await.unwrap()
+    };
+    let leave = async |app: &str, n: u64, key: &str| {
+        // As the queue has what it is asked to publish late.
         let message = format!("{{\"format\":1,\"kind\":\"j\",\"key\":\"{key}\"}}\n{n}");
-        let appended = stream.append(&["dev", "late:x", "q"], None, message.into());
+        let appended = stream.append(&[app, "x", "q"], None, message.into());
         appended.unwrap().await.unwrap();
     };
-    leave(1, "left").await;
-    leave(2, "new").await;
-    holds("both are taken out", || edge.metric(PUBLISHED) == 2.0).await;
-    assert_eq!(history(edge.addr, "late:x").await, [1, 2]);
-    edge.stop().await;
+    let forgotten = async |key: &str| {
+        store("probe", 0, key).await;
+        until("NATS has forgotten the ids", || async {
+            (!store("probe", 0, key).await.duplicate).then_some(())
+        })
+        .await;
+    };
+    store("again", 1, "key").await;
+    forgotten("before").await;
+    leave("again", 2, "key").await;
+    leave("left", 1, "key").await;
+    store("left", 1, "key").await;
+    leave("left", 2, "new").await;
+    forgotten("after").await;
+
+    let second = edge(&format!("{LATE}\n{}{}", app("left"), app("again")))
+        .start()
+        .await;
+    holds("all are taken out", || second.metric(PUBLISHED) == 3.0).await;
+    for app in ["left", "again"] {
+        let path = format!("/v1/channels/x/publications?app={app}");
+        let key = format!("the-api-key-of-the-app-{app}-of-tests");
+        let page = request_with(second.addr, "GET", &path, &key, "")
+            .await
+            .unwrap()
+            .body;
+        let publications = page["publications"].as_array().unwrap().iter();
+        let history: Vec<_> = publications.map(|it| it["data"].as_u64().unwrap()).collect();
+        assert_eq!(history, [1, 2], "{app}");
+    }
+    first.stop().await;
+    second.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,7 @@ impl Apps {
             let before = before.map_or(&Value::Null, |before| &before.settings);
             // What is compiled can take long.
             reasons.extend(task::long(|| schemas::check(before, &config)));
-            match self.names_ever(app, &config) {
+            match self.names_ever(app, before, &config) {
                 Ok(names) => app.namespaces = names,
                 Err(reason) => reasons.push(reason),
             }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::{
     AppDocument, Apps, AppsError, Reason,
     service::{PAGE, version_id, write},
@@ -45,9 +47,19 @@ impl Apps {
 
     /// All names that the app's namespaces have had once it is as `config` has it: what is stored of one is
     /// claimed for good.
-    pub(super) fn names_ever(&self, app: &AppDocument, config: &AppConfig) -> Result<Vec<String>, Reason> {
-        let now = config.namespaces.iter().map(|(name, _)| name);
-        let all: BTreeSet<_> = app.namespaces.iter().chain(now).cloned().collect();
+    pub(super) fn names_ever(
+        &self,
+        app: &AppDocument,
+        before: &Value,
+        config: &AppConfig,
+    ) -> Result<Vec<String>, Reason> {
+        let now = config.namespaces.iter().map(|(name, _)| name.as_str());
+        let before = before.get("namespaces").and_then(Value::as_array);
+        let before = before.into_iter().flatten();
+        // One without a name has the empty one.
+        let before = before.map(|it| it.get("name").and_then(Value::as_str).unwrap_or_default());
+        let known = app.namespaces.iter().map(String::as_str);
+        let all: BTreeSet<_> = known.chain(before).chain(now).map(str::to_owned).collect();
         let most = self.node.tenants.max_past_namespaces;
         if all.len() > most {
             return Err(Reason::new(

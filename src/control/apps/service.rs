@@ -337,10 +337,14 @@ impl Apps {
                 .store
                 .replace(Collection::Apps, id.as_str(), revision, draft(&app)?);
             if replaced.await? == Written::Done {
-                if app.deleted {
-                    self.forget_versions(id).await?;
+                // The nodes first: whoever asked may go away.
+                let settled = self.settle(id, app).await;
+                if settled.app.deleted
+                    && let Err(why) = self.forget_versions(id).await
+                {
+                    tracing::warn!(app = %id, %why, "versions of a deleted app are removed later");
                 }
-                return Ok(self.settle(id, app).await);
+                return Ok(settled);
             }
         }
         Err(AppsError::Conflict)

@@ -184,13 +184,18 @@ impl Reads {
         message.map(|message| message.time_ms()).transpose()
     }
 
-    /// The id of the last message of a subject, from the leader.
-    pub(super) async fn last_id(&self, stream: &str, subject: &str) -> Result<Option<String>, ReadError> {
+    /// The id and the time of the last message of a subject, from the leader.
+    pub(super) async fn last_id(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<(String, i64)>, ReadError> {
         let Some(message) = self.leader(stream, &json!({ "last_by_subj": subject })).await? else {
             return Ok(None);
         };
-        let headers = decode(&message.hdrs)?;
-        Ok(Headers::parse(&headers).message_id.map(str::to_owned))
+        let (time_ms, headers) = (message.time_ms()?, decode(&message.hdrs)?);
+        let id = Headers::parse(&headers).message_id;
+        Ok(id.map(|id| (id.to_owned(), time_ms)))
     }
 
     async fn leader(&self, stream: &str, request: &Value) -> Result<Option<LeaderMessage>, ReadError> {

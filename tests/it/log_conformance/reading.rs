@@ -115,7 +115,8 @@ pub(super) async fn the_leader_reads_the_next(suite: &Suite) {
 pub(super) async fn the_leader_knows_the_last_id(suite: &Suite) {
     let shard = suite.route("ids").shard().unwrap();
     let routes = suite.routes_in(shard, &suite.app, "ids", 2);
-    let last_id = async || soon(suite.log.last_id(&routes[0])).await.unwrap();
+    let last = async || soon(suite.log.last_id(&routes[0])).await.unwrap();
+    let last_id = async || last().await.map(|(id, _)| id);
     assert_eq!(last_id().await, None, "nothing is stored");
     for id in [Some("first"), Some("second"), None, Some("third")] {
         suite.publish_with(&routes[0], "x", id).await;
@@ -123,6 +124,11 @@ pub(super) async fn the_leader_knows_the_last_id(suite: &Suite) {
     }
     suite.publish_with(&routes[1], "x", Some("other")).await;
     assert_eq!(last_id().await.as_deref(), Some("third"), "of another channel");
+    let page = suite.read(&routes[0], 0, 4).await;
+    assert_eq!(
+        last().await.map(|(_, time)| time),
+        page.messages.last().map(|message| message.time_ms)
+    );
 }
 
 pub(super) async fn times_are_those_of_the_messages(suite: &Suite) {
