@@ -22,7 +22,7 @@ use crate::{
     config::{AppConfig, AuthConfig, LimitsConfig, TenantsConfig},
     limits::ConductRules,
     model::{AppId, ChannelName, ConnectClaims, Quotas, Rules, SubscribeClaims, TokenError},
-    quota::{Allowance, Meter, Meters, tighter},
+    quota::{Allowance, Meter, Meters, Reservation, Size, tighter},
     schema::{self, Schemas},
     session::AppView,
     task::Tasks,
@@ -34,8 +34,8 @@ mod publishing;
 mod record;
 
 pub use feed::{Change, Feed, NotRead, OnChange};
-use publishing::Publishing;
 pub use publishing::{Late, Throttled};
+use publishing::{Publishing, conduct};
 pub use record::{AppRecord, Credentials, FORMAT, KeyRecord, Opener, RecordError, key_purpose};
 
 /// One app.
@@ -361,9 +361,9 @@ impl App {
         self.schemas.get(namespace)
     }
 
-    /// Admits `count` publications of `bytes` together to `channel`, by the rates of the channel, of the
+    /// Admits `count` publications of `size` together to `channel`, by the rates of the channel, of the
     /// user `by` (none: a backend) and of the app, and by its quotas: all or none. To be asked once for each
-    /// attempt to publish, by whatever door.
+    /// attempt to publish, by whatever door. Answers with their room in the history.
     ///
     /// # Errors
     ///
@@ -373,11 +373,11 @@ impl App {
         channel: &ChannelName,
         by: Option<&str>,
         count: u64,
-        bytes: u64,
+        size: Size,
         now: Instant,
-    ) -> Result<(), Throttled> {
-        self.meter.publish(count, now, || {
-            self.publishing.lock().admit(channel, by, count, bytes, now)
+    ) -> Result<Reservation, Throttled> {
+        self.meter.publish(count, size, now, || {
+            self.publishing.lock().admit(channel, by, count, size.bytes, now)
         })
     }
 
@@ -403,29 +403,34 @@ impl App {
         tighter(limited, self.meter.messages_allowed(now))
     }
 
-    /// Admits `count` publications of the user `by` (none: a backend) to the queue: neither a user's own rate nor
-    /// the month is cured by waiting.
+    /// Admits a publication of the user `by` (none: a backend) to the queue: neither a user's own rate nor the month
+    /// or the history is cured by waiting.
     ///
     /// # Errors
     ///
     /// Which of them is exceeded.
-    pub fn admit_to_queue(&self, by: Option<&str>, count: u64, now: Instant) -> Result<(), Throttled> {
-        self.meter.month_allows(count, now)?;
-        self.publishing.lock().admit_user(by, count, now)
+    pub fn admit_to_queue(&self, by: Option<&str>, size: Size, now: Instant) -> Result<(), Throttled> {
+        self.meter.allows_queued(1, size, now)?;
+        self.publishing.lock().admit_user(by, 1, now)
     }
 
-    /// Admits a publication of `bytes` that has been queued because of a rate ([`Throttled::can_wait`]), by
+    /// Admits a publication of `size` that has been queued because of a rate ([`Throttled::can_wait`]), by
     /// the rates of the channel and of the app. To be asked again, with the same `late`, after the time in the
-    /// error: then others cannot keep it out.
+    /// error: then others cannot keep it out. Answers with its room in the history.
     ///
     /// # Errors
     ///
     /// Which rate is exceeded, and when to come again.
-    pub fn admit_late(&self, channel: &ChannelName, bytes: u64, late: &mut Late) -> Result<(), Throttled> {
+    pub fn admit_late(
+        &self,
+        channel: &ChannelName,
+        size: Size,
+        late: &mut Late,
+    ) -> Result<Reservation, Throttled> {
         let now = Instant::now();
         let waited = late.has_waited();
-        let admitted = self.meter.publish_late(waited, now, || {
-            self.publishing.lock().admit_late(channel, bytes, late, now)
+        let admitted = self.meter.publish_late(size, waited, now, || {
+            self.publishing.lock().admit_late(channel, size.bytes, late, now)
         });
         admitted.inspect_err(|over: &Throttled| {
             if over.limit == Limit::QuotaMessages {
@@ -451,11 +456,6 @@ fn schemas(config: &AppConfig, before: Option<&App>) -> Result<HashMap<String, S
         schemas.extend(ready.map(|ready| (name.clone(), ready)));
     }
     Ok(schemas)
-}
-
-fn conduct(limits: &LimitsConfig) -> ConductRules {
-    let (commands, refusals) = (limits.command_rate.into(), limits.max_refusals.into());
-    ConductRules::new(commands, limits.command_bytes, refusals)
 }
 
 impl fmt::Debug for App {

@@ -40,5 +40,5 @@ pub use keeper::Keeper;
 pub use listing::Listing;
 pub use mailbox::{Mailbox, MailboxLimits, Notice, Taken, Wire};
 pub use outlet::Outlet;
-pub use publish::{PublishFailure, Published};
+pub use publish::{PublishFailure, Published, may_be_stored};
 pub use subscribe::{Resume, SubscribeError, Subscribed, Subscription};

@@ -327,11 +327,19 @@ pub enum BucketName {
     Apps,
     /// What apps have published in a month.
     Months,
+    /// The bytes of apps' histories.
+    History,
 }
 
 impl BucketName {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Nodes, Self::Revocations, Self::Apps, Self::Months];
+    pub const ALL: [Self; 5] = [
+        Self::Nodes,
+        Self::Revocations,
+        Self::Apps,
+        Self::Months,
+        Self::History,
+    ];
 
     /// As it stands in the names of streams.
     pub const fn as_str(self) -> &'static str {
@@ -340,6 +348,7 @@ impl BucketName {
             Self::Revocations => "revocations",
             Self::Apps => "apps",
             Self::Months => "months",
+            Self::History => "history",
         }
     }
 }

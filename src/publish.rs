@@ -15,7 +15,7 @@ use futures_util::future::Either;
 
 use crate::{
     apps::{App, Throttled},
-    channel::{Hub, PublishFailure, Published},
+    channel::{Hub, PublishFailure, Published, may_be_stored},
     log::{ReadError, Route, Waiting},
     model::{
         AppId, ChannelName, InvalidChannel, Kind, MAX_IDEMPOTENCY_KEY_BYTES, Overflow as Policy, Record,
@@ -23,6 +23,7 @@ use crate::{
     },
     overflow::{NotQueued, Overflow},
     protocol::{ErrorCode, json},
+    quota::Reservation,
     schema::Invalid,
     task,
     telemetry::{Limit, Metrics, PublishOutcome},
@@ -114,9 +115,17 @@ pub struct Publisher {
 /// A publication that is as it should be.
 enum Ready<'a> {
     /// It has been admitted.
-    Now(Route, Cow<'a, Record>),
+    Now(Route, Cow<'a, Record>, Reservation),
     /// It is to wait.
     Later(Arc<Overflow>, Cow<'a, Record>),
+}
+
+/// How a publication may go on.
+enum Admitted {
+    /// At once, with this room in the history.
+    Now(Reservation),
+    /// It is to wait.
+    Later(Arc<Overflow>),
 }
 
 // === impl Target ===
@@ -228,9 +237,15 @@ impl Publisher {
     ) -> Result<impl Future<Output = Result<Published, PublishError>> + Send + use<>, PublishError> {
         let ready = self.ready(app, target, record, idempotency_key, schema_version);
         match ready.inspect_err(|error| self.refused(app, error))? {
-            Ready::Now(route, record) => {
+            Ready::Now(route, record, mut room) => {
                 let sent = self.hub.publish(&route, &record, idempotency_key)?;
-                Ok(Either::Left(async move { sent.await.map_err(PublishError::Log) }))
+                // Also if nobody asks what became of it.
+                room.set_stored(true);
+                Ok(Either::Left(async move {
+                    let outcome = sent.await;
+                    room.set_stored(may_be_stored(&outcome));
+                    outcome.map_err(PublishError::Log)
+                }))
             }
             Ready::Later(overflow, record) => {
                 let sent = overflow.append(app, &target.channel, &record, idempotency_key);
@@ -301,7 +316,7 @@ impl Publisher {
             (None, Some(version)) => return Err(Invalid::Version { version }.into()),
             (None, None) => (0, Cow::Borrowed(record)),
         };
-        let (route, later) = self.admit(app, target, &record, idempotency_key, Instant::now())?;
+        let (route, admitted) = self.admit(app, target, &record, idempotency_key, Instant::now())?;
         if let Some(schemas) = schemas {
             if record.kind != Kind::Json {
                 return Err(Invalid::NotJson.into());
@@ -317,9 +332,9 @@ impl Publisher {
                 false => check.run()?,
             }
         }
-        Ok(match later {
-            Some(overflow) => Ready::Later(overflow, record),
-            None => Ready::Now(route, record),
+        Ok(match admitted {
+            Admitted::Later(overflow) => Ready::Later(overflow, record),
+            Admitted::Now(room) => Ready::Now(route, record, room),
         })
     }
 
@@ -330,7 +345,7 @@ impl Publisher {
         record: &Record,
         idempotency_key: Option<&str>,
         now: Instant,
-    ) -> Result<(Route, Option<Arc<Overflow>>), PublishError> {
+    ) -> Result<(Route, Admitted), PublishError> {
         let Target { channel, rule } = target;
         if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
             return Err(PublishError::IdempotencyKey);
@@ -365,7 +380,7 @@ impl Publisher {
             .hub
             .route(&app.id, channel, &rule.history)
             .ok_or(PublishError::NoClass)?;
-        let bytes = self.hub.stored_bytes(&route, record, idempotency_key);
+        let size = self.hub.size(&route, record, idempotency_key);
         // A client without a user counts as one of its own.
         let by = record.info.as_ref().map(|info| match info.user.as_str() {
             "" => info.client.as_str(),
@@ -375,14 +390,14 @@ impl Publisher {
         let overflow = overflow.filter(|_| rule.overflow == Policy::Queue);
         if let Some(overflow) = overflow.filter(|overflow| overflow.is_waited_for(&app.id, channel)) {
             // Behind what waits already, or it would overtake it.
-            app.admit_to_queue(by, 1, now)?;
-            return Ok((route, Some(overflow.clone())));
+            app.admit_to_queue(by, size, now)?;
+            return Ok((route, Admitted::Later(overflow.clone())));
         }
-        match (app.admit(channel, by, 1, bytes, now), overflow) {
-            (Ok(()), _) => Ok((route, None)),
+        match (app.admit(channel, by, 1, size, now), overflow) {
+            (Ok(room), _) => Ok((route, Admitted::Now(room))),
             (Err(throttled), Some(overflow)) if throttled.can_wait() => {
-                app.admit_to_queue(by, 1, now)?;
-                Ok((route, Some(overflow.clone())))
+                app.admit_to_queue(by, size, now)?;
+                Ok((route, Admitted::Later(overflow.clone())))
             }
             (Err(throttled), _) => Err(throttled.into()),
         }

@@ -11,28 +11,37 @@
 //! wire     what nodes tell each other
 //! meter    what one app has of its quotas here: asked for each publication
 //! meters   the meters of all apps
+//! ledger   what one node adds to a count that all share: pure
 //! month    a month's count: pure
-//! months   the counts of months in a bucket
+//! window   the bytes that are in the history: pure
+//! reservation  room in the history for one publication
+//! counts   both counts in buckets, added up by all nodes
+//! months   those of months, beside that
 //! alarm    when to warn: pure
 //! events   warnings as events of the deployment
 //! service  the rounds
 //! ```
 
 mod alarm;
+mod counts;
 mod events;
 mod fair;
 mod kind;
+mod ledger;
 mod meter;
 mod meters;
 mod month;
 mod months;
+mod reservation;
 mod service;
 mod share;
 mod table;
+mod window;
 mod wire;
 
 pub use events::to_stream;
 pub use kind::Kind;
 pub use meter::{Allowance, Meter, Over, Place, tighter};
 pub use meters::Meters;
+pub use reservation::{Reservation, Size};
 pub use service::{OnWarning, Sharing, Warning};

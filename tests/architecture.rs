@@ -49,10 +49,13 @@ const MODULES: &[(&str, &str)] = &[
         "control",
         "apps auth config limits log model random schema seal store task telemetry",
     ),
-    ("overflow", "apps channel config log model random task telemetry"),
+    (
+        "overflow",
+        "apps channel config log model quota random task telemetry",
+    ),
     (
         "publish",
-        "apps channel config log model overflow protocol schema task telemetry",
+        "apps channel config log model overflow protocol quota schema task telemetry",
     ),
     (
         "users",
@@ -71,7 +74,7 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "bench",
-        "apps cluster config limits log model presence protocol schema store task telemetry usage",
+        "apps cluster config limits log model presence protocol quota schema store task telemetry usage",
     ),
     // Knows everything below, and is known by the commands alone.
     (

@@ -111,10 +111,12 @@ pub enum ApiError {
         /// When to come again.
         retry_after: Duration,
     },
-    /// The month's quota is used up; nothing was sent.
-    #[error("the app has published as much as it may in this month")]
+    /// A quota of the app is used up for long; nothing was sent.
+    #[error("{}", used_up(*limit))]
     QuotaUsedUp {
-        /// Until the month ends.
+        /// Which.
+        limit: Limit,
+        /// Until the month ends, or something of the history goes.
         retry_after: Duration,
     },
     /// Something is wrong with the deployment.
@@ -170,7 +172,10 @@ impl ApiError {
             Self::field("limit", "bad"),
             Self::InvalidPayload(Invalid::NotJson),
             Self::TooManyRequests { retry_after: PAUSE },
-            Self::QuotaUsedUp { retry_after: PAUSE },
+            Self::QuotaUsedUp {
+                limit: Limit::QuotaMonth,
+                retry_after: PAUSE,
+            },
             Self::Refused,
             Self::Unavailable,
             Self::OutcomeUnknown,
@@ -237,7 +242,9 @@ impl ApiError {
     /// When to come again, if that helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooManyRequests { retry_after } | Self::QuotaUsedUp { retry_after } => Some(*retry_after),
+            Self::TooManyRequests { retry_after } | Self::QuotaUsedUp { retry_after, .. } => {
+                Some(*retry_after)
+            }
             Self::Unavailable => Some(PAUSE),
             _ => None,
         }
@@ -288,6 +295,13 @@ impl From<RevokeError> for ApiError {
     }
 }
 
+fn used_up(limit: Limit) -> &'static str {
+    match limit {
+        Limit::QuotaHistoryBytes => "the app has as much history as it may",
+        _ => "the app has published as much as it may in this month",
+    }
+}
+
 impl From<NoTarget> for ApiError {
     fn from(error: NoTarget) -> Self {
         match error {
@@ -315,9 +329,9 @@ impl From<PublishError> for ApiError {
             PublishError::TooDeep { .. } => Self::BadRequest("data: nested deeper than http.max_json_depth"),
             PublishError::TooLarge { max_size, .. } => Self::PayloadTooLarge { limit: max_size },
             PublishError::Throttled(Throttled {
-                limit: Limit::QuotaMonth,
+                limit: limit @ (Limit::QuotaMonth | Limit::QuotaHistoryBytes),
                 retry_after,
-            }) => Self::QuotaUsedUp { retry_after },
+            }) => Self::QuotaUsedUp { limit, retry_after },
             PublishError::Throttled(Throttled { retry_after, .. }) => Self::TooManyRequests { retry_after },
             PublishError::Schema(Invalid::Version { .. }) => {
                 Self::field("schema_version", "the namespace has no such version")

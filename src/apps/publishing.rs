@@ -5,7 +5,7 @@ use std::{
 
 use crate::{
     config::LimitsConfig,
-    limits::{Gcra, Keyed, Quota},
+    limits::{ConductRules, Gcra, Keyed, Quota},
     model::{ChannelName, Rule},
     quota::{Allowance, Over},
     telemetry::{Label, Limit},
@@ -204,6 +204,12 @@ impl Publishing {
     }
 }
 
+/// How each connection of an app may behave.
+pub(super) fn conduct(limits: &LimitsConfig) -> ConductRules {
+    let (commands, refusals) = (limits.command_rate.into(), limits.max_refusals.into());
+    ConductRules::new(commands, limits.command_bytes, refusals)
+}
+
 /// What a user meets: the own rate, or the one that those beyond the capacity share.
 fn user_limit(users: &Keyed<String>, by: &str) -> Limit {
     match users.shares(by) {
@@ -288,6 +294,8 @@ mod tests {
             (Limit::UserPublishRate, false),
             (Limit::RateUsers, false),
             (Limit::Queued, false),
+            (Limit::QuotaMonth, false),
+            (Limit::QuotaHistoryBytes, false),
         ] {
             let retry_after = Duration::ZERO;
             assert_eq!(Throttled { limit, retry_after }.can_wait(), can_wait, "{limit:?}");

@@ -130,12 +130,21 @@ async fn an_app_changes_for_who_looks_again() {
     assert!(apps.is_fixed(&back.id), "the file still has it");
 }
 
+fn ephemeral(bytes: u64) -> Size {
+    Size { bytes, kept: None }
+}
+
 #[test]
 fn rates_go_on_over_a_change_that_is_not_theirs() {
     let file = "[[apps]]\nid = \"a\"\nlimits.publish_rate = 1\nnamespaces = [{ name = \"\", subscribe = \"nobody\" }]";
     let apps = apps(file);
     let (now, x) = (Instant::now(), channel("x"));
-    let admit = || apps.get("a").unwrap().admit(&x, None, 1, 1, now).is_ok();
+    let admit = || {
+        apps.get("a")
+            .unwrap()
+            .admit(&x, None, 1, ephemeral(1), now)
+            .is_ok()
+    };
     assert!(admit() && !admit());
     let mut config = config(file).apps.remove(0);
     config.allowed_origins = vec!["https://a.example".to_owned()];
@@ -196,7 +205,7 @@ async fn publishing_is_held_to_every_rate() {
     ] {
         let now = start + Duration::from_millis(ms);
         assert_eq!(
-            app.admit(channel, None, count, bytes, now),
+            app.admit(channel, None, count, ephemeral(bytes), now).map(drop),
             outcome,
             "{channel} at {ms} ms"
         );
@@ -223,7 +232,7 @@ fn what_may_come_at_once_is_a_second_s_worth_unless_it_is_said() {
         let apps = apps(&format!("[[apps]]\nid = \"a\"\nanonymous = true\n{limits}"));
         let app = apps.get("a").unwrap();
         // One byte each, so that all limits count alike.
-        let admitted = (0..100).filter(|_| app.admit(&free, None, 1, 1, now).is_ok());
+        let admitted = (0..100).filter(|_| app.admit(&free, None, 1, ephemeral(1), now).is_ok());
         assert_eq!(admitted.count(), at_once, "{limits}");
     }
 }
@@ -239,7 +248,11 @@ fn channels_beyond_those_told_apart_share_a_rate_and_are_counted_as_such() {
         "#,
     );
     let (app, now) = (apps.get("a").unwrap(), Instant::now());
-    let limited = |name: &str| app.admit(&channel(name), None, 1, 1, now).map_err(|it| it.limit);
+    let limited = |name: &str| {
+        app.admit(&channel(name), None, 1, ephemeral(1), now)
+            .map(drop)
+            .map_err(|it| it.limit)
+    };
     assert_eq!([limited("slow:1"), limited("slow:2")], [Ok(()), Ok(())]);
     assert_eq!(limited("slow:1"), Err(Limit::ChannelRate));
     assert_eq!(
@@ -263,7 +276,11 @@ fn each_user_has_a_rate_and_backends_have_none() {
     let (a, b, now) = (apps.get("a").unwrap(), apps.get("b").unwrap(), Instant::now());
     let free = channel("free:1");
     let admitted = |app: &App, by: Option<&str>| {
-        let admitted = (0..10).map(|_| app.admit(&free, by, 1, 1, now).map_err(|it| it.limit));
+        let admitted = (0..10).map(|_| {
+            app.admit(&free, by, 1, ephemeral(1), now)
+                .map(drop)
+                .map_err(|it| it.limit)
+        });
         let mut refused = None;
         let count = admitted.filter(|it| it.inspect_err(|limit| refused = Some(*limit)).is_ok());
         (count.count(), refused)

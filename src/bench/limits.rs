@@ -14,6 +14,7 @@ use crate::{
     config::{Config, Sources},
     limits::{Conduct, Verdict},
     model::ChannelName,
+    quota::Size,
     task::Tasks,
 };
 
@@ -29,6 +30,7 @@ fn variants() -> Vec<(&'static str, String, String)> {
     let conduct = format!("limits.command_rate = {RATE}\nlimits.command_bytes = \"1TiB\"\n");
     let channel = format!("rate = {RATE}\n");
     let quotas = format!("quotas.messages_per_second = {RATE}\nquotas.messages_per_month = {MONTH}\n");
+    let history = format!("quotas.history_bytes = {MONTH}\n");
     let told_apart = "limits.rate_channels = 1000000\n".to_owned();
     let none = String::new;
     vec![
@@ -39,9 +41,19 @@ fn variants() -> Vec<(&'static str, String, String)> {
         ("user_publish_rate", users.clone(), none()),
         ("command_rate and command_bytes", conduct.clone(), none()),
         ("quotas (a second and a month)", quotas.clone(), none()),
+        ("quota history_bytes", history.clone(), none()),
         (
             "all",
-            [publish_rate, publish_bytes, told_apart, users, conduct, quotas].concat(),
+            [
+                publish_rate,
+                publish_bytes,
+                told_apart,
+                users,
+                conduct,
+                quotas,
+                history,
+            ]
+            .concat(),
             channel,
         ),
     ]
@@ -100,9 +112,20 @@ fn measure(app: &App, keys: u32, publications: u32) -> Result<f64, BenchError> {
         // The session has the time already, in milliseconds; the publisher asks for it, limits or not.
         let command = Duration::from_millis(u64::from(n >> 10));
         let verdict = conducts[at].judge(&app.conduct, command, 256);
-        let admitted = app.admit(black_box(&channels[at]), Some(&users[at]), 1, 400, Instant::now());
-        if verdict != Verdict::Good || admitted.is_err() {
-            return Err(BenchError::Wrong("a publication was refused".to_owned()));
+        let size = Size {
+            bytes: 400,
+            kept: Some(Duration::from_mins(1)),
+        };
+        let admitted = app.admit(
+            black_box(&channels[at]),
+            Some(&users[at]),
+            1,
+            size,
+            Instant::now(),
+        );
+        match (verdict, admitted) {
+            (Verdict::Good, Ok(mut room)) => room.set_stored(true),
+            _ => return Err(BenchError::Wrong("a publication was refused".to_owned())),
         }
     }
     let took = began.elapsed();

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     log::{Ack, PublishError, ReadError, Route},
     model::{AppId, ChannelKey, ChannelName, Offset, Position, Record},
+    quota::Size,
     telemetry::{AppMetrics, Held, Limit, Measure, PublishOutcome},
 };
 
@@ -25,6 +26,15 @@ pub struct Published {
     pub queued: Option<Offset>,
 }
 
+/// Whether a publish has stored something, or may have: of how it came out.
+pub fn may_be_stored(outcome: &Result<Published, PublishFailure>) -> bool {
+    match outcome {
+        Ok(published) => !published.duplicate,
+        Err(PublishError::Unknown) => true,
+        Err(PublishError::Unavailable(_) | PublishError::Refused(_) | PublishError::Full) => false,
+    }
+}
+
 /// Why a publish was not acknowledged.
 pub type PublishFailure = PublishError;
 
@@ -32,10 +42,15 @@ pub type PublishFailure = PublishError;
 const DEDUP_ID_BYTES: usize = 24;
 
 impl Hub {
-    /// The bytes that a publication takes of what its shard may store, and so of its app's budget.
-    pub fn stored_bytes(&self, route: &Route, record: &Record, idempotency_key: Option<&str>) -> u64 {
-        self.log
-            .stored_bytes(route, record, idempotency_key.map(|_| DEDUP_ID_BYTES))
+    /// What a publication takes of what its shard may store, and so of its app's budget, and how long.
+    pub fn size(&self, route: &Route, record: &Record, idempotency_key: Option<&str>) -> Size {
+        let keeper = route.shard().and_then(|shard| self.keeper(shard));
+        Size {
+            bytes: self
+                .log
+                .stored_bytes(route, record, idempotency_key.map(|_| DEDUP_ID_BYTES)),
+            kept: keeper.map(|keeper| keeper.spec().max_age),
+        }
     }
 
     /// The id that a publish with an idempotency key has, on every stream.

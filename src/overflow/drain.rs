@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     apps::{App, Late},
-    channel::PublishFailure,
+    channel::{PublishFailure, may_be_stored},
     log::{ConsumeOptions, Consumer, ReadError, WorkMessage},
     model::{AppId, ChannelName},
+    quota::Reservation,
     telemetry::QueueOutcome,
 };
 
@@ -29,8 +30,10 @@ pub(super) struct Held {
     message: WorkMessage,
     /// Since when it is known whether it has waited for the rates.
     late: Late,
-    /// The rates have admitted it.
-    admitted: bool,
+    /// Its room in the history, once the rates have admitted it.
+    room: Option<Reservation>,
+    /// An attempt may have stored it.
+    stored: bool,
     /// Another node may have stored it and not said so.
     maybe_stored: bool,
     /// It may be given to somebody else soon after: it is not published any more.
@@ -284,7 +287,8 @@ impl Draining {
             maybe_stored: is_first || message.delivered > 1,
             message,
             late: Late::default(),
-            admitted: false,
+            room: None,
+            stored: false,
             // Half the time after which the message is given to somebody else.
             until: Instant::now() + config.ack_wait / 2,
         }))
@@ -299,7 +303,7 @@ impl Draining {
         };
         let done = match (&channel, app) {
             // Once it is admitted it may have been stored.
-            _ if !held.admitted && overflow.is_expired(held.message.time_ms) => Done::Expired,
+            _ if held.room.is_none() && overflow.is_expired(held.message.time_ms) => Done::Expired,
             (None, _) => Done::Never("its key is not one of the queue"),
             // It may come again, if this node has been told late; or it will be too old.
             (Some(_), None) => Done::Wait(LONGEST),
@@ -375,17 +379,26 @@ impl Draining {
                 Err(_) => return Done::Wait(PAUSE),
             }
         }
-        if !held.admitted {
-            let bytes = hub.stored_bytes(&route, &record, Some(&key));
-            if let Err(throttled) = app.admit_late(channel, bytes, &mut held.late) {
-                return Done::Wait(throttled.retry_after);
+        let room = match &mut held.room {
+            Some(room) => room,
+            None => {
+                let size = hub.size(&route, &record, Some(&key));
+                match app.admit_late(channel, size, &mut held.late) {
+                    Ok(room) => held.room.insert(room),
+                    Err(throttled) => return Done::Wait(throttled.retry_after),
+                }
             }
-            held.admitted = true;
-        }
-        store(held.until, || async {
-            hub.publish(&route, &record, Some(&key))?.await
-        })
-        .await
+        };
+        let stored = &mut held.stored;
+        let done = store(held.until, || async {
+            let outcome = hub.publish(&route, &record, Some(&key))?.await;
+            // By this attempt, or by one before it.
+            *stored |= may_be_stored(&outcome);
+            outcome
+        });
+        let done = done.await;
+        room.set_stored(held.stored);
+        done
     }
 }
 

@@ -10,7 +10,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{fair::Wish, kind::Kind, month::Month};
+use super::{
+    fair::Wish,
+    kind::Kind,
+    month::Month,
+    reservation::{Reservation, Size},
+    window::Window,
+};
 use crate::{
     limits::{Gcra, Quota},
     model::Quotas,
@@ -58,6 +64,7 @@ pub struct Meter {
 struct Messages {
     rated: Rated,
     month: Option<Month>,
+    history: Option<Window>,
 }
 
 /// Something that comes so often in a second.
@@ -105,7 +112,13 @@ impl Meter {
             (Some(limit), none) => *none = Some(Month::new(limit)),
             (None, month) => *month = None,
         }
-        let counts = messages.rated.rate.is_some() || messages.month.is_some();
+        match (quotas.history_bytes, &mut messages.history) {
+            (Some(limit), Some(history)) => history.set_limit(limit),
+            (Some(limit), none) => *none = Some(Window::new(limit)),
+            (None, history) => *history = None,
+        }
+        let lasting = messages.month.is_some() || messages.history.is_some();
+        let counts = messages.rated.rate.is_some() || lasting;
         self.counts_messages.store(counts, Ordering::Release);
         drop(messages);
         let mut calls = self.calls.lock();
@@ -116,73 +129,83 @@ impl Meter {
         self.channels.lock().limit(part(Kind::Channels));
     }
 
-    /// Admits `count` publications by the rate and the month, if `also` admits them: all or none.
+    /// Admits `count` publications of `size` together by the rate, the month and the history, if `also` admits
+    /// them: all or none. Answers with their room in the history.
     ///
     /// # Errors
     ///
     /// Which quota, as `E`, or why `also` did not.
     pub fn publish<E: From<Over>>(
-        &self,
+        self: &Arc<Self>,
         count: u64,
+        size: Size,
         now: Instant,
         also: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.admit(count, true, now, also)
+    ) -> Result<Reservation, E> {
+        self.admit((count, size), true, now, also)
     }
 
     /// Admits a publication that was queued because of a rate, if `also` admits it. Once it has `waited` for the
-    /// rate it is admitted, and what comes next waits the longer; the month holds all the same.
+    /// rate it is admitted, and what comes next waits the longer; month and history hold all the same.
     ///
     /// # Errors
     ///
     /// As [`Meter::publish`].
     pub fn publish_late<E: From<Over>>(
-        &self,
+        self: &Arc<Self>,
+        size: Size,
         waited: bool,
         now: Instant,
         also: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.admit(1, !waited, now, also)
+    ) -> Result<Reservation, E> {
+        self.admit((1, size), !waited, now, also)
     }
 
-    /// All or none: by the month, by the rate if that is `rated`, and if `also` admits them. What is charged to the
-    /// rate without having been looked at makes what comes next wait the longer.
+    /// All or none: by the month, the history, by the rate if that is `rated`, and if `also` admits them. What is
+    /// charged to the rate without having been looked at makes what comes next wait the longer.
     fn admit<E: From<Over>>(
-        &self,
-        count: u64,
+        self: &Arc<Self>,
+        (count, size): (u64, Size),
         rated: bool,
         now: Instant,
         also: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Reservation, E> {
         if !self.counts_messages.load(Ordering::Acquire) {
-            return also();
+            return also().map(|()| Reservation::of(None, size));
         }
         let mut messages = self.messages.lock();
-        let Messages { rated: rate, month } = &mut *messages;
-        if let Some(month) = month {
-            month.peek(count, now)?;
-        }
+        messages.peek(count, size, now)?;
         if rated {
-            rate.peek(count, now, Limit::QuotaMessages)?;
+            messages.rated.peek(count, now, Limit::QuotaMessages)?;
         }
         also()?;
-        rate.charge(count, now);
-        if let Some(month) = month {
+        messages.rated.charge(count, now);
+        if let Some(month) = &mut messages.month {
             month.charge(count);
         }
-        Ok(())
+        let meter = messages.history_for(size).map(|history| {
+            history.hold(size.bytes);
+            self.clone()
+        });
+        Ok(Reservation::of(meter, size))
     }
 
-    /// Whether so many publications may come this month.
+    /// Whether so many publications of `size` together may come as far as waiting does not cure it: in this month,
+    /// and into the history.
     ///
     /// # Errors
     ///
     /// They may not.
-    pub fn month_allows(&self, count: u64, now: Instant) -> Result<(), Over> {
-        match &self.messages.lock().month {
-            Some(month) => month.peek(count, now),
-            None => Ok(()),
+    pub fn allows_queued(&self, count: u64, size: Size, now: Instant) -> Result<(), Over> {
+        if !self.counts_messages.load(Ordering::Acquire) {
+            return Ok(());
         }
+        self.messages.lock().peek(count, size, now)
+    }
+
+    /// Room in the history is used for so long, or is not (`None`).
+    pub(super) fn settle(&self, bytes: u64, kept: Option<Duration>, now: Instant) {
+        self.history(|history| history.settle(bytes, kept, now));
     }
 
     /// Admits one request of a backend.
@@ -252,6 +275,11 @@ impl Meter {
         self.messages.lock().month.as_mut().map(with)
     }
 
+    /// The count of what the history has, if there is a quota for it.
+    pub fn history<T>(&self, with: impl FnOnce(&mut Window) -> T) -> Option<T> {
+        self.messages.lock().history.as_mut().map(with)
+    }
+
     /// Whether nobody has a place.
     pub fn is_idle(&self) -> bool {
         self.connections.lock().held == 0 && self.channels.lock().held == 0
@@ -279,6 +307,26 @@ pub fn tighter(one: Option<Allowance>, other: Option<Allowance>) -> Option<Allow
 /// one in the period.
 fn rate(part: u64) -> Quota {
     Quota::within(part.max(1), part / Kind::Messages.parts(), PERIOD)
+}
+
+// === impl Messages ===
+
+impl Messages {
+    /// By the quotas that do not come back within a moment.
+    fn peek(&mut self, count: u64, size: Size, now: Instant) -> Result<(), Over> {
+        if let Some(month) = &self.month {
+            month.peek(count, now)?;
+        }
+        match self.history_for(size) {
+            Some(history) => history.peek(size.bytes, now),
+            None => Ok(()),
+        }
+    }
+
+    /// The history, if it counts what is of this size.
+    fn history_for(&mut self, size: Size) -> Option<&mut Window> {
+        self.history.as_mut().filter(|_| size.kept.is_some())
+    }
 }
 
 // === impl Rated ===

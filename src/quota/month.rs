@@ -1,14 +1,16 @@
 //! A month's count of an app: what this node knows of it, and how it is added up. Pure.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::meter::{Allowance, Over};
+use super::{
+    ledger::{Amount, Ledger, Marks, enter},
+    meter::{Allowance, Over},
+};
 use crate::{model::NodeId, telemetry::Limit};
 
 const DAY_MS: i64 = 86_400_000;
@@ -31,7 +33,7 @@ pub struct Stored {
     pub messages: u64,
     /// Up to which of its additions each node's are in it.
     #[serde(default)]
-    pub marks: BTreeMap<NodeId, u64>,
+    pub marks: Marks,
     /// Of which quota it was warned that it is nearly used up; 0 = of none.
     #[serde(default)]
     pub warned: u64,
@@ -56,18 +58,8 @@ pub struct Month {
     now: Option<(MonthOf, Instant)>,
     /// All that is stored.
     stored: u64,
-    /// Admitted here and not stored yet.
-    own: u64,
-    /// What of that is being stored, maybe is already.
-    adding: Option<Addition>,
-    /// How many additions there were.
-    additions: u64,
-    /// One of these months has been seen in what was stored.
-    marked: Option<MonthOf>,
-    /// Which one of what was stored is known.
-    revision: u64,
-    /// Somebody has looked whether anything is stored.
-    known: bool,
+    /// What is not.
+    ledger: Ledger<u64>,
     warned: u64,
 }
 
@@ -160,15 +152,13 @@ impl Stored {
             _ => Self {
                 month: addition.month,
                 messages: 0,
-                marks: BTreeMap::new(),
+                marks: Marks::new(),
                 warned: 0,
             },
         };
-        if stored.marks.get(&me).is_some_and(|mark| *mark >= addition.number) {
+        if !enter(&mut stored.marks, me, addition.number, lives) {
             return None;
         }
-        stored.marks.retain(|node, _| lives(*node));
-        stored.marks.insert(me, addition.number);
         stored.messages = stored.messages.saturating_add(addition.messages);
         Some(stored)
     }
@@ -183,12 +173,7 @@ impl Month {
             limit,
             now: None,
             stored: 0,
-            own: 0,
-            adding: None,
-            additions: 0,
-            marked: None,
-            revision: 0,
-            known: false,
+            ledger: Ledger::default(),
             warned: 0,
         }
     }
@@ -206,8 +191,8 @@ impl Month {
     /// It is this month, which ends then. What was admitted in another and not stored is of no use any more.
     pub fn turn(&mut self, month: MonthOf, ends: Instant) {
         if self.now.is_some_and(|(now, _)| now != month) {
-            (self.stored, self.own, self.adding) = (0, 0, None);
-            self.warned = 0;
+            self.ledger.begin_anew();
+            (self.stored, self.warned) = (0, 0);
         }
         self.now = Some((month, ends));
     }
@@ -225,12 +210,12 @@ impl Month {
 
     /// So many have been admitted.
     pub fn charge(&mut self, count: u64) {
-        self.own = self.own.saturating_add(count);
+        self.ledger.own_mut().add(&count);
     }
 
     /// All that is known to be used.
     pub fn used(&self) -> u64 {
-        self.stored.saturating_add(self.own)
+        self.stored.saturating_add(*self.ledger.own())
     }
 
     /// What may still come, and when the month ends.
@@ -245,71 +230,44 @@ impl Month {
     /// What is to be stored now: what could not be before, or else all that is not.
     pub fn addition(&mut self) -> Option<Addition> {
         let (month, _) = self.now?;
-        // Before it is known what this node has added, its numbers could be those of before.
-        if self.adding.is_none() && self.own > 0 && self.known {
-            self.additions += 1;
-            self.adding = Some(Addition {
-                month,
-                number: self.additions,
-                messages: self.own,
-            });
-        }
-        self.adding
+        let addition = self.ledger.addition()?;
+        Some(Addition {
+            month,
+            number: addition.number,
+            messages: addition.amount,
+        })
     }
 
     /// What the leader has stored now. Later than all that was heard, unless the store was lost.
     pub fn on_read(&mut self, stored: &Stored, revision: u64, me: NodeId) {
-        self.revision = 0;
+        self.ledger.on_read();
         self.on_stored(stored, revision, me);
         // Also that it is of another month.
-        self.known = true;
+        self.ledger.on_known();
     }
 
     /// This is stored, by whichever node. It may be told late, and again.
     pub fn on_stored(&mut self, stored: &Stored, revision: u64, me: NodeId) {
-        let Some((month, _)) = self.now else { return };
-        if stored.month != month || revision <= self.revision {
-            return;
+        let this_month = self.now.is_some_and(|(month, _)| month == stored.month);
+        if this_month && self.ledger.on_stored(&stored.marks, revision, me) {
+            self.stored = stored.messages;
+            self.warned = stored.warned;
         }
-        self.revision = revision;
-        let mark = stored.marks.get(&me).copied();
-        let added = self.adding.filter(|adding| match mark {
-            Some(mark) => mark >= adding.number,
-            // It had one, which was let go of while this node was thought to be gone: whether the last
-            // addition is counted nobody knows, and it is not counted twice.
-            None => self.marked == Some(month),
-        });
-        if let Some(added) = added {
-            self.own = self.own.saturating_sub(added.messages);
-            self.adding = None;
-        }
-        if let Some(mark) = mark {
-            self.marked = Some(month);
-            if self.adding.is_none() {
-                self.additions = self.additions.max(mark);
-            }
-        }
-        self.stored = stored.messages;
-        self.warned = stored.warned;
-        self.known = true;
     }
 
     /// Nothing is stored yet.
     pub fn on_nothing(&mut self) {
-        self.known = true;
+        self.ledger.on_nothing();
     }
 
     /// Whether somebody has looked what is stored.
     pub fn is_known(&self) -> bool {
-        self.known
+        self.ledger.is_known()
     }
 
     /// What was to be added is of a month that is over.
     pub fn give_up(&mut self, addition: &Addition) {
-        if self.adding == Some(*addition) {
-            self.own = self.own.saturating_sub(addition.messages);
-            self.adding = None;
-        }
+        self.ledger.give_up(addition.number);
     }
 
     /// Which month it is.

@@ -14,11 +14,13 @@ use tracing::info;
 
 use super::{
     alarm::{Alarm, percent},
+    counts::Counts,
     kind::Kind,
     meter::Meter,
     meters::Meters,
-    months::Months,
+    month::{Month, MonthOf},
     table::{Own, Table},
+    window::Window,
     wire::Telling,
 };
 use crate::{
@@ -56,7 +58,8 @@ pub struct Sharing {
     log: Arc<dyn Log>,
     nodes: Arc<Nodes>,
     meters: Arc<Meters>,
-    months: Months,
+    months: Counts<Month>,
+    histories: Counts<Window>,
     config: QuotasConfig,
     /// Never held while something else is awaited.
     state: Mutex<State>,
@@ -67,12 +70,23 @@ pub struct Sharing {
 struct State {
     table: Table,
     last: Instant,
-    alarms: HashMap<(AppId, Kind), Alarm>,
+    alarms: HashMap<(AppId, QuotaName), Alarm>,
+}
+
+/// How much of a quota is used.
+#[derive(Clone, Copy)]
+struct Used<'a> {
+    app: &'a AppId,
+    quota: QuotaName,
+    /// In so many parts of a unit, like `limit`.
+    used: u64,
+    limit: u64,
+    parts: u64,
 }
 
 impl Sharing {
-    /// Has had the first round when this resolves: the node may admit then. The counts of months are
-    /// waited for as long as `patience`.
+    /// Has had the first round when this resolves: the node may admit then. The counts of months and histories
+    /// are waited for as long as `patience`.
     #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
     pub async fn start(
         log: Arc<dyn Log>,
@@ -86,7 +100,8 @@ impl Sharing {
     ) -> Arc<Self> {
         let (me, incarnation) = nodes.me();
         let sharing = Arc::new(Self {
-            months: Months::new(&log, nodes.clone(), meters.clone()),
+            months: Counts::new(&log, nodes.clone(), meters.clone()),
+            histories: Counts::new(&log, nodes.clone(), meters.clone()),
             log,
             nodes,
             meters,
@@ -99,8 +114,11 @@ impl Sharing {
             on_warning,
             metrics,
         });
-        sharing.months.turn(sharing.log.now_ms());
-        sharing.months.start(patience, tasks).await;
+        sharing.turn();
+        tokio::join!(
+            sharing.months.start(patience, tasks),
+            sharing.histories.start(patience, tasks),
+        );
         sharing.round();
         tasks.spawn(sharing.clone().listen());
         tasks.spawn(sharing.clone().keep_sharing());
@@ -108,11 +126,26 @@ impl Sharing {
         sharing
     }
 
-    /// Stores what the months have come to: the node is stopping.
+    /// Stores what the months and histories have come to: the node is stopping.
     pub async fn finish(&self) {
         // The first may only learn what is stored.
-        self.months.flush().await;
-        self.months.flush().await;
+        self.flush().await;
+        self.flush().await;
+    }
+
+    async fn flush(&self) {
+        tokio::join!(self.months.flush(), self.histories.flush());
+    }
+
+    /// Looks at the calendar and the clock.
+    fn turn(&self) {
+        let (ms, now) = (self.log.now_ms(), Instant::now());
+        let (month, left) = MonthOf::at(ms);
+        let ends = now.checked_add(left).unwrap_or(now);
+        for (_, _, meter) in self.meters.limited() {
+            meter.month(|known| known.turn(month, ends));
+            meter.history(|known| known.turn(ms, now));
+        }
     }
 
     async fn listen(self: Arc<Self>) {
@@ -136,7 +169,7 @@ impl Sharing {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.months.turn(self.log.now_ms());
+            self.turn();
             // Without a connection nobody can be asked for more: what there is stays.
             if self.log.connected() {
                 self.round();
@@ -150,7 +183,7 @@ impl Sharing {
         loop {
             ticks.tick().await;
             if self.log.connected() {
-                self.months.flush().await;
+                self.flush().await;
             }
             self.warn_of_months().await;
         }
@@ -180,10 +213,29 @@ impl Sharing {
                     if held > part {
                         state.table.hold(&key, held);
                     }
-                    self.judge(&mut state, key, limit, (now, warns), &mut warnings);
+                    let used = state.table.used(&key).unwrap_or(0);
+                    let used = Used {
+                        app,
+                        quota: kind.label(),
+                        used,
+                        limit,
+                        parts: kind.parts(),
+                    };
+                    warnings.extend(self.judge(&mut state, used, warns, now));
+                }
+                let history = meter.history(|history| (history.used(now), history.limit()));
+                if let Some((used, limit)) = history {
+                    let used = Used {
+                        app,
+                        quota: QuotaName::HistoryBytes,
+                        used,
+                        limit,
+                        parts: 1,
+                    };
+                    warnings.extend(self.judge(&mut state, used, warns, now));
                 }
             }
-            if state.alarms.len() > limited.len() * Kind::ALL.len() {
+            if state.alarms.len() > limited.len() * (Kind::ALL.len() + 1) {
                 let known: HashSet<_> = limited.iter().map(|(app, _, _)| app).collect();
                 state.alarms.retain(|(app, _), _| known.contains(app));
             }
@@ -208,35 +260,31 @@ impl Sharing {
     }
 
     /// How much of a quota is used, and whether to warn of that.
-    fn judge(
-        &self,
-        state: &mut State,
-        key: (AppId, Kind),
-        limit: u64,
-        (now, warns): (Instant, bool),
-        warnings: &mut Vec<Warning>,
-    ) {
-        let used = state.table.used(&key).unwrap_or(0);
+    fn judge(&self, state: &mut State, used: Used<'_>, warns: bool, now: Instant) -> Option<Warning> {
+        let Used {
+            app,
+            quota,
+            used,
+            limit,
+            parts,
+        } = used;
         let used_percent = percent(used, limit);
-        let quota = key.1.label();
         let gauge = i64::try_from(used_percent).unwrap_or(i64::MAX);
-        self.metrics.app(&key.0).quota_used.of(quota).set(gauge);
+        self.metrics.app(app).quota_used.of(quota).set(gauge);
         let warn_at = u64::from(self.config.warn_at);
         if warn_at == 0 {
-            return;
+            return None;
         }
-        let alarm = state.alarms.entry(key.clone()).or_default();
+        let alarm = state.alarms.entry((app.clone(), quota)).or_default();
         // All nodes judge, so that whoever comes to be the oldest knows what was warned of.
-        if alarm.judge(used_percent, warn_at, now, self.config.warn_pause) && warns {
-            let parts = key.1.parts();
-            warnings.push(Warning {
-                app: key.0,
-                quota,
-                used: used / parts,
-                limit: limit / parts,
-                at: self.log.now_ms(),
-            });
-        }
+        let is_due = alarm.judge(used_percent, warn_at, now, self.config.warn_pause);
+        (is_due && warns).then(|| Warning {
+            app: app.clone(),
+            quota,
+            used: used / parts,
+            limit: limit / parts,
+            at: self.log.now_ms(),
+        })
     }
 
     /// Whoever can write down that it warns of a month does.

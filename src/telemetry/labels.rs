@@ -272,6 +272,8 @@ labels! {
         QuotaMessages = "quota_messages_per_second",
         /// The quota `messages_per_month`.
         QuotaMonth = "quota_messages_per_month",
+        /// The quota `history_bytes`.
+        QuotaHistoryBytes = "quota_history_bytes",
         /// The quota `peak_connections`.
         QuotaConnections = "quota_peak_connections",
         /// The quota `channels`.
@@ -294,6 +296,8 @@ labels! {
         MessagesPerSecond = "messages_per_second",
         /// Channels at once.
         Channels = "channels",
+        /// Bytes of history.
+        HistoryBytes = "history_bytes",
         /// Requests of backends a second.
         ApiCallsPerSecond = "api_calls_per_second",
     }

@@ -1,5 +1,6 @@
 //! Issue 5, "Limits and plans": what an app may have on all nodes together, over the wire.
 
+mod history;
 mod rates;
 
 use std::time::Duration;

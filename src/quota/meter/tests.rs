@@ -3,14 +3,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::quota::month::MonthOf;
 
+const EPHEMERAL: Size = Size { bytes: 1, kept: None };
+
 fn meter(quotas: &Quotas) -> Arc<Meter> {
     let meter = Arc::new(Meter::default());
     meter.set_quotas(quotas, |_| u64::MAX);
     meter
 }
 
-fn publish(meter: &Meter, count: u64, now: Instant) -> Result<(), Over> {
-    meter.publish(count, now, || Ok(()))
+fn publish(meter: &Arc<Meter>, count: u64, now: Instant) -> Result<(), Over> {
+    meter.publish(count, EPHEMERAL, now, || Ok(())).map(drop)
 }
 
 #[test]
@@ -24,7 +26,8 @@ fn a_rate_holds_and_what_something_else_refuses_costs_nothing() {
         limit: Limit::PublishBytes,
         retry_after: Duration::ZERO,
     };
-    assert_eq!(meter.publish(1, now, || Err(other)), Err(other));
+    let refused = meter.publish(1, EPHEMERAL, now, || Err(other));
+    assert_eq!(refused.map(drop), Err(other));
     let allowance = |remaining, ms| Allowance {
         limit: 3,
         remaining,
@@ -188,7 +191,10 @@ fn what_was_late_counts_and_what_comes_next_waits_the_longer() {
     let (month, lasts) = MonthOf::at(0);
     meter.month(|of| of.turn(month, now + lasts));
     assert_eq!(publish(&meter, 10, now), Ok(()));
-    let late = |waited| meter.publish_late(waited, now, || Ok::<_, Over>(()));
+    let late = |waited| {
+        let admitted = meter.publish_late(EPHEMERAL, waited, now, || Ok::<_, Over>(()));
+        admitted.map(drop)
+    };
     assert_eq!(late(false).unwrap_err().limit, Limit::QuotaMessages);
     for _ in 0..10 {
         assert_eq!(late(true), Ok(()));
@@ -196,5 +202,56 @@ fn what_was_late_counts_and_what_comes_next_waits_the_longer() {
     // Twenty have come, of ten a second of which ten may come at once: two seconds until it has its whole burst.
     assert!(publish(&meter, 1, now + Duration::from_millis(1_000)).is_err());
     assert!(late(true).is_err_and(|over| over.limit == Limit::QuotaMonth));
-    assert_eq!(meter.month_allows(1, now).unwrap_err().limit, Limit::QuotaMonth);
+    let queued = meter.allows_queued(1, EPHEMERAL, now);
+    assert_eq!(queued.unwrap_err().limit, Limit::QuotaMonth);
+}
+
+#[test]
+fn room_in_the_history_is_taken_by_what_is_stored() {
+    let now = Instant::now();
+    let meter = meter(&Quotas {
+        history_bytes: Some(100),
+        ..Quotas::default()
+    });
+    meter.history(|known| known.turn(0, now));
+    let take = |bytes, now| {
+        let size = Size {
+            bytes,
+            kept: Some(Duration::from_secs(240)),
+        };
+        meter.publish(1, size, now, || Ok::<_, Over>(()))
+    };
+    let used = |now| meter.history(|known| known.used(now)).unwrap();
+    let mut room = take(60, now).unwrap();
+    let over = take(60, now).unwrap_err();
+    assert_eq!(over.limit, Limit::QuotaHistoryBytes);
+    // Sent, and refused.
+    room.set_stored(true);
+    room.set_stored(false);
+    drop(room);
+    assert_eq!(used(now), 0);
+    let mut room = take(60, now).unwrap();
+    room.set_stored(true);
+    drop(room);
+    assert!(take(60, now).is_err());
+    let size = Size {
+        bytes: 60,
+        kept: Some(Duration::ZERO),
+    };
+    let queued = meter.allows_queued(1, size, now);
+    assert_eq!(queued.unwrap_err().limit, Limit::QuotaHistoryBytes);
+    // What is not kept needs no room.
+    assert_eq!(publish(&meter, 1, now), Ok(()));
+    // Nor does what something else refuses.
+    let other = Over {
+        limit: Limit::PublishBytes,
+        retry_after: Duration::ZERO,
+    };
+    let refused = meter.publish(1, Size { bytes: 40, ..size }, now, || Err(other));
+    assert_eq!((refused.map(drop), used(now)), (Err(other), 60));
+    let gone = now + Duration::from_secs(260);
+    assert!(take(100, gone).is_ok());
+    assert_eq!(used(gone), 0, "it was not sent");
+    meter.set_quotas(&Quotas::default(), |_| u64::MAX);
+    assert!(take(101, now).is_ok());
 }

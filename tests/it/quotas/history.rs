@@ -1,0 +1,171 @@
+//! How much history an app may have on all nodes together.
+
+use serde_json::{Value, json};
+use slipstream::log::ShardId;
+
+use super::{come, hit, used};
+use crate::{
+    doors::http,
+    support::{
+        edge::{Builder, Edge},
+        holds,
+        nats::NatsServer,
+        until,
+    },
+};
+
+/// A publication of about a kilobyte.
+const BYTES: usize = 900;
+const PATH: &str = "/v1/channels/x/publications";
+
+/// The app `a` with quotas, and `b` without: channels with history, and those of `e` without.
+fn edge(nats: &NatsServer, quotas: &str) -> Builder {
+    let app = |id: &str, more: &str| {
+        let namespace = |name: &str, history: &str| {
+            format!(
+                "[[apps.namespaces]]\nname = \"{name}\"\nhistory = \"{history}\"\nsubscribe = \"anyone\"\n\
+                 publish = \"anyone\"\n"
+            )
+        };
+        let (kept, none) = (namespace("", "std"), namespace("e", "none"));
+        format!(
+            "[[apps]]\nid = \"{id}\"\nanonymous = true\napi_keys = [\"the-key-of-{id}\"]\n{more}\n\
+             {kept}read_history = \"anyone\"\nrecovery = true\n{none}"
+        )
+    };
+    Edge::builder()
+        .nats(&[nats.url()])
+        .set("quotas.interval", "200ms")
+        .set("quotas.flush_interval", "200ms")
+        .file(&(app("a", quotas) + &app("b", "")))
+}
+
+/// Status, answer and what `Retry-After` says.
+async fn post(edge: &Edge, app: &str, path: &str, key: Option<&str>) -> (u16, Value) {
+    let authorization = format!("Bearer the-key-of-{app}");
+    let mut body = json!({"data": "x".repeat(BYTES)});
+    if let Some(key) = key {
+        body["idempotency_key"] = key.into();
+    }
+    let headers = [("authorization", authorization.as_str())];
+    http(edge.addr, &format!("POST {path}"), &headers, &body).await
+}
+
+async fn publish(edge: &Edge) -> u16 {
+    post(edge, "a", PATH, None).await.0
+}
+
+/// What JetStream has stored of the class.
+async fn stored(edge: &Edge) -> u64 {
+    let mut bytes = 0;
+    for shard in [ShardId(0), ShardId(1)] {
+        bytes += edge.log().info(shard).await.unwrap().bytes;
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_of_history_are_counted_over_nodes_and_restarts() {
+    const QUOTA: u64 = 20_000;
+    let nats = NatsServer::start().await;
+    let quotas = format!("quotas.history_bytes = {QUOTA}");
+    let start = || edge(&nats, &quotas).start();
+    let [one, two, three] = [start().await, start().await, start().await];
+    let before = stored(&one).await;
+    let ephemeral = "/v1/channels/e:x/publications";
+    for n in 0..12 {
+        let edge = [&one, &two, &three][n % 3];
+        assert_eq!(publish(edge).await, 201, "{n}");
+        assert_eq!(
+            post(edge, "a", ephemeral, None).await.0,
+            200,
+            "what is not stored"
+        );
+    }
+    let known = stored(&one).await - before;
+    let percent = (known * 100 / QUOTA) as f64;
+    assert!((50.0..75.0).contains(&percent), "{percent}");
+    for edge in [&one, &two, &three] {
+        holds("all know exactly what is stored", || {
+            used(edge, "history_bytes") == percent
+        })
+        .await;
+    }
+
+    // Stopped in order, and one that starts knows.
+    one.stop().await;
+    let one = edge(&nats, &quotas).start().await;
+    holds("it knows", || used(&one, "history_bytes") == percent).await;
+    let mut taken = 0;
+    while publish(&one).await == 201 {
+        taken += 1;
+        assert!(taken < 12);
+    }
+    let now = stored(&one).await - before;
+    assert!(now <= QUOTA && now + 1_200 > QUOTA, "{now}");
+    let (status, answer) = post(&one, "a", PATH, None).await;
+    assert_eq!((status, &answer["error"]["code"]), (429, &json!("quota_used_up")));
+    assert!(hit(&one, "a", "quota_history_bytes") >= 2.0);
+
+    // What the others did not know of yet is all that is too much.
+    for edge in [&two, &three] {
+        until("the others know", || async {
+            let refused = publish(edge).await == 429;
+            refused.then_some(())
+        })
+        .await;
+    }
+    let late = stored(&two).await - before;
+    assert!(
+        late <= QUOTA + 2 * (QUOTA - now + u64::from(taken > 0) * 10_000),
+        "{late}"
+    );
+    let all = stored(&one).await;
+    for edge in [&one, &two, &three] {
+        assert_eq!(publish(edge).await, 429);
+        assert_eq!(post(edge, "a", ephemeral, None).await.0, 200);
+    }
+    assert_eq!(stored(&one).await, all);
+    let mut guest = come(&two, "a").await.guest();
+    let data = "x".repeat(BYTES);
+    let reply = guest
+        .command(json!({"publish": {"channel": "x", "data": data}}))
+        .await;
+    assert_eq!(reply.unwrap()["error"]["code"], 111);
+    // Nobody else feels it.
+    assert_eq!(post(&two, "b", PATH, None).await.0, 201);
+    let warnings = |edge: &Edge| {
+        let series = "slipstream_quota_warnings_total{app=\"a\",quota=\"history_bytes\"}";
+        edge.metric(series)
+    };
+    holds("one has warned", || {
+        warnings(&one) + warnings(&two) + warnings(&three) == 1.0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_is_room_for_history_again_when_the_oldest_goes() {
+    let nats = NatsServer::start().await;
+    let edge = edge(&nats, "quotas.history_bytes = 5000")
+        .set("log.classes.0.max_age", "4s")
+        .set("log.classes.0.duplicate_window", "2s")
+        .set("channel.check_interval", "250ms")
+        .start()
+        .await;
+    // What is stored once takes room once.
+    for n in 0..20 {
+        let (status, answer) = post(&edge, "a", PATH, Some("k")).await;
+        assert_eq!(status, if n == 0 { 201 } else { 200 }, "{answer}");
+    }
+    until("it is full", || async {
+        (publish(&edge).await == 429).then_some(())
+    })
+    .await;
+    until("there is room", || async {
+        (publish(&edge).await == 201).then_some(())
+    })
+    .await;
+    assert!(hit(&edge, "a", "quota_history_bytes") >= 1.0);
+    holds("all has gone", || used(&edge, "history_bytes") == 0.0).await;
+}
