@@ -67,17 +67,28 @@ pub enum Message<P = Arc<Entry>> {
 pub trait Placed {
     /// The offset.
     fn offset(&self) -> Offset;
+
+    /// When the log stored it, ms since 1970.
+    fn time_ms(&self) -> i64;
 }
 
 impl Placed for Arc<Entry> {
     fn offset(&self) -> Offset {
         self.offset
     }
+
+    fn time_ms(&self) -> i64 {
+        self.time_ms
+    }
 }
 
 impl Placed for Publication {
     fn offset(&self) -> Offset {
         self.offset
+    }
+
+    fn time_ms(&self) -> i64 {
+        self.time_ms
     }
 }
 

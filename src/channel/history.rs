@@ -10,7 +10,14 @@ use crate::{
     telemetry::Measure,
 };
 
-use super::{entry::Message, hub::Hub, keeper::Keeper, reader::Refused, recovery::floor_holds, shard::Fresh};
+use super::{
+    entry::Message,
+    hub::Hub,
+    keeper::Keeper,
+    reader::Refused,
+    recovery::{floor_holds, given_since, is_withheld},
+    shard::Fresh,
+};
 
 /// Probes of a reverse search: each halves the range, or quadruples it.
 const MAX_PROBES: u32 = 40;
@@ -69,6 +76,8 @@ struct Source<'a> {
     incarnation: u64,
     /// The channel's last message.
     last: Offset,
+    /// What was stored before this time (ms since 1970) is not given.
+    given_since_ms: Option<i64>,
 }
 
 /// Messages of a channel after some place.
@@ -153,6 +162,11 @@ impl Hub {
                 more: false,
             });
         }
+        let given_since_ms = self.given_since_ms(route, keeper);
+        let read = &HistoryRead {
+            from_ms: read.from_ms.max(given_since_ms),
+            ..read.clone()
+        };
         let last = self
             .last_stored(route, fresh)
             .await
@@ -162,6 +176,7 @@ impl Hub {
             keeper,
             incarnation: fresh.incarnation,
             last: last.map_or(0, |last| last.min(top.offset)),
+            given_since_ms,
         };
         let gathered = match last {
             None => Gathered::default(),
@@ -175,6 +190,12 @@ impl Hub {
             gap,
             more: gathered.more,
         })
+    }
+
+    /// The time before which nothing of a channel's history is given: its app has a quota for that.
+    pub(super) fn given_since_ms(&self, route: &Route, keeper: &Keeper) -> Option<i64> {
+        let most = self.meters.history_kept(&route.key().app);
+        given_since(self.log.now_ms(), keeper.spec().max_age, most)
     }
 
     /// Nothing is stored: whether something after `since` may have been.
@@ -198,13 +219,12 @@ impl Hub {
         let mut at = read.since.unwrap_or(0);
         if let Some(from_ms) = read.from_ms {
             // Clocks may differ between replicas, so the times themselves are compared below.
-            let Some(first) = self.first_since(source.keeper, from_ms).await else {
-                return Ok(gathered);
-            };
-            let first = first.saturating_sub(1);
+            let first = self.first_since(source.keeper, from_ms).await;
+            let first = first.map_or(Offset::MAX, |first| first.saturating_sub(1));
             if let Some(since) = read.since.filter(|since| *since < first.min(last)) {
                 // What is retained does not tell what the time left out.
-                gathered.gap = !self.page_after(source, since).await?.whole;
+                let page = self.page_after(source, since).await?;
+                gathered.gap = !page.whole || is_withheld(&page.messages, source.given_since_ms);
             }
             at = at.max(first);
         }

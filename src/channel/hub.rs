@@ -60,7 +60,7 @@ pub struct Hub {
     pub(super) lingering: Lingering,
     pub(super) asking: Asking,
     channels_made: AtomicU64,
-    meters: Arc<Meters>,
+    pub(super) meters: Arc<Meters>,
 }
 
 pub(super) struct Partition {

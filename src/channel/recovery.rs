@@ -1,7 +1,7 @@
 //! What a read of the log proves (L8, L10): the decision whether a page is everything after a
 //! position, made apart from who asks and how the answer came.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::model::Offset;
 
@@ -141,6 +141,23 @@ pub fn covered_to<P: Placed>(position: Offset, judged: &Judged<P>, target: Targe
     }
 }
 
+/// The time from which on history is given (ms since 1970), where an app may keep it for less than its class does:
+/// what is older is as if it had gone.
+pub fn given_since(now_ms: i64, max_age: Duration, most: Option<Duration>) -> Option<i64> {
+    let most = most.filter(|most| *most < max_age)?;
+    Some(now_ms.saturating_sub(i64::try_from(most.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// Whether any of these publications is not given.
+pub fn is_withheld<P: Placed>(messages: &[Message<P>], given_since_ms: Option<i64>) -> bool {
+    let Some(since_ms) = given_since_ms else {
+        return false;
+    };
+    messages
+        .iter()
+        .any(|message| matches!(message, Message::Publication(it) if it.time_ms() < since_ms))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +169,27 @@ mod tests {
 
     fn found(messages: Vec<Message>, pending: u64) -> Found {
         Found { messages, pending }
+    }
+
+    #[test]
+    fn what_an_app_may_not_keep_is_as_if_it_had_gone() {
+        let second = Duration::from_secs;
+        for (most, since) in [
+            (None, None),
+            (Some(second(60)), None),
+            (Some(second(61)), None),
+            (Some(second(59)), Some(41_000)),
+            (Some(second(0)), Some(100_000)),
+            (Some(Duration::MAX), None),
+        ] {
+            assert_eq!(given_since(100_000, second(60), most), since, "{most:?}");
+        }
+        let at = |time_ms| Message::Publication(Entry::new(7, time_ms, bytes::Bytes::new(), 0..0));
+        let page = [at(5), Message::Tombstone(8), at(9)];
+        for (since, withheld) in [(None, false), (Some(5), false), (Some(6), true), (Some(99), true)] {
+            assert_eq!(is_withheld(&page, since), withheld, "{since:?}");
+        }
+        assert!(!is_withheld(&[Message::<Arc<Entry>>::Tombstone(8)], Some(99)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
     hub::{Body, Durable, Ephemeral, Hub, Interest, Life, TooManyTails},
     outlet::Outlet,
     reader::{Proven, Refused},
-    recovery::floor_holds,
+    recovery::{floor_holds, is_withheld},
     tail::{Join, Joined},
 };
 
@@ -291,6 +291,9 @@ impl Hub {
                     }
                 }
             };
+            // What the app may not keep is as if it had gone.
+            let since_ms = self.given_since_ms(&channel.route, keeper);
+            let proven = proven.filter(|proven| !is_withheld(&proven.messages, since_ms));
             if let Some(proven) = &proven {
                 proven.count(&self.metrics);
             }
@@ -331,8 +334,11 @@ impl Hub {
         reply: &mut Option<impl FnOnce(Subscribed<'_>)>,
     ) -> Step {
         durable.ring_used = Instant::now();
-        if let Some(keeper) = &interest.channel().keeper {
-            durable.tail.ring_mut().evict_older(keeper.oldest_ms());
+        let channel = interest.channel();
+        if let Some(keeper) = &channel.keeper {
+            let given_since_ms = self.given_since_ms(&channel.route, keeper);
+            let oldest_ms = given_since_ms.unwrap_or_else(|| keeper.oldest_ms());
+            durable.tail.ring_mut().evict_older(oldest_ms);
         }
         match *wanted {
             Wanted::Fresh { .. } => {

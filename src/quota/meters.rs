@@ -4,6 +4,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -32,6 +33,13 @@ impl Meters {
     /// The meter of an app, if it is served.
     pub fn get(&self, app: &AppId) -> Option<Arc<Meter>> {
         self.apps.read().get(app).map(|(_, meter)| meter.clone())
+    }
+
+    /// How long an app's history may be kept, if a quota says that.
+    pub fn history_kept(&self, app: &AppId) -> Option<Duration> {
+        let apps = self.apps.read();
+        let (quotas, _) = apps.get(app)?;
+        quotas.history_seconds.map(Duration::from_secs)
     }
 
     /// Holds an app to these quotas from now on: to this node's part of what is new, and beyond it as soon

@@ -1,4 +1,6 @@
-//! How much history an app may have on all nodes together.
+//! How much history an app may have on all nodes together, and how long.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use slipstream::log::ShardId;
@@ -168,4 +170,77 @@ async fn there_is_room_for_history_again_when_the_oldest_goes() {
     .await;
     assert!(hit(&edge, "a", "quota_history_bytes") >= 1.0);
     holds("all has gone", || used(&edge, "history_bytes") == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_older_than_an_app_may_keep_is_not_given() {
+    const KEPT: Duration = Duration::from_secs(8);
+    let nats = NatsServer::start().await;
+    let quotas = format!("quotas.history_seconds = {}", KEPT.as_secs());
+    let start = || edge(&nats, &quotas).start();
+    let (one, two) = (start().await, start().await);
+    // A tail of the first node has all in its ring.
+    let mut live = come(&one, "a").await.guest();
+    assert!(live.subscribe(json!({"channel": "x"})).await.is_ok());
+    let mut offsets = Vec::new();
+    let mut epoch = Value::Null;
+    for app in ["a", "b"] {
+        for _ in 0..3 {
+            let (status, answer) = post(&one, app, PATH, None).await;
+            assert_eq!(status, 201, "{answer}");
+            if app == "a" {
+                offsets.push(answer["offset"].as_u64().unwrap());
+                epoch = answer["epoch"].clone();
+            }
+        }
+    }
+    let get = |edge: &Edge, app: &str, query: String| {
+        let (addr, authorization) = (edge.addr, format!("Bearer the-key-of-{app}"));
+        async move {
+            let headers = [("authorization", authorization.as_str())];
+            let (status, page) = http(addr, &format!("GET {PATH}{query}"), &headers, &Value::Null).await;
+            assert_eq!(status, 200, "{page}");
+            let count = page["publications"].as_array().unwrap().len();
+            (count, page["gap"].as_bool().unwrap())
+        }
+    };
+    let since = |offset: u64| format!("?since={offset}");
+    for edge in [&one, &two] {
+        assert_eq!(get(edge, "a", since(offsets[0])).await, (2, false), "not yet");
+    }
+    tokio::time::sleep(KEPT + Duration::from_millis(500)).await;
+    for edge in [&one, &two] {
+        assert_eq!(get(edge, "a", since(offsets[0])).await, (0, true), "all of it");
+        assert_eq!(
+            get(edge, "a", since(offsets[2])).await,
+            (0, false),
+            "nothing is missing"
+        );
+    }
+    assert_eq!(publish(&one).await, 201);
+    for edge in [&one, &two] {
+        for (query, page) in [
+            (String::new(), (1, false)),
+            ("?reverse=true".to_owned(), (1, false)),
+            (since(offsets[0]), (1, true)),
+            (since(offsets[2]), (1, false)),
+            ("?from=0".to_owned(), (1, false)),
+        ] {
+            assert_eq!(get(edge, "a", query.clone()).await, page, "{query}");
+        }
+        assert_eq!(get(edge, "b", String::new()).await, (3, false));
+        // Who comes back: its position is as good as one that has expired, unless it has missed nothing older.
+        for (offset, recovered, missed) in [(offsets[2], true, 1), (offsets[0], false, 0)] {
+            let mut guest = come(edge, "a").await.guest();
+            let subscribe = json!({"channel": "x", "recover": true, "offset": offset, "epoch": epoch});
+            let reply = guest.command(json!({ "subscribe": subscribe })).await.unwrap();
+            let result = &reply["subscribe"];
+            let missing = result["publications"].as_array().map_or(0, Vec::len);
+            assert_eq!(
+                (result["recovered"].as_bool().unwrap_or(false), missing),
+                (recovered, missed),
+                "{reply}"
+            );
+        }
+    }
 }
