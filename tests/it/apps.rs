@@ -45,12 +45,12 @@ fn settings() -> Value {
     })
 }
 
-fn record(version: u64, settings: &Value, keys: &[Value]) -> Value {
+pub(crate) fn record(version: u64, settings: &Value, keys: &[Value]) -> Value {
     json!({"format": 1, "version": version, "settings": settings, "keys": keys})
 }
 
 /// Writes what the control plane says of an app.
-async fn say(edge: &Edge, app: &str, record: &Value) {
+pub(crate) async fn say(edge: &Edge, app: &str, record: &Value) {
     let bucket = edge.log().bucket(BucketName::Apps);
     let revision = bucket.get(app).await.unwrap().revision;
     let value = record.to_string().into_bytes().into();

@@ -7,7 +7,8 @@ use slipstream::log::ShardId;
 
 use super::{come, hit, used};
 use crate::{
-    doors::http,
+    apps::{record, say},
+    doors::{enter, http},
     support::{
         edge::{Builder, Edge},
         holds,
@@ -243,4 +244,51 @@ async fn what_is_older_than_an_app_may_keep_is_not_given() {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_that_is_lowered_holds_for_what_there_is() {
+    let nats = NatsServer::start().await;
+    let edge = Edge::start(&[nats.url()]).await;
+    let settings = json!({
+        "anonymous": true,
+        "namespaces": [{
+            "name": "", "history": "std", "subscribe": "anyone", "publish": "anyone", "read_history": "anyone",
+        }],
+    });
+    let change = |version: u64, quotas: Value| {
+        let mut record = record(version, &settings, &[]);
+        record["quotas"] = quotas;
+        let edge = &edge;
+        async move {
+            say(edge, "shop", &record).await;
+            holds("the node has the version", || {
+                edge.app_version("shop") == Some(version)
+            })
+            .await;
+        }
+    };
+    change(1, json!({})).await;
+    let mut guest = enter(edge.addr, "/apps/shop/connection/websocket", None, None)
+        .await
+        .guest();
+    let publish = json!({"publish": {"channel": "x", "data": "x".repeat(BYTES)}});
+    let read = json!({"history": {"channel": "x", "limit": 10}});
+    let count = |reply: Value| reply["history"]["publications"].as_array().map_or(0, Vec::len);
+    for _ in 0..2 {
+        let reply = guest.command(publish.clone()).await.unwrap();
+        assert!(reply["error"].is_null(), "{reply}");
+    }
+    assert_eq!(count(guest.command(read.clone()).await.unwrap()), 2);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(count(guest.command(read.clone()).await.unwrap()), 2);
+    change(2, json!({"history_seconds": 1, "history_bytes": BYTES})).await;
+    assert_eq!(count(guest.command(read.clone()).await.unwrap()), 0);
+    let reply = guest.command(publish.clone()).await.unwrap();
+    assert_eq!(reply["error"]["code"], 111, "it is more than a payload");
+    // And up again.
+    change(3, json!({})).await;
+    assert_eq!(count(guest.command(read).await.unwrap()), 2);
+    let reply = guest.command(publish).await.unwrap();
+    assert!(reply["error"].is_null(), "{reply}");
 }
