@@ -125,6 +125,29 @@ fn what_is_stored_is_small_and_has_a_form() {
     );
 }
 
+/// All has gone, with the marks; another node is faster to begin anew.
+#[test]
+fn a_count_that_has_gone_begins_anew_and_loses_nothing() {
+    let now = Instant::now();
+    let mut window = window(100, now);
+    publish(&mut window, 5, KEPT[0], now).unwrap();
+    let first = window.addition().unwrap();
+    let stored = Window::with(None, ME, &first, START, |_| true).unwrap();
+    window.on_stored(&stored, 1, ME);
+    let later = later(now, 60_000);
+    publish(&mut window, 7, DAY, later).unwrap();
+    let second = window.addition().unwrap();
+    assert_eq!((second.number, window.used(later)), (2, 7));
+    window.on_nothing();
+    let theirs = Addition {
+        number: 1,
+        amount: second.amount.clone(),
+    };
+    let stored = Window::with(None, NodeId::new(2), &theirs, START, |_| true).unwrap();
+    window.on_read(&stored, 9, ME);
+    assert_eq!((window.addition(), window.used(later)), (Some(second), 14));
+}
+
 /// Something that the log has.
 #[derive(Debug)]
 struct Item {
