@@ -93,6 +93,9 @@ pub struct NatsLog {
     peers: Arc<Peers>,
     tasks: Tasks,
     publisher: Arc<Publisher>,
+    /// Of the deployment's own streams: what one app has queued must not stand in the way of what others publish,
+    /// nor take their places in flight.
+    work_publisher: Arc<Publisher>,
     inbox: Arc<Inbox>,
     reads: Reads,
     events: Events,
@@ -110,7 +113,7 @@ struct Class {
 impl NatsLog {
     /// Publications on their way, without an acknowledgement yet.
     pub fn in_flight(&self) -> usize {
-        self.publisher.in_flight()
+        self.publisher.in_flight() + self.work_publisher.in_flight()
     }
 
     /// The channel whose messages stand at a durable route's address; `None` at an anchor's, and at
@@ -380,6 +383,7 @@ impl Log for NatsLog {
     fn connected(&self) -> bool {
         self.link.is_connected()
             && self.publisher.is_connected()
+            && self.work_publisher.is_connected()
             && self.reads.is_connected()
             && self.control.connection_state() == State::Connected
     }
@@ -402,7 +406,7 @@ impl Log for NatsLog {
         Arc::new(NatsWorkStream {
             stream: self.names.work_stream(name),
             root: self.names.work_root(name),
-            publisher: self.publisher.clone(),
+            publisher: self.work_publisher.clone(),
             reads: self.reads.clone(),
             client: self.control.clone(),
             api: self.api.clone(),
@@ -447,6 +451,7 @@ impl Log for NatsLog {
             // Without a connection there is nothing to wait for.
             let _ = timeout(self.request_timeout, self.control.flush()).await;
             self.publisher.flush(self.request_timeout).await;
+            self.work_publisher.flush(self.request_timeout).await;
         })
     }
 }

@@ -68,6 +68,7 @@ impl NatsLog {
 
         let subscribed = |error| StartError::connect(nats, &error);
         let publisher = Publisher::start(nats, log, &names, tasks).await?;
+        let work_publisher = Publisher::start(nats, log, &names, tasks).await?;
         events::watch_elections(&control, streams.clone(), events.clone(), tasks)
             .await
             .map_err(subscribed)?;
@@ -89,6 +90,7 @@ impl NatsLog {
             api,
             registry,
             publisher: Arc::new(publisher),
+            work_publisher: Arc::new(work_publisher),
             events,
         });
         // Now, so that the first check already has its anchors; a failure is made up for later.
