@@ -145,7 +145,7 @@ impl Schemas {
 }
 
 impl Check<'_> {
-    /// What it can cost at most, in units of about 20 ns (`slipstream bench schemas`).
+    /// What it can cost at most, in units of at most 30 ns (`slipstream bench schemas`).
     pub fn work(&self) -> u64 {
         self.work
     }
