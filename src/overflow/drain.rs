@@ -80,18 +80,14 @@ impl Overflow {
         }
     }
 
-    /// Takes out what is too old, of an app that is deleted.
-    pub(super) fn drain_deleted(self: &Arc<Self>, id: &AppId) {
-        self.ask_for_turn(id);
-    }
-
     /// Whether what was queued then, ms since 1970, has waited for too long.
     pub(super) fn is_expired(&self, time_ms: i64) -> bool {
         let age = u64::try_from(self.log.now_ms() - time_ms).unwrap_or(0);
         Duration::from_millis(age) > self.config.max_age
     }
 
-    fn ask_for_turn(self: &Arc<Self>, id: &AppId) {
+    /// The app runs as soon as it is its turn; of one that is deleted what is too old is taken out.
+    pub(super) fn ask_for_turn(self: &Arc<Self>, id: &AppId) {
         let (runs, is_crowded) = self.turns(|turns| (turns.ask(id), turns.is_crowded()));
         if runs {
             self.run((id.clone(), None));

@@ -137,7 +137,7 @@ impl Overflow {
                 let oldest = self.stream.waiting(&[app.as_str()]).await;
                 let oldest_ms = oldest.ok().and_then(|waiting| waiting.oldest_ms);
                 if oldest_ms.is_some_and(|oldest| self.is_expired(oldest)) {
-                    self.drain_deleted(app);
+                    self.ask_for_turn(app);
                 }
             }
             for app in census.apps() {

@@ -1,8 +1,14 @@
 //! Commands of accounts that a letter has a part in, and the end of an account.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{caller::Caller, client::Call, error::Error, prompt, table::fields};
+use super::{
+    caller::Caller,
+    client::{Answer, Call},
+    error::Error,
+    prompt,
+    table::fields,
+};
 use crate::config::Secret;
 
 /// What stands between a link's page and what it holds.
@@ -22,6 +28,11 @@ fn asked(given: Option<String>, question: &str) -> Result<String, Error> {
     given.map_or_else(|| prompt::line(question), Ok)
 }
 
+/// What is asked of the server by who has not signed in.
+async fn signed_out(caller: &Caller, path: &[&str], body: Value) -> Result<Answer, Error> {
+    caller.client.send(&Call::post(path, body), None).await
+}
+
 /// Makes an account. With an invitation it is there at once, else a letter tells how it goes on.
 pub(super) async fn sign_up(
     caller: &Caller,
@@ -36,10 +47,7 @@ pub(super) async fn sign_up(
         body["invitation"] = link()?.expose().into();
     }
     body["password"] = prompt::new_secret("Password: ")?.expose().into();
-    let answer = caller
-        .client
-        .send(&Call::post(&["auth", "sign-up"], body), None)
-        .await?;
+    let answer = signed_out(caller, &["auth", "sign-up"], body).await?;
     if invited {
         let columns = &[("id", "id"), ("email", "email"), ("name", "name")];
         return caller.show(&answer.body, |account| fields(account, columns));
@@ -52,24 +60,19 @@ pub(super) async fn verify(caller: &Caller) -> Result<(), Error> {
     let token = link()?;
     let password = prompt::secret("Password of the account: ")?;
     let body = json!({"token": token.expose(), "password": password.expose()});
-    caller
-        .client
-        .send(&Call::post(&["auth", "verify"], body), None)
-        .await?;
+    signed_out(caller, &["auth", "verify"], body).await?;
     caller.done("the address is verified: slipstream account login")
 }
 
 /// Has the letter that verifies an address sent again.
 pub(super) async fn resend(caller: &Caller, email: &str) -> Result<(), Error> {
-    let call = Call::post(&["auth", "verify", "resend"], json!({ "email": email }));
-    caller.client.send(&call, None).await?;
+    signed_out(caller, &["auth", "verify", "resend"], json!({ "email": email })).await?;
     caller.done("a letter is on its way if the address needs one")
 }
 
 /// Has a letter sent that resets a password.
 pub(super) async fn forgot(caller: &Caller, email: &str) -> Result<(), Error> {
-    let call = Call::post(&["auth", "reset", "request"], json!({ "email": email }));
-    caller.client.send(&call, None).await?;
+    signed_out(caller, &["auth", "reset", "request"], json!({ "email": email })).await?;
     caller.done("a letter is on its way if the address has an account: slipstream account reset")
 }
 
@@ -78,10 +81,7 @@ pub(super) async fn reset(caller: &Caller) -> Result<(), Error> {
     let token = link()?;
     let password = prompt::new_secret("New password: ")?;
     let body = json!({"token": token.expose(), "password": password.expose()});
-    caller
-        .client
-        .send(&Call::post(&["auth", "reset"], body), None)
-        .await?;
+    signed_out(caller, &["auth", "reset"], body).await?;
     caller.done("the password is set: slipstream account login")
 }
 
@@ -96,10 +96,7 @@ pub(super) async fn change_email(caller: &Caller, email: &str) -> Result<(), Err
 /// Takes that address.
 pub(super) async fn confirm_email(caller: &Caller) -> Result<(), Error> {
     let body = json!({"token": link()?.expose()});
-    caller
-        .client
-        .send(&Call::post(&["auth", "email"], body), None)
-        .await?;
+    signed_out(caller, &["auth", "email"], body).await?;
     caller.done("the address is the account's")
 }
 
